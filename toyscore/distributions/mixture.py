@@ -1,0 +1,450 @@
+r"""Gaussian mixtures: the ground truth of everything else.
+
+With weights :math:`\pi_k`, means :math:`\mu_k` and covariances :math:`\Sigma_k`, noise of standard deviation
+:math:`\sigma` turns the mixture into another one, exactly:
+
+.. math:: q_\sigma(x) = \sum_k \pi_k N(x; \mu_k, \Sigma_k + \sigma^2 I).
+
+With the responsibilities :math:`r_k(x) \propto \pi_k N(x; \mu_k, \Sigma_k + \sigma^2 I)`, which sum to one,
+
+.. math:: \nabla \log q_\sigma(x) = \sum_k r_k(x)\, s_k(x), \qquad s_k(x) = -(\Sigma_k + \sigma^2 I)^{-1} (x - \mu_k),
+
+so the score is the responsibility-weighted mean of the components' scores. It is *not* their sum, and it does depend on
+the weights, wherever two components share a region. Its Jacobian is the spread of the s_k minus the mean precision.
+
+How it is computed. Each covariance is diagonalised once, :math:`\Sigma_k = Q_k \Lambda_k Q_k^T`, so any sigma, also one
+per row, only adds to eigenvalues, and a degenerate covariance becomes proper as soon as sigma > 0. Components come
+first in memory (``[K, B]`` logits, ``[D, B]`` states seen as ``[B, D]``): worth a factor of five on a toy. Two forms:
+
+- *differences*: whiten ``x - mu_k`` and square. Accurate near the means; far away the squares, which the components
+  share, swamp their differences.
+- *products*, where all covariances are equal: the squares cancel on paper, leaving :math:`\mu_k^T P x - \frac12
+  \mu_k^T P \mu_k`. Fast, and accurate to a factor ``1 + R^2 p`` in the rounding unit, with R the largest ``|mu_k|`` and
+  p the largest precision, uniformly in x. It is used where that factor is at most 100 (two digits), and beyond
+  ``|x| > 2 R`` in any case.
+
+Either way the responsibilities are those of a point within a few rounding units of ``x``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from toyscore import operators as ops
+from toyscore.operators import Sigma
+
+_PRODUCT_LIMIT = 100.0  # R^2 p up to which the product form loses at most two digits
+_CHUNK = 1 << 24  # elements of the [K, D, B] intermediate held at once: 64 MiB in float32
+
+
+class _Level(NamedTuple):
+    """What a noise level fixes; the last axis is 1, or B where sigma is given per row."""
+
+    whiten: Tensor  # [K, D, 1 | B]  inverse standard deviations along the eigenvectors
+    log_norm: Tensor  # [K, 1 | B]  log weight + log normaliser
+    precision: Tensor  # [D, 1 | B]  of the first component: of all, where they share one
+    offset: Tensor  # [K, 1 | B]  the product form's constant
+    products: bool  # may the product form be used everywhere?
+
+    def rows(self, cut: slice) -> _Level:
+        """The level of some rows of x."""
+        return self if self.log_norm.shape[1] == 1 else _Level(*(t[..., cut] for t in self[:4]), products=self.products)
+
+
+class GaussianMixture:
+    r"""The mixture :math:`p(x) = \sum_k \pi_k N(x; \mu_k, \Sigma_k)`, exact at every noise level.
+
+    Args:
+        means: [K, D], a floating-point tensor or nested numbers. Its dtype and device are the mixture's.
+        covariances: a scalar or [K] (isotropic variances), [K, D] (variances per axis), [K, D, D] (full); a leading 1
+            is shared by all components. Variances, not standard deviations; in units of x squared. Zero variance is
+            allowed, and an error where the clean density is asked for.
+        weights: [K], non-negative, summing to one; equal by default.
+
+    Raises:
+        TypeError: a dtype other than that of ``means``.
+        ValueError: wrong shapes; NaN; weights that are negative or do not sum to one; a covariance that is not
+            symmetric or not positive semi-definite.
+
+    The mixture is a constant: no gradient flows into its parameters.
+    """
+
+    def __init__(self, means: Any, covariances: Any = 1.0, weights: Any = None) -> None:
+        means = _tensor(means, "means")
+        if means.ndim != 2 or means.numel() == 0:
+            raise ValueError(
+                f"means has shape {list(means.shape)}: it must be [K, D] with K, D >= 1; pass one row per component"
+            )
+        ops.check_finite(means, "means")
+        variances, bases = _diagonalise(_tensor(covariances, "covariances", means), means)
+        self._set(means, variances, bases, _check_weights(weights, means))
+
+    def _set(self, means: Tensor, variances: Tensor, bases: Tensor | None, weights: Tensor) -> None:
+        self._means, self._weights = means, weights
+        self._variances, self._bases = (
+            variances,
+            bases,
+        )  # eigenvalues [K, D]; eigenvectors in columns [K, D, D], or axes
+        self._turned = means if bases is None else (means[:, None] @ bases)[:, 0]  # means along their eigenvectors
+        self._shared = bool((variances == variances[:1]).all()) and (bases is None or bool((bases == bases[:1]).all()))
+        self._smallest = float(variances.min())
+        self._radius = float(means.norm(dim=1).max())
+        self._level_at: tuple[float, _Level] | None = None
+
+    @classmethod
+    def _build(cls, means: Tensor, variances: Tensor, bases: Tensor | None, weights: Tensor) -> GaussianMixture:
+        mixture = cls.__new__(cls)
+        mixture._set(means, variances, bases, weights)
+        return mixture
+
+    @property
+    def means(self) -> Tensor:
+        """[K, D]."""
+        return self._means
+
+    @property
+    def weights(self) -> Tensor:
+        """[K], summing to one."""
+        return self._weights
+
+    @property
+    def covariances(self) -> Tensor:
+        """[K, D, D], always full; made when asked for."""
+        if self._bases is None:
+            return torch.diag_embed(self._variances)
+        return (self._bases * self._variances[:, None, :]) @ self._bases.mT
+
+    @property
+    def mean(self) -> Tensor:
+        """[D], of the whole mixture."""
+        return self._weights @ self._means
+
+    @property
+    def covariance(self) -> Tensor:
+        """[D, D], of the whole mixture: mean of the covariances plus covariance of the means."""
+        offsets = self._means - self.mean
+        return (
+            torch.einsum("k,kij->ij", self._weights, self.covariances) + (self._weights[:, None] * offsets).mT @ offsets
+        )
+
+    def __repr__(self) -> str:
+        n, dim = self._means.shape
+        return f"GaussianMixture(K={n}, D={dim}, {str(self._means.dtype).removeprefix('torch.')}, {self._means.device})"
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianMixture:
+        """The same mixture on another device or in another dtype."""
+        moved = [
+            None if t is None else t.to(device=device, dtype=dtype)
+            for t in (self._means, self._variances, self._bases, self._weights)
+        ]
+        return GaussianMixture._build(*moved)  # type: ignore[arg-type]
+
+    def log_prob(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
+        r"""Log density of the perturbed mixture, :math:`\log q_\sigma(x)`, in nats.
+
+        Args:
+            x: [B, *event] with D numbers in an event, of the mixture's dtype.
+            sigma: float | 0-d | [B], the noise's standard deviation in units of x.
+
+        Returns:
+            [B].
+
+        Raises:
+            TypeError: x of another dtype.
+            ValueError: wrong event, empty batch, sigma negative or NaN, or zero where a covariance is degenerate.
+        """
+        return self._by_chunks(
+            lambda xt, level: torch.logsumexp(self._logits(self._whitened(xt, level), level), 0), x, sigma
+        )
+
+    def score(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
+        r"""Score of the perturbed mixture, :math:`\nabla_x \log q_\sigma(x) = \sum_k r_k(x) s_k(x)`.
+
+        Args, errors: as ``log_prob``.
+
+        Returns:
+            [B, *event], in units of 1/x. Stored components first, whatever the layout of x.
+        """
+        return self._by_chunks(self._score, x, sigma).view_as(x)
+
+    def responsibilities(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
+        """Posterior probability of each component given x; args and errors as ``log_prob``. Returns [B, K]."""
+        return self._by_chunks(lambda xt, level: self._responsibilities(xt, level), x, sigma)
+
+    def jacobian(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
+        r"""Jacobian of the score, :math:`\sum_k r_k (s_k - s)(s_k - s)^T - \sum_k r_k (\Sigma_k + \sigma^2 I)^{-1}`.
+
+        Args, errors: as ``log_prob``.
+
+        Returns:
+            [B, D, D], symmetric, in units of 1/x squared.
+        """
+        return self._by_chunks(self._jacobian, x, sigma)
+
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """Independent draws from the clean mixture: [n, D]."""
+        ops.check_count(n, "n")
+        device = self._weights.device if generator is None else generator.device
+        index = torch.multinomial(self._weights.to(device), n, replacement=True, generator=generator).to(
+            self._means.device
+        )
+        means = self._means[index]
+        noise = ops.normal_like(means, generator) * self._variances[index].sqrt()
+        if self._bases is not None:
+            noise = torch.einsum("nij,nj->ni", self._bases[index], noise)
+        return means + noise
+
+    def perturb(self, sigma: float) -> GaussianMixture:
+        r"""The exact convolution with N(0, sigma^2 I): covariances :math:`\Sigma_k + \sigma^2 I`, for a single sigma."""
+        ops.check_sigma(sigma, self._means)
+        return GaussianMixture._build(self._means, self._variances + float(sigma) ** 2, self._bases, self._weights)
+
+    def marginal(self, dims: Sequence[int]) -> GaussianMixture:
+        """The exact law of the coordinates ``dims``, in that order.
+
+        Raises:
+            ValueError: no coordinate, one out of range, or one named twice.
+        """
+        kept = _check_dims(dims, self._means.shape[1])
+        return GaussianMixture(self._means[:, kept], self.covariances[:, kept][:, :, kept], self._weights)
+
+    def condition(self, dims: Sequence[int], values: Any) -> GaussianMixture:
+        r"""The exact law of the other coordinates, in their order, given that coordinates ``dims`` equal ``values``.
+
+        Per component, with o the others: mean :math:`\mu_o + \Sigma_{od} \Sigma_{dd}^{-1} (v - \mu_d)`, covariance
+        :math:`\Sigma_{oo} - \Sigma_{od} \Sigma_{dd}^{-1} \Sigma_{do}`; the weight is multiplied by its density at v.
+
+        Raises:
+            ValueError: dims as in ``marginal``, or naming every coordinate; values not [len(dims)] or not finite; a
+                degenerate covariance among ``dims``.
+        """
+        dim = self._means.shape[1]
+        given = _check_dims(dims, dim)
+        others = [d for d in range(dim) if d not in given]
+        if not others:
+            raise ValueError(
+                f"dims = {list(dims)} names every coordinate: condition leaves at least one free; use log_prob for the density at a point"
+            )
+        values = _tensor(values, "values", self._means)
+        if values.shape != (len(given),):
+            raise ValueError(
+                f"values has shape {list(values.shape)}: dims = {list(dims)} needs [{len(given)}]; pass one value per coordinate"
+            )
+        ops.check_finite(values[None], "values")
+        marginal = self.marginal(given)
+        weights = marginal.responsibilities(values[None])[0]
+        covariances = self.covariances
+        cross = covariances[:, others][:, :, given]
+        gain = torch.linalg.solve(marginal.covariances, cross.mT).mT
+        means = self._means[:, others] + torch.einsum("kod,kd->ko", gain, values - marginal.means)
+        left = covariances[:, others][:, :, others] - gain @ cross.mT
+        return GaussianMixture(means, (left + left.mT) / 2, weights)
+
+    def _level(self, sigma: Sigma, x: Tensor) -> _Level:
+        """The level of a checked sigma; the last one given as a number is remembered."""
+        if not (isinstance(sigma, Tensor) and (sigma.ndim or sigma.is_cuda or sigma.requires_grad)):
+            sigma = float(sigma)
+            if self._level_at is None or self._level_at[0] != sigma:
+                ops.check_sigma(sigma, x)
+                self._level_at = (sigma, self._make_level(sigma**2, sigma**2))
+            return self._level_at[1]
+        if sigma.is_cuda:  # reading values would stall the device: samplers and losses have checked them
+            if sigma.ndim and sigma.shape != x.shape[:1]:
+                ops.check_sigma(sigma, x)
+            return self._make_level(sigma.to(x).reshape(-1) ** 2, 0.0)
+        ops.check_sigma(sigma, x)
+        return self._make_level(sigma.to(x).reshape(-1) ** 2, float(sigma.detach().min()) ** 2)
+
+    def _make_level(self, sigma2: Sigma, smallest: float) -> _Level:
+        if self._smallest + smallest < torch.finfo(self._means.dtype).tiny:
+            worst = int(self._variances.min(1).values.argmin())
+            raise ValueError(
+                f"covariances[{worst}] is degenerate (smallest variance {self._smallest:.3g}) and sigma = {math.sqrt(smallest):.3g}: "
+                "a density needs positive variances; pass sigma > 0, or add a small variance"
+            )
+        variances = self._variances[:, :, None] + sigma2
+        log_norm = self._weights.log()[:, None] - 0.5 * (2 * math.pi * variances).log().sum(1)
+        products = self._shared and self._radius**2 <= _PRODUCT_LIMIT * (self._smallest + smallest)
+        precision = variances[0].reciprocal()
+        offset = self._weights.log()[:, None] - 0.5 * self._turned.square() @ precision
+        return _Level(variances.rsqrt(), log_norm, precision, offset, products)
+
+    def _by_chunks(self, function: Callable[[Tensor, _Level], Tensor], x: Tensor, sigma: Sigma) -> Tensor:
+        """Apply ``function`` to ``[D, B]`` pieces of x small enough for memory; its last axis comes back first."""
+        ops.check_batch(x)
+        if x.dtype != self._means.dtype:
+            raise TypeError(
+                f"x is {x.dtype}, the mixture {self._means.dtype}: they must agree; use x.to({self._means.dtype}) or mixture.to(dtype={x.dtype})"
+            )
+        flat = ops.flatten(x)
+        n, dim = self._means.shape
+        if flat.shape[1] != dim:
+            raise ValueError(
+                f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: this mixture has D = {dim}; pass [B, {dim}] or a reshaped view"
+            )
+        level = self._level(sigma, x)
+        rows = max(1, _CHUNK // (n * dim))
+        if len(flat) <= rows:
+            return function(flat.t(), level).movedim(-1, 0)
+        pieces = []
+        for start in range(0, len(flat), rows):
+            cut = slice(start, start + rows)
+            pieces.append(function(flat[cut].t(), level.rows(cut)))
+        return torch.cat(pieces, -1).movedim(-1, 0)
+
+    def _whitened(self, xt: Tensor, level: _Level) -> Tensor:
+        """[K, D, B]: the differences along the eigenvectors, in standard deviations."""
+        differences = xt - self._means[:, :, None]
+        if self._bases is not None:
+            differences = self._bases.mT @ differences
+        return differences * level.whiten
+
+    def _logits(self, whitened: Tensor, level: _Level) -> Tensor:
+        """[K, B]: log of weight times component density, by differences."""
+        return level.log_norm - 0.5 * whitened.square().sum(1)
+
+    def _products(self, ut: Tensor, level: _Level) -> Tensor:
+        """[K, B]: for a shared covariance the same logits less a term common to all; ``ut`` is x along the eigenvectors."""
+        return torch.addmm(level.offset, self._turned, level.precision * ut)
+
+    def _along(self, xt: Tensor) -> Tensor:
+        """x along the eigenvectors that the components share."""
+        return xt if self._bases is None else self._bases[0].mT @ xt
+
+    def _responsibilities(self, xt: Tensor, level: _Level) -> Tensor:
+        if level.products:
+            return torch.softmax(self._products(self._along(xt), level), 0)
+        return self._posterior(xt, self._whitened(xt, level), level)
+
+    def _posterior(self, xt: Tensor, whitened: Tensor, level: _Level) -> Tensor:
+        """[K, B] responsibilities by differences, by products where those are the more accurate."""
+        logits = self._logits(whitened, level)
+        if self._shared and len(self._means) > 1:
+            far = xt.square().sum(0) > (2 * self._radius) ** 2
+            logits = torch.where(far, self._products(self._along(xt), level), logits)
+        return torch.softmax(logits, 0)
+
+    def _score(self, xt: Tensor, level: _Level) -> Tensor:
+        if level.products:
+            ut = self._along(xt)
+            r = torch.softmax(self._products(ut, level), 0)
+            st = level.precision * torch.addmm(ut, self._turned.t(), r, beta=-1)
+            return st if self._bases is None else self._bases[0] @ st
+        whitened = self._whitened(xt, level)
+        r = self._posterior(xt, whitened, level)
+        return -self._unwhitened(r[:, None] * whitened, level).sum(0)
+
+    def _unwhitened(self, whitened: Tensor, level: _Level) -> Tensor:
+        """[K, D, B]: the precision times the differences, from the whitened differences."""
+        along = whitened * level.whiten
+        return along if self._bases is None else self._bases @ along
+
+    def _jacobian(self, xt: Tensor, level: _Level) -> Tensor:
+        whitened = self._whitened(xt, level)
+        r = self._posterior(xt, whitened, level)
+        scores = -self._unwhitened(whitened, level)
+        deviations = scores - (r[:, None] * scores).sum(0)
+        spread = torch.einsum("kb,kib,kjb->ijb", r, deviations, deviations)
+        precisions = r[:, None] * level.whiten.square()
+        if self._bases is None:
+            return spread - torch.diag_embed(precisions.sum(0).t()).movedim(0, -1)
+        return spread - torch.einsum("kib,kdi,kei->deb", precisions, self._bases, self._bases)
+
+
+def _tensor(value: Any, name: str, like: Tensor | None = None) -> Tensor:
+    """A constant floating-point tensor; numbers take ``like``'s dtype, tensors must have it already."""
+    dtype, device = (torch.get_default_dtype(), None) if like is None else (like.dtype, like.device)
+    if not isinstance(value, Tensor):
+        if hasattr(value, "dtype") and getattr(value, "ndim", 0):
+            raise TypeError(
+                f"{name} is {type(value).__name__}: pass a torch tensor or nested numbers; use torch.as_tensor(...)"
+            )
+        return torch.tensor(value, dtype=dtype, device=device)
+    if not value.is_floating_point() or (like is not None and value.dtype != dtype):
+        raise TypeError(
+            f"{name} is {value.dtype}: it must be {'a floating-point tensor' if like is None else dtype}; convert it with .to({dtype})"
+        )
+    return value.detach() if device is None else value.detach().to(device)
+
+
+def _check_weights(weights: Any, means: Tensor) -> Tensor:
+    n = len(means)
+    if weights is None:
+        return torch.full((n,), 1 / n, dtype=means.dtype, device=means.device)
+    weights = _tensor(weights, "weights", means)
+    if weights.shape != (n,):
+        raise ValueError(
+            f"weights has shape {list(weights.shape)}: {n} components need [{n}]; pass one weight per row of means"
+        )
+    if not bool((weights >= 0).all()):
+        worst = int((~(weights >= 0)).nonzero()[0])
+        raise ValueError(
+            f"weights[{worst}] = {float(weights[worst])}: a weight must not be negative or NaN; pass probabilities"
+        )
+    total = float(weights.sum())
+    if not abs(total - 1) <= 1e-5:
+        raise ValueError(f"weights sum to {total:.6g}: they must sum to 1; pass weights / weights.sum()")
+    return weights / weights.sum()
+
+
+def _check_dims(dims: Sequence[int], dim: int) -> list[int]:
+    chosen = list(dims)
+    if not chosen or len(set(chosen)) < len(chosen) or not all(isinstance(d, int) and 0 <= d < dim for d in chosen):
+        raise ValueError(f"dims = {chosen}: it must name different coordinates from 0 to {dim - 1}; pass e.g. dims=[0]")
+    return chosen
+
+
+def _diagonalise(covariances: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Eigenvalues [K, D] and eigenvectors [K, D, D], or None where the axes are the eigenvectors.
+
+    Full matrices are diagonalised on the CPU in float64, so that float32 loses no digits here, and come back in the
+    mixture's dtype. Eigenvalues within rounding of zero are zero.
+    """
+    n, dim = means.shape
+    if not bool(torch.isfinite(covariances).all()):
+        raise ValueError("covariances has values that are NaN or infinite: every value must be finite; repair them")
+    if covariances.ndim == 3 and covariances.shape[0] in (1, n) and covariances.shape[1:] == (dim, dim):
+        off_diagonal = covariances - torch.diag_embed(covariances.diagonal(dim1=1, dim2=2))
+        if bool((off_diagonal != 0).any()):
+            return _eigen(covariances, n)
+        covariances = covariances.diagonal(dim1=1, dim2=2)
+    elif covariances.ndim == 2 and covariances.shape[0] in (1, n) and covariances.shape[1] == dim:
+        pass
+    elif covariances.ndim == 0 or (covariances.ndim == 1 and len(covariances) in (1, n)):
+        covariances = covariances.reshape(-1, 1)
+    else:
+        raise ValueError(
+            f"covariances has shape {list(covariances.shape)}: with K = {n}, D = {dim} it must be a scalar, [{n}], [{n}, {dim}] (variances), "
+            f"[{n}, {dim}, {dim}] or [1, {dim}, {dim}]; a single matrix is matrix[None]"
+        )
+    if bool((covariances < 0).any()):
+        raise ValueError(
+            f"covariances has the variance {float(covariances.min()):.6g}: variances must not be negative; pass squares of standard deviations"
+        )
+    return covariances.expand(n, dim).clone(), None
+
+
+def _eigen(covariances: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    eps, dim = torch.finfo(covariances.dtype).eps, covariances.shape[-1]
+    wide = covariances.to("cpu", torch.float64)
+    size = wide.abs().amax((1, 2))
+    skew = (wide - wide.mT).abs().amax((1, 2))
+    if bool((skew > 100 * eps * size).any()):
+        worst = int((skew / size).nan_to_num().argmax())
+        raise ValueError(
+            f"covariances[{worst}] differs from its transpose by {float(skew[worst]):.3g}: a covariance is symmetric; pass (C + C.mT) / 2 if rounding did it"
+        )
+    values, vectors = torch.linalg.eigh((wide + wide.mT) / 2)
+    rounding = dim * eps * values.abs().amax(1, keepdim=True)
+    if bool((values < -rounding).any()):
+        worst = int(values.min(1).values.argmin())
+        raise ValueError(
+            f"covariances[{worst}] has the eigenvalue {float(values[worst].min()):.6g}: a covariance is positive semi-definite; check its signs or add a multiple of I"
+        )
+    values = torch.where(values.abs() <= rounding, torch.zeros_like(values), values)
+    return values.to(covariances).expand(n, -1).clone(), vectors.to(covariances).expand(n, -1, -1).clone()

@@ -1,0 +1,239 @@
+r"""Five ways to fit a score function, all minimising the same Fisher divergence.
+
+.. math:: F(s) = \frac12 E_{q_\sigma} \| s(x, \sigma) - \nabla \log q_\sigma(x) \|^2
+
+Each objective below has :math:`F` plus a constant free of s as its expectation, and so the same minimiser and the same
+expected gradients. They differ in what they need to know and in what they cost:
+
+=======================  ==========================================  ==========================  =====================
+objective                value for one x                             needs                       cost of D coordinates
+=======================  ==========================================  ==========================  =====================
+explicit                 ½‖s - s*‖²                                  the true score s*           1 pass
+implicit (exact)         ½‖s‖² + tr(ds/dx)                           nothing; constant -½E‖s*‖²  D directions
+sliced                   ½‖s‖² + v·(ds/dx)v                          projections, E[vvᵀ] = I     1 direction per slice
+finite-difference        ½‖s‖² + v·(s(x+hv) - s(x-hv))/2h            no derivative               3 passes
+denoising                ½w‖s(x+σz) + z/σ‖²                          noise, σ > 0                1 pass
+=======================  ==========================================  ==========================  =====================
+
+Every loss is pure and per example: it returns [B], reduces nothing, keeps rows independent, and takes ``generator``, also
+where it draws nothing, so that all are called alike. Only the denoising loss takes *clean* x and perturbs it; the others
+take x drawn from q_sigma (:func:`perturbed` draws it). A low loss is not a good score: the constants differ, and that of
+the implicit losses is large and negative at small sigma; look at the exact Fisher divergence beside it.
+
+References: hyvarinen2005, vincent2011, song2020sliced, pang2020, song2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from toyscore import operators as ops
+from toyscore.noise import Draw
+from toyscore.operators import Score, Sigma
+
+Slices = Literal["rademacher", "gaussian", "sphere"]
+
+
+class Loss(Protocol):
+    """``loss(score, x, sigma, *, generator)`` -> [B]."""
+
+    def __call__(self, score: Score, x: Tensor, sigma: Sigma, /, *, generator: Generator | None = None) -> Tensor: ...
+
+
+def explicit_score_matching(
+    score: Score, x: Tensor, sigma: Sigma = 0.0, *, target: Score, generator: Generator | None = None
+) -> Tensor:
+    """Half the squared distance to a known score, ½‖s(x) - s*(x)‖². Source: hyvarinen2005, Eq. (2).
+
+    Args:
+        score: the score function to judge.
+        x: [B, *event], drawn from q_sigma.
+        sigma: float | 0-d | [B], in units of x.
+        target: the true score s*, called as ``target(x, sigma)``.
+        generator: unused; taken so that all losses are called alike.
+
+    Returns:
+        [B], not negative.
+
+    Raises:
+        TypeError, ValueError: x or sigma is not what it must be; a score of another shape than x.
+    """
+    _check(x, sigma)
+    difference = ops.evaluate(score, x, sigma) - ops.evaluate(target, x, sigma)
+    return 0.5 * ops.dot(difference, difference)  # Eq. (2)
+
+
+def implicit_score_matching(
+    score: Score, x: Tensor, sigma: Sigma = 0.0, *, generator: Generator | None = None
+) -> Tensor:
+    r"""Score matching without the truth, ½‖s‖² + tr(ds/dx), exact trace. Source: hyvarinen2005, Eq. (4); song2019, Eq. (1).
+
+    Integration by parts turns :math:`-E[s \cdot s^*]` into :math:`E[\mathrm{tr}(\partial s / \partial x)]`, provided
+    that q s vanishes at infinity. Its expectation is the Fisher divergence less ½E‖s*‖².
+
+    Args, errors: as ``explicit_score_matching``.
+
+    Returns:
+        [B], of either sign.
+    """
+    _check(x, sigma)
+    s, trace = ops.jacobian_trace(score, x, sigma)
+    return 0.5 * ops.dot(s, s) + trace  # Eq. (1)
+
+
+def sliced_score_matching(
+    score: Score,
+    x: Tensor,
+    sigma: Sigma = 0.0,
+    *,
+    n_slices: int = 1,
+    slices: Slices = "rademacher",
+    variance_reduced: bool = True,
+    generator: Generator | None = None,
+) -> Tensor:
+    r"""The trace seen along random directions v, E[v vᵀ] = I. Source: song2020sliced, Eq. (8); song2019, Eq. (3).
+
+    Args:
+        score, x, sigma: as ``explicit_score_matching``.
+        n_slices: directions per example, averaged.
+        slices: their law; "rademacher" (signs; least variance), "gaussian", or "sphere" (radius sqrt(D)).
+        variance_reduced: ½‖s‖² + vᵀ(ds/dx)v; otherwise ½(v·s)² + vᵀ(ds/dx)v, with the same expectation.
+        generator: of the directions.
+
+    Returns:
+        [B], an unbiased estimate of ``implicit_score_matching`` at each x.
+
+    Raises:
+        TypeError, ValueError: as ``explicit_score_matching``; fewer than one slice; an unknown law.
+    """
+    _check(x, sigma)
+    ops.check_count(n_slices, "n_slices")
+    v = _directions(slices, x.expand(n_slices, *x.shape), generator)
+    s, forms = ops.quadratic_form(score, x, sigma, v)
+    if variance_reduced:
+        return 0.5 * ops.dot(s, s) + forms.mean(0)  # Eq. (8)
+    along = ops.sum_event((v * s).flatten(0, 1)).view(forms.shape)
+    return (0.5 * along.square() + forms).mean(0)  # Eq. (3)
+
+
+def _directions(law: Slices, like: Tensor, generator: Generator | None) -> Tensor:
+    """[n, B, *event] with identity second moment."""
+    if law == "rademacher":
+        return ops.rademacher_like(like, generator)
+    if law == "gaussian":
+        return ops.normal_like(like, generator)
+    if law == "sphere":
+        z = ops.normal_like(like, generator)
+        norms = z.flatten(2).norm(dim=2).view(*z.shape[:2], *[1] * (z.ndim - 2))
+        return z * (like[0, 0].numel() ** 0.5 / norms)
+    raise ValueError(f'slices = {law!r}: the laws are "rademacher", "gaussian" and "sphere"; pass one of them')
+
+
+def finite_difference_score_matching(
+    score: Score, x: Tensor, sigma: Sigma = 0.0, *, step: float | None = None, generator: Generator | None = None
+) -> Tensor:
+    r"""The sliced objective without derivatives, ½‖s‖² + v·(s(x + hv) - s(x - hv)) / 2h. Source: pang2020, Sec. 3.
+
+    v has random signs. The central difference errs by h²/6 times the third derivative of v·s along v, and by rounding,
+    about eps |s| / h with eps the rounding unit; the default h balances the two for a density of unit width.
+
+    Args:
+        score, x, sigma: as ``explicit_score_matching``.
+        step: h, in units of x; default ``eps^(1/3)`` (0.005 in float32, 6e-6 in float64), times sigma where sigma > 0,
+            since sigma is then the least width the density can have.
+        generator: of the signs.
+
+    Returns:
+        [B].
+
+    Raises:
+        TypeError, ValueError: as ``explicit_score_matching``; a step that is not positive.
+    """
+    _check(x, sigma)
+    if step is not None:
+        ops.check_positive(step, "step")
+    h = _default_step(x, sigma) if step is None else step
+    v = ops.rademacher_like(x, generator)
+    s = ops.evaluate(score, x, sigma)
+    difference = (ops.evaluate(score, x + h * v, sigma) - ops.evaluate(score, x - h * v, sigma)) / (2 * h)
+    return 0.5 * ops.dot(s, s) + ops.dot(v, difference)
+
+
+def _default_step(x: Tensor, sigma: Sigma) -> Sigma:
+    unit = torch.finfo(x.dtype).eps ** (1 / 3)
+    width = ops.expand(sigma, x)
+    return unit * (torch.where(width > 0, width, 1.0) if isinstance(width, Tensor) else width or 1.0)
+
+
+def denoising_score_matching(
+    score: Score,
+    x: Tensor,
+    sigma: Sigma,
+    *,
+    weight: Callable[[Sigma], Sigma] | None = None,
+    generator: Generator | None = None,
+) -> Tensor:
+    r"""Regression on the noise that was added, ½ w(σ) ‖s(x + σz, σ) + z/σ‖². Source: vincent2011, Eq. (9); song2019, Eq. (5).
+
+    The score of N(x̃; x, σ²I) is :math:`-(\tilde x - x)/\sigma^2 = -z/\sigma`; averaged over the x that may have led to
+    x̃ it is the score of q_sigma, which is therefore the minimiser.
+
+    Args:
+        score: the score function to fit.
+        x: [B, *event], *clean* data.
+        sigma: float | 0-d | [B], positive, in units of x.
+        weight: w(sigma), given sigma as passed; default sigma² (the paper's lambda), which makes levels comparable.
+        generator: of the noise.
+
+    Returns:
+        [B], not negative; about D/2 times w/σ² for a zero score.
+
+    Raises:
+        TypeError, ValueError: as ``explicit_score_matching``; sigma = 0.
+    """
+    _check(x, sigma, positive=True)
+    z = ops.normal_like(x, generator)
+    std = ops.expand(sigma, x)
+    residual = std * ops.evaluate(score, x + std * z, sigma) + z
+    value = 0.5 * ops.dot(residual, residual)  # Eq. (5), times sigma²
+    if weight is None:
+        return value
+    ratio = weight(sigma) / sigma**2
+    return value * (ratio.to(value) if isinstance(ratio, Tensor) else ratio)
+
+
+def perturbed(loss: Loss) -> Loss:
+    """A loss that takes x from q_sigma, made to take clean x: adds the noise, then calls it."""
+
+    def wrapped(score: Score, x: Tensor, sigma: Sigma, /, *, generator: Generator | None = None) -> Tensor:
+        _check(x, sigma)
+        return loss(score, x + ops.expand(sigma, x) * ops.normal_like(x, generator), sigma, generator=generator)
+
+    return wrapped
+
+
+def at_random_sigma(loss: Loss, draw: Draw) -> Callable[..., Tensor]:
+    """A noise-conditional objective: ``loss`` at a sigma drawn for each example. Source: song2019, Eq. (6).
+
+    Args:
+        loss: one that takes clean x: the denoising loss, or another in :func:`perturbed`.
+        draw: the law of sigma, e.g. ``levels(sigmas)`` or ``log_uniform(0.01, 50.0)``.
+
+    Returns:
+        ``loss(score, x, *, generator=None)`` -> [B], what ``train.fit`` takes.
+    """
+
+    def conditional(score: Score, x: Tensor, *, generator: Generator | None = None) -> Tensor:
+        ops.check_batch(x)
+        return loss(score, x, draw(len(x), generator=generator).to(x), generator=generator)  # Eq. (6)
+
+    return conditional
+
+
+def _check(x: Tensor, sigma: Sigma, positive: bool = False) -> None:
+    ops.check_batch(x)
+    ops.check_sigma(sigma, x, positive=positive)

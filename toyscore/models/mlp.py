@@ -1,0 +1,114 @@
+r"""A small fully connected score network, with its tangents carried by hand.
+
+Unconditional (``sigmas=None``) it is the network of the paper's toy: linear layers with softplus between, a map from
+x to s that ignores sigma. Given noise levels it is conditional, with the three scalings that keep every layer's numbers
+near one at every level:
+
+.. math:: s(x, \sigma) = \frac{1}{\sigma}\, f\!\left(\frac{x}{\sqrt{\sigma^2 + v}},\ \phi(\log \sigma)\right),
+
+where v is the data's variance and :math:`\phi` holds the position u of :math:`\log \sigma` in the range of the levels,
+scaled to [-1, 1], and :math:`\sin, \cos` of its first multiples. It is continuous in sigma; the levels fix the range only.
+
+``jvp`` pushes tangents through the layers beside the values, a matrix product per layer. Values and parameter gradients
+are those of autograd; the exact trace of a 2-D score costs one forward and one backward pass over a threefold batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from toyscore import operators as ops
+from toyscore.operators import Sigma
+
+_FREQUENCIES = 4
+
+
+class MLP(nn.Module):
+    """``depth`` hidden layers of ``width`` softplus units; ``forward(x, sigma)`` is a score function.
+
+    Args:
+        dim: D, numbers in an event.
+        width: units per hidden layer.
+        depth: hidden layers; the default is the paper's 2-128-128-2.
+        sigmas: levels [L] whose range the network is to cover, in units of x; None ignores sigma.
+        data_variance: the data's variance per coordinate, in units of x squared; scales the input where sigmas are given.
+
+    Raises:
+        ValueError: a size below one; levels not positive; data_variance not positive.
+    """
+
+    def __init__(
+        self,
+        dim: int = 2,
+        width: int = 128,
+        depth: int = 2,
+        sigmas: Tensor | Sequence[float] | None = None,
+        *,
+        data_variance: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for value, name in ((dim, "dim"), (width, "width"), (depth, "depth")):
+            ops.check_count(value, name)
+        ops.check_positive(data_variance, "data_variance")
+        self.dim, self.data_variance = dim, float(data_variance)
+        self.log_range: tuple[float, float] | None = None
+        if sigmas is not None:
+            values = torch.as_tensor(sigmas).flatten().tolist()
+            if not values or not all(math.isfinite(v) and v > 0 for v in values):
+                raise ValueError(
+                    f"sigmas = {values}: levels must be finite and positive; pass e.g. geometric(10.0, 0.1, 10)"
+                )
+            self.log_range = (math.log(min(values)), math.log(max(values)))
+        inputs = dim if sigmas is None else dim + 1 + 2 * _FREQUENCIES
+        sizes = [inputs, *[width] * depth, dim]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+
+    def forward(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
+        """The score at ``x`` [B, *event] with D numbers in an event, for ``sigma`` float | 0-d | [B] -> like x."""
+        h, _, out_factor = self._inputs(x, sigma)
+        *hidden, last = self.layers
+        for layer in hidden:
+            h = functional.softplus(layer(h))
+        return (last(h) * out_factor).view(x.shape)
+
+    def jvp(self, x: Tensor, sigma: Sigma, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """The score [B, *event] and its Jacobian times each of ``tangents`` [n, B, *event] -> [n, B, *event]."""
+        h, in_factor, out_factor = self._inputs(x, sigma)
+        t = tangents.reshape(len(tangents), len(x), -1) * in_factor
+        first, *_ = self.layers
+        weight = first.weight[:, : self.dim]
+        for layer in self.layers[:-1]:
+            a = layer(h)
+            t = torch.sigmoid(a) * (t @ (weight if layer is first else layer.weight).t())
+            h = functional.softplus(a)
+        last = self.layers[-1]
+        return (last(h) * out_factor).view(x.shape), (t @ last.weight.t() * out_factor).view(tangents.shape)
+
+    def _inputs(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Sigma, Sigma]:
+        """What enters the first layer [B, inputs], and the factors of x there and of the last layer's output."""
+        flat = ops.flatten(x)
+        if flat.shape[1] != self.dim:
+            raise ValueError(
+                f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: this network has dim = {self.dim}; pass [B, {self.dim}] or build MLP(dim={flat.shape[1]})"
+            )
+        if x.dtype != self.layers[0].weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(
+                f"x is {x.dtype}, the network {self.layers[0].weight.dtype}: they must agree; use x.to(...) or model.to(...)"
+            )
+        if self.log_range is None:
+            return flat, 1.0, 1.0
+        if not isinstance(sigma, Tensor) and not sigma > 0:
+            raise ValueError(
+                f"sigma = {sigma}: this network is conditional and needs sigma > 0, in the range of its levels; pass sigma, or build MLP(sigmas=None)"
+            )
+        std = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1).expand(len(x), 1)
+        low, high = self.log_range
+        u = (2 * std.log() - (low + high)) / max(high - low, 1.0)
+        phases = u * (math.pi / 2 * torch.arange(1, _FREQUENCIES + 1, dtype=x.dtype, device=x.device))
+        in_factor = (std * std + self.data_variance).rsqrt()
+        return torch.cat([flat * in_factor, u, phases.sin(), phases.cos()], 1), in_factor, 1 / std

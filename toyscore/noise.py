@@ -1,0 +1,120 @@
+r"""Noise levels, and laws to draw them from.
+
+Noise levels are a strictly decreasing tensor ``sigmas`` :math:`\sigma_1 > \dots > \sigma_L > 0` of standard deviations,
+never a class. The first makes the perturbed density nearly one mode, so that a chain can cross it; the last is small beside
+what must be resolved; between them a constant ratio (song2019, Sec. 4) keeps neighbours overlapping alike at each level.
+
+Training draws a level per example. A law is a function ``draw(n, *, generator=None) -> [n]``: uniform over given levels
+(:func:`levels`) or continuous (:func:`log_uniform`, the limit of many geometric levels).
+
+DDPM's variances beta are the same thing in other coordinates: with :math:`\bar\alpha_i = \prod_{j \le i} (1 - \beta_j)`
+its level is :math:`\sigma_i = \sqrt{(1 - \bar\alpha_i) / \bar\alpha_i}`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from toyscore import operators as ops
+
+
+class Draw(Protocol):
+    """A law of sigma: ``draw(n, *, generator=None) -> [n]``."""
+
+    def __call__(self, n: int, *, generator: Generator | None = None) -> Tensor: ...
+
+
+def check_sigmas(sigmas: Tensor | Sequence[float], *, dtype: torch.dtype | None = None) -> Tensor:
+    """The levels as a tensor [L], refused unless positive, finite and strictly decreasing.
+
+    Raises:
+        ValueError: not one axis, empty, not positive, or not decreasing; names the first offender.
+    """
+    sigmas = torch.as_tensor(sigmas, dtype=dtype).detach()
+    if sigmas.ndim != 1 or len(sigmas) == 0:
+        raise ValueError(
+            f"sigmas has shape {list(sigmas.shape)}: it must be [L] with L >= 1; pass e.g. geometric(10.0, 0.1, 10)"
+        )
+    for i, sigma in enumerate(sigmas.tolist()):
+        if not (sigma > 0 and math.isfinite(sigma)):
+            raise ValueError(f"sigmas[{i}] = {sigma:.6g}: a noise level must be finite and positive; leave it out")
+    for i, (before, after) in enumerate(zip(sigmas.tolist(), sigmas[1:].tolist(), strict=False)):
+        if after >= before:
+            relation = ">" if after > before else "="
+            raise ValueError(
+                f"sigmas must decrease: sigmas[{i + 1}] = {after:.6g} {relation} sigmas[{i}] = {before:.6g}; sort them and drop repetitions"
+            )
+    return sigmas
+
+
+def geometric(sigma_max: float, sigma_min: float, n_levels: int) -> Tensor:
+    """Levels with a constant ratio, strictly decreasing: [L] in the default dtype, both ends exact. Source: song2019, Sec. 4.
+
+    Raises:
+        ValueError: fewer than one level; ends not positive or not in order; so many levels that two round to one.
+    """
+    ops.check_count(n_levels, "n_levels")
+    ops.check_positive(sigma_min, "sigma_min")
+    ops.check_positive(sigma_max, "sigma_max")
+    if n_levels == 1:
+        if sigma_max != sigma_min:
+            raise ValueError(
+                f"n_levels = 1 cannot reach from sigma_max = {sigma_max} to sigma_min = {sigma_min}; pass n_levels >= 2, or equal ends"
+            )
+        return torch.tensor([float(sigma_max)])
+    if sigma_max <= sigma_min:
+        raise ValueError(f"sigma_max = {sigma_max} <= sigma_min = {sigma_min}: levels decrease; swap them")
+    ratio = sigma_min / sigma_max
+    inner = [sigma_max * ratio ** (i / (n_levels - 1)) for i in range(1, n_levels - 1)]
+    return check_sigmas([sigma_max, *inner, sigma_min], dtype=torch.get_default_dtype())
+
+
+def linear_betas(beta_min: float = 1e-4, beta_max: float = 0.02, n_steps: int = 1000) -> Tensor:
+    """DDPM's variances, equally spaced and increasing: [N] in the default dtype. Source: ho2020, Sec. 4.
+
+    Raises:
+        ValueError: fewer than two steps, or not 0 < beta_min < beta_max < 1.
+    """
+    ops.check_count(n_steps, "n_steps", 2)
+    if not 0 < beta_min < beta_max < 1:
+        raise ValueError(
+            f"beta_min = {beta_min}, beta_max = {beta_max}: they must satisfy 0 < beta_min < beta_max < 1; DDPM uses 1e-4 and 0.02"
+        )
+    return torch.linspace(beta_min, beta_max, n_steps)
+
+
+def levels(sigmas: Tensor | Sequence[float]) -> Draw:
+    """The law of song2019, Eq. (6): each of the given levels [L] with probability 1/L. Errors as ``check_sigmas``."""
+    sigmas = check_sigmas(sigmas)
+
+    def draw(n: int, *, generator: Generator | None = None) -> Tensor:
+        ops.check_count(n, "n")
+        device = sigmas.device if generator is None else generator.device
+        return sigmas.to(device)[torch.randint(len(sigmas), (n,), generator=generator, device=device)]
+
+    return draw
+
+
+def log_uniform(sigma_min: float, sigma_max: float) -> Draw:
+    """The law whose log is uniform on [log sigma_min, log sigma_max].
+
+    Raises:
+        ValueError: not 0 < sigma_min < sigma_max, or not finite.
+    """
+    ops.check_positive(sigma_min, "sigma_min")
+    ops.check_positive(sigma_max, "sigma_max")
+    if sigma_min >= sigma_max:
+        raise ValueError(f"sigma_min = {sigma_min} >= sigma_max = {sigma_max}: the range is empty; swap them")
+    span = math.log(sigma_max / sigma_min)
+
+    def draw(n: int, *, generator: Generator | None = None) -> Tensor:
+        ops.check_count(n, "n")
+        like = torch.empty((), device=None if generator is None else generator.device)
+        return (sigma_min * (span * ops.uniform((n,), like, generator)).exp()).clamp(sigma_min, sigma_max)
+
+    return draw

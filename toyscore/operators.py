@@ -1,0 +1,229 @@
+r"""What every other module does to tensors, written once.
+
+A **score function** is any callable ``score(x, sigma)`` that returns :math:`\nabla_x \log q_\sigma(x)`, where
+:math:`q_\sigma = p * N(0, \sigma^2 I)` is a density convolved with Gaussian noise of standard deviation ``sigma``:
+
+- ``x`` is ``[B, *event]``: ``[B, 2]`` for a toy, ``[B, C, H, W]`` for an image;
+- ``sigma`` is a float, a 0-d tensor or a ``[B]`` tensor; ``0`` is the clean density;
+- the result is shaped like ``x``.
+
+Everything downstream is written for that one type and for any event, so this is the only module that looks inside an
+event shape: it spreads ``sigma`` over events, sums over events, draws noise and differentiates scores.
+
+Three invariants, relied on everywhere:
+
+1. Rows are independent: row b of a result depends on row b of the inputs alone.
+2. Noise is drawn in the logical order of ``x.shape`` on the generator's device and then moved, so the memory layout of
+   ``x`` never changes a result (``randn_like`` of a transposed view does).
+3. Derivatives are exact. A model may carry tangents by hand in a method ``jvp(x, sigma, tangents)`` that takes
+   ``[n, B, *event]`` and returns ``(score, [n, B, *event])``; every other score goes through autograd, with the same
+   values and the same parameter gradients. A score that does not depend on ``x`` has a zero Jacobian.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Generator, Tensor
+
+Sigma: TypeAlias = float | Tensor
+
+
+class Score(Protocol):
+    """``score(x, sigma)``: ``x`` [B, *event], ``sigma`` float | 0-d | [B] -> [B, *event]. Called positionally."""
+
+    def __call__(self, x: Tensor, sigma: Sigma, /) -> Tensor: ...
+
+
+class Distribution(Protocol):
+    """Anything that can be sampled: a mixture, a sampled toy, a set of images, a wrapped tensor."""
+
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor: ...
+
+
+class DivergenceError(ValueError):
+    """A chain or a training run left every sensible range; the message names where, the bound and the remedy."""
+
+
+def check_batch(x: Tensor, name: str = "x") -> None:
+    """Refuse what is not a floating-point batch ``[B, *event]`` with B >= 1.
+
+    Raises:
+        TypeError: not a floating-point tensor.
+        ValueError: no event axis, or nothing in the batch.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(
+            f"{name} is {kind}: it must be a floating-point tensor; convert it with torch.as_tensor(..., dtype=torch.float32)"
+        )
+    if x.ndim < 2:
+        raise ValueError(
+            f"{name} has shape {list(x.shape)}: it must be [B, *event]; add the missing axis, e.g. {name}[None] for one point"
+        )
+    if x.numel() == 0:
+        raise ValueError(f"{name} has shape {list(x.shape)}: the batch is empty; pass at least one point")
+
+
+def check_finite(x: Tensor, name: str = "x") -> None:
+    """Refuse NaN and infinity, naming the first bad row."""
+    bad = ~torch.isfinite(x)
+    if bad.any():
+        row = int(bad.flatten(1).any(1).nonzero()[0])
+        raise ValueError(
+            f"{name} has {int(bad.sum())} values that are NaN or infinite, the first in row {row}: every value must be finite; drop or repair them"
+        )
+
+
+def check_count(value: int, name: str, minimum: int = 1) -> None:
+    """Refuse what is not an integer of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} = {value!r}: it must be an integer; pass e.g. {name}={max(minimum, 100)}")
+    if value < minimum:
+        raise ValueError(f"{name} = {value}: it must be at least {minimum}; pass e.g. {name}={max(minimum, 100)}")
+
+
+def check_positive(value: float, name: str) -> None:
+    """Refuse what is not a finite number above zero."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} = {value}: it must be finite and positive; pass e.g. {name}=0.1")
+
+
+def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False) -> None:
+    """Refuse a ``sigma`` that is not a float, 0-d or ``[B]`` of finite standard deviations.
+
+    Args:
+        sigma: float | 0-d | [B], in units of ``x``.
+        x: [B, *event].
+        positive: also refuse zero.
+
+    Raises:
+        TypeError: neither a number nor a tensor.
+        ValueError: wrong shape, NaN, infinite, negative, or zero where ``positive``.
+    """
+    if isinstance(sigma, Tensor):
+        if sigma.ndim and sigma.shape != x.shape[:1]:
+            raise ValueError(
+                f"sigma has shape {list(sigma.shape)}: with x of shape {list(x.shape)} it must be a float, 0-d or [{len(x)}]; pass one sigma per row"
+            )
+        low, high = (float(v) for v in torch.aminmax(sigma.detach()))
+    else:
+        try:
+            low = high = float(sigma)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"sigma is {type(sigma).__name__}: it must be a float or a tensor; pass e.g. sigma=0.5"
+            ) from error
+    if not (low >= 0 and math.isfinite(high)):
+        raise ValueError(
+            f"sigma = {low if not low >= 0 else high}: a standard deviation must be finite and not negative; pass 0 for the clean density"
+        )
+    if positive and low == 0:
+        raise ValueError("sigma = 0: here the noise must have a positive standard deviation; pass sigma > 0")
+
+
+def expand(sigma: Sigma, x: Tensor) -> Sigma:
+    """``sigma`` ready to multiply ``x``: a float stays one, a tensor is cast to x and spread over the event axes."""
+    if not isinstance(sigma, Tensor):
+        return float(sigma)
+    sigma = sigma.to(x)
+    return sigma if sigma.ndim == 0 else sigma.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def flatten(x: Tensor) -> Tensor:
+    """``[B, *event]`` -> ``[B, D]``, a view where the layout allows."""
+    return x if x.ndim == 2 else x.reshape(len(x), -1)
+
+
+def sum_event(x: Tensor) -> Tensor:
+    """Sum over the event: ``[B, *event]`` -> ``[B]``, in float32 or wider."""
+    return flatten(x).sum(1, dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of events: two ``[B, *event]`` -> ``[B]``."""
+    return sum_event(a * b)
+
+
+def per_example(x: Tensor, like: Tensor) -> Tensor:
+    """``[B]`` -> ``[B, 1, ...]``, ready to multiply ``like`` row by row."""
+    return x.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def normal_like(x: Tensor, generator: Generator | None = None) -> Tensor:
+    """Standard normal noise shaped, typed and placed like ``x``: all Gaussian noise of the package comes from here.
+
+    Drawn in the logical order of ``x.shape`` on the generator's device, then moved.
+    """
+    device = x.device if generator is None else generator.device
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
+
+
+def uniform(shape: tuple[int, ...], like: Tensor, generator: Generator | None = None) -> Tensor:
+    """Uniform noise on [0, 1), typed and placed like ``like``; drawn as ``normal_like`` draws."""
+    device = like.device if generator is None else generator.device
+    return torch.rand(shape, generator=generator, dtype=like.dtype, device=device).to(like.device)
+
+
+def rademacher_like(x: Tensor, generator: Generator | None = None) -> Tensor:
+    """Independent signs, +1 or -1 with probability one half each, like ``x``."""
+    ones = torch.ones((), dtype=x.dtype, device=x.device)
+    return torch.where(normal_like(x, generator) >= 0, ones, -ones)
+
+
+def evaluate(score: Score, x: Tensor, sigma: Sigma) -> Tensor:
+    """Call a score and cast what it returns to x's dtype (float32 at least), so that autocast ends here.
+
+    Raises:
+        ValueError: the score returned another shape than x's.
+    """
+    return _like(score(x, sigma), x)
+
+
+def _like(s: Tensor, x: Tensor) -> Tensor:
+    if s.shape != x.shape:
+        raise ValueError(
+            f"the score returned shape {list(s.shape)} for x of shape {list(x.shape)}: a score is shaped like x; check its last layer"
+        )
+    return s.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def quadratic_form(score: Score, x: Tensor, sigma: Sigma, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The score and its Jacobian's quadratic form along each of n directions.
+
+    Args:
+        score: the score function; its ``jvp`` method is used where it has one.
+        x: [B, *event].
+        sigma: float | 0-d | [B].
+        v: [n, B, *event].
+
+    Returns:
+        ``s`` [B, *event] and ``v^T (ds/dx) v`` [n, B], differentiable where grad mode is on.
+    """
+    if hasattr(score, "jvp"):
+        s, tangents = score.jvp(x, sigma, v)
+        return _like(s, x), sum_event((v * tangents).flatten(0, 1)).view(v.shape[:2])
+    recording = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        s = evaluate(score, x, sigma)
+        forms = torch.stack([dot(direction, _vjp(s, x, direction, recording)) for direction in v])
+    return (s, forms) if recording else (s.detach(), forms)
+
+
+def _vjp(s: Tensor, x: Tensor, v: Tensor, create_graph: bool) -> Tensor:
+    """``v^T ds/dx``, zero where s does not depend on x."""
+    if not s.requires_grad:
+        return torch.zeros_like(x)
+    (grad,) = torch.autograd.grad(s, x, v, retain_graph=True, create_graph=create_graph, allow_unused=True)
+    return torch.zeros_like(x) if grad is None else grad
+
+
+def jacobian_trace(score: Score, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
+    """The score [B, *event] and the exact trace of its Jacobian [B]: D directions, one per coordinate."""
+    dim = x[0].numel()
+    basis = torch.eye(dim, dtype=x.dtype, device=x.device).view(dim, 1, *x.shape[1:])
+    s, diagonal = quadratic_form(score, x, sigma, basis.expand(dim, *x.shape))
+    return s, diagonal.sum(0)
