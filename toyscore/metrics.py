@@ -11,6 +11,7 @@ Everything returns Python floats or tensors on the input's device. POT is import
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -20,7 +21,7 @@ from toyscore.distributions import GaussianMixture
 from toyscore.operators import Score, Sigma
 
 
-class Scored(ops.Distribution):
+class Scored(ops.Distribution, Protocol):
     """A distribution with a known score."""
 
     def score(self, x: Tensor, sigma: Sigma, /) -> Tensor: ...
@@ -70,7 +71,8 @@ def fisher_divergence_by_region(
     """
     if regions.shape != x.shape[:1] or regions.is_floating_point() or bool((regions < 0).any()):
         raise ValueError(
-            f"regions is {regions.dtype} of shape {list(regions.shape)}: it must be [{len(x)}] integers from 0; pass e.g. (x[:, 0] > 0).long()"
+            f"regions is {regions.dtype} of shape {list(regions.shape)}: it must be [{len(x)}] integers from 0; pass "
+            "e.g. (x[:, 0] > 0).long()"
         )
     errors = squared_errors(score, distribution, x, sigma)
     counts = torch.bincount(regions)
@@ -199,7 +201,8 @@ def _halves(chains: Tensor) -> Tensor:
     ops.check_batch(chains, "chains")
     if chains.ndim < 3 or len(chains) < 4:
         raise ValueError(
-            f"chains has shape {list(chains.shape)}: it must be [n_steps >= 4, n_chains, *event]; pass torch.stack(list(chain))"
+            f"chains has shape {list(chains.shape)}: it must be [n_steps >= 4, n_chains, *event]; pass "
+            "torch.stack(list(chain))"
         )
     half = len(chains) // 2
     return torch.cat([chains[:half], chains[len(chains) - half :]], 1)
@@ -211,6 +214,7 @@ def _clouds(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         ops.check_finite(cloud, name)
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(
-            f"x has events of shape {list(x.shape[1:])}, y of {list(y.shape[1:])}: they must agree; compare like with like"
+            f"x has events of shape {list(x.shape[1:])}, y of {list(y.shape[1:])}: they must agree; compare like "
+            "with like"
         )
     return ops.flatten(x.detach()), ops.flatten(y.detach())

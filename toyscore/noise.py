@@ -47,7 +47,8 @@ def check_sigmas(sigmas: Tensor | Sequence[float], *, dtype: torch.dtype | None 
         if after >= before:
             relation = ">" if after > before else "="
             raise ValueError(
-                f"sigmas must decrease: sigmas[{i + 1}] = {after:.6g} {relation} sigmas[{i}] = {before:.6g}; sort them and drop repetitions"
+                f"sigmas must decrease: sigmas[{i + 1}] = {after:.6g} {relation} sigmas[{i}] = {before:.6g}; sort "
+                "them and drop repetitions"
             )
     return sigmas
 
@@ -64,7 +65,8 @@ def geometric(sigma_max: float, sigma_min: float, n_levels: int) -> Tensor:
     if n_levels == 1:
         if sigma_max != sigma_min:
             raise ValueError(
-                f"n_levels = 1 cannot reach from sigma_max = {sigma_max} to sigma_min = {sigma_min}; pass n_levels >= 2, or equal ends"
+                f"n_levels = 1 cannot reach from sigma_max = {sigma_max} to sigma_min = {sigma_min}; pass n_levels "
+                ">= 2, or equal ends"
             )
         return torch.tensor([float(sigma_max)])
     if sigma_max <= sigma_min:
@@ -83,7 +85,8 @@ def linear_betas(beta_min: float = 1e-4, beta_max: float = 0.02, n_steps: int = 
     ops.check_count(n_steps, "n_steps", 2)
     if not 0 < beta_min < beta_max < 1:
         raise ValueError(
-            f"beta_min = {beta_min}, beta_max = {beta_max}: they must satisfy 0 < beta_min < beta_max < 1; DDPM uses 1e-4 and 0.02"
+            f"beta_min = {beta_min}, beta_max = {beta_max}: they must satisfy 0 < beta_min < beta_max < 1; DDPM uses "
+            "1e-4 and 0.02"
         )
     return torch.linspace(beta_min, beta_max, n_steps)
 

@@ -57,11 +57,13 @@ def check_batch(x: Tensor, name: str = "x") -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(
-            f"{name} is {kind}: it must be a floating-point tensor; convert it with torch.as_tensor(..., dtype=torch.float32)"
+            f"{name} is {kind}: it must be a floating-point tensor; convert it with torch.as_tensor(..., "
+            "dtype=torch.float32)"
         )
     if x.ndim < 2:
         raise ValueError(
-            f"{name} has shape {list(x.shape)}: it must be [B, *event]; add the missing axis, e.g. {name}[None] for one point"
+            f"{name} has shape {list(x.shape)}: it must be [B, *event]; add the missing axis, e.g. {name}[None] for "
+            "one point"
         )
     if x.numel() == 0:
         raise ValueError(f"{name} has shape {list(x.shape)}: the batch is empty; pass at least one point")
@@ -73,7 +75,8 @@ def check_finite(x: Tensor, name: str = "x") -> None:
     if bad.any():
         row = int(bad.flatten(1).any(1).nonzero()[0])
         raise ValueError(
-            f"{name} has {int(bad.sum())} values that are NaN or infinite, the first in row {row}: every value must be finite; drop or repair them"
+            f"{name} has {int(bad.sum())} values that are NaN or infinite, the first in row {row}: every value must "
+            "be finite; drop or repair them"
         )
 
 
@@ -106,7 +109,8 @@ def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False) -> None:
     if isinstance(sigma, Tensor):
         if sigma.ndim and sigma.shape != x.shape[:1]:
             raise ValueError(
-                f"sigma has shape {list(sigma.shape)}: with x of shape {list(x.shape)} it must be a float, 0-d or [{len(x)}]; pass one sigma per row"
+                f"sigma has shape {list(sigma.shape)}: with x of shape {list(x.shape)} it must be a float, 0-d or "
+                f"[{len(x)}]; pass one sigma per row"
             )
         low, high = (float(v) for v in torch.aminmax(sigma.detach()))
     else:
@@ -118,7 +122,8 @@ def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False) -> None:
             ) from error
     if not (low >= 0 and math.isfinite(high)):
         raise ValueError(
-            f"sigma = {low if not low >= 0 else high}: a standard deviation must be finite and not negative; pass 0 for the clean density"
+            f"sigma = {low if not low >= 0 else high}: a standard deviation must be finite and not negative; pass 0 "
+            "for the clean density"
         )
     if positive and low == 0:
         raise ValueError("sigma = 0: here the noise must have a positive standard deviation; pass sigma > 0")
@@ -185,7 +190,8 @@ def evaluate(score: Score, x: Tensor, sigma: Sigma) -> Tensor:
 def _like(s: Tensor, x: Tensor) -> Tensor:
     if s.shape != x.shape:
         raise ValueError(
-            f"the score returned shape {list(s.shape)} for x of shape {list(x.shape)}: a score is shaped like x; check its last layer"
+            f"the score returned shape {list(s.shape)} for x of shape {list(x.shape)}: a score is shaped like x; "
+            "check its last layer"
         )
     return s.to(torch.promote_types(x.dtype, torch.float32))
 

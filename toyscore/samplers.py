@@ -266,8 +266,10 @@ def _watch(
                 else f"sigma from {float(sigma.min()):.6g} to {float(sigma.max()):.6g}"
             )
             raise DivergenceError(
-                f"the chain diverged between states {checked + 1} and {n}, at {level} with step size {step_size:.6g}: max |x| = {largest:.3g} "
-                f"broke the bound {bound:.3g}; a Gaussian of variance v is stable only while the step size is below 4 v, so lower step_size"
+                f"the chain diverged between states {checked + 1} and {n}, at {level} with step size "
+                f"{step_size:.6g}: max |x| = {largest:.3g} "
+                f"broke the bound {bound:.3g}; a Gaussian of variance v is stable only while the step size is below "
+                "4 v, so lower step_size"
             )
         checked = n
 

@@ -25,7 +25,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from toyscore import operators as ops
-from toyscore.operators import DivergenceError, Distribution
+from toyscore.operators import Distribution, DivergenceError
 
 _WARMUP = 0.2
 _START = 0.1  # of lr, where the climb begins
@@ -85,11 +85,13 @@ def fit(
     ops.check_positive(lr, "lr")
     if batch_size % n_shards:
         raise ValueError(
-            f"batch_size = {batch_size} is not a multiple of n_shards = {n_shards}: shards are equal; pass batch_size={n_shards * (batch_size // n_shards + 1)}"
+            f"batch_size = {batch_size} is not a multiple of n_shards = {n_shards}: shards are equal; pass "
+            f"batch_size={n_shards * (batch_size // n_shards + 1)}"
         )
     if not hasattr(data, "sample"):
         raise TypeError(
-            f"data is {type(data).__name__}: it must have sample(n, *, generator); wrap a tensor as toyscore.distributions.empirical(points)"
+            f"data is {type(data).__name__}: it must have sample(n, *, generator); wrap a tensor as "
+            "toyscore.distributions.empirical(points)"
         )
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -117,7 +119,8 @@ def _fit(
     def snapshot(step: int) -> dict[str, Any]:
         if step != now:
             raise ValueError(
-                f"state() of step {step} was asked for at step {now}: the weights have moved on; call it before taking the next step"
+                f"state() of step {step} was asked for at step {now}: the weights have moved on; call it before "
+                "taking the next step"
             )
         return {
             "step": step,
@@ -139,7 +142,8 @@ def _fit(
             values = loss(model, x, generator=generator)
             if values.shape != (size,):
                 raise ValueError(
-                    f"the loss returned shape {list(values.shape)} for {size} examples: it must be per example, [{size}]; do not reduce it"
+                    f"the loss returned shape {list(values.shape)} for {size} examples: it must be per example, "
+                    f"[{size}]; do not reduce it"
                 )
             value = values.mean() / n_shards
             value.backward()  # type: ignore[no-untyped-call]
@@ -147,7 +151,8 @@ def _fit(
         total = torch.stack(parts).sum()
         if not math.isfinite(float(total)):
             raise DivergenceError(
-                f"training diverged at step {step}: the loss is {float(total)} at learning rate {optimizer.param_groups[0]['lr']:.3g}; lower lr, or raise the smallest sigma"
+                f"training diverged at step {step}: the loss is {float(total)} at learning rate "
+                f"{optimizer.param_groups[0]['lr']:.3g}; lower lr, or raise the smallest sigma"
             )
         optimizer.step()
         now = step
@@ -171,14 +176,16 @@ def _restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Ada
     for name, value in recipe.items():
         if state["recipe"][name] != value:
             raise ValueError(
-                f"{name} = {value}, but the state was made with {name} = {state['recipe'][name]}: resuming is exact only with the same recipe; pass the same"
+                f"{name} = {value}, but the state was made with {name} = {state['recipe'][name]}: resuming is exact "
+                "only with the same recipe; pass the same"
             )
     theirs = {name: tuple(value.shape) for name, value in state["model"].items()}
     ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in [*ours, *theirs]:
         if ours.get(name) != theirs.get(name):
             raise ValueError(
-                f"the state has {name} of shape {theirs.get(name)}, the model of shape {ours.get(name)}: it belongs to another network; build the same one"
+                f"the state has {name} of shape {theirs.get(name)}, the model of shape {ours.get(name)}: it belongs "
+                "to another network; build the same one"
             )
     model.load_state_dict(state["model"])
     for parameter, moments in zip(optimizer.param_groups[0]["params"], state["optimizer"], strict=True):

@@ -96,12 +96,14 @@ class Empirical:
         ops.check_batch(x)
         if x.dtype != self.points.dtype:
             raise TypeError(
-                f"x is {x.dtype}, the points {self.points.dtype}: they must agree; convert x with .to({self.points.dtype})"
+                f"x is {x.dtype}, the points {self.points.dtype}: they must agree; convert x with "
+                f".to({self.points.dtype})"
             )
         flat = ops.flatten(x)
         if flat.shape[1] != self._flat.shape[1]:
             raise ValueError(
-                f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: the points have {self._flat.shape[1]}; pass events of that size"
+                f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: the points have "
+                f"{self._flat.shape[1]}; pass events of that size"
             )
         ops.check_sigma(sigma, x, positive=True)
         variance = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1).square().expand(len(x), 1)

@@ -36,6 +36,8 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
+from toyscore.distributions import parameters
+from toyscore.distributions.parameters import Spread
 from toyscore.operators import Sigma
 
 _PRODUCT_LIMIT = 100.0  # R^2 p up to which the product form loses at most two digits
@@ -53,7 +55,10 @@ class _Level(NamedTuple):
 
     def rows(self, cut: slice) -> _Level:
         """The level of some rows of x."""
-        return self if self.log_norm.shape[1] == 1 else _Level(*(t[..., cut] for t in self[:4]), products=self.products)
+        if self.log_norm.shape[1] == 1:
+            return self
+        whiten, log_norm, precision, offset = (t[..., cut] for t in self[:4])
+        return _Level(whiten, log_norm, precision, offset, self.products)
 
 
 class GaussianMixture:
@@ -75,21 +80,18 @@ class GaussianMixture:
     """
 
     def __init__(self, means: Any, covariances: Any = 1.0, weights: Any = None) -> None:
-        means = _tensor(means, "means")
+        means = parameters.as_tensor(means, "means")
         if means.ndim != 2 or means.numel() == 0:
             raise ValueError(
                 f"means has shape {list(means.shape)}: it must be [K, D] with K, D >= 1; pass one row per component"
             )
         ops.check_finite(means, "means")
-        variances, bases = _diagonalise(_tensor(covariances, "covariances", means), means)
-        self._set(means, variances, bases, _check_weights(weights, means))
+        spread = parameters.spread(parameters.as_tensor(covariances, "covariances", means), means)
+        self._set(means, spread, parameters.check_weights(weights, means))
 
-    def _set(self, means: Tensor, variances: Tensor, bases: Tensor | None, weights: Tensor) -> None:
-        self._means, self._weights = means, weights
-        self._variances, self._bases = (
-            variances,
-            bases,
-        )  # eigenvalues [K, D]; eigenvectors in columns [K, D, D], or axes
+    def _set(self, means: Tensor, spread: Spread, weights: Tensor) -> None:
+        self._means, self._spread, self._weights = means, spread, weights
+        variances, bases = self._variances, self._bases = spread.variances, spread.bases
         self._turned = means if bases is None else (means[:, None] @ bases)[:, 0]  # means along their eigenvectors
         self._shared = bool((variances == variances[:1]).all()) and (bases is None or bool((bases == bases[:1]).all()))
         self._smallest = float(variances.min())
@@ -97,9 +99,9 @@ class GaussianMixture:
         self._level_at: tuple[float, _Level] | None = None
 
     @classmethod
-    def _build(cls, means: Tensor, variances: Tensor, bases: Tensor | None, weights: Tensor) -> GaussianMixture:
+    def _build(cls, means: Tensor, spread: Spread, weights: Tensor) -> GaussianMixture:
         mixture = cls.__new__(cls)
-        mixture._set(means, variances, bases, weights)
+        mixture._set(means, spread, weights)
         return mixture
 
     @property
@@ -114,10 +116,8 @@ class GaussianMixture:
 
     @property
     def covariances(self) -> Tensor:
-        """[K, D, D], always full; made when asked for."""
-        if self._bases is None:
-            return torch.diag_embed(self._variances)
-        return (self._bases * self._variances[:, None, :]) @ self._bases.mT
+        """[K, D, D], always full."""
+        return torch.diag_embed(self._variances) if self._spread.full is None else self._spread.full
 
     @property
     def mean(self) -> Tensor:
@@ -137,12 +137,9 @@ class GaussianMixture:
         return f"GaussianMixture(K={n}, D={dim}, {str(self._means.dtype).removeprefix('torch.')}, {self._means.device})"
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianMixture:
-        """The same mixture on another device or in another dtype."""
-        moved = [
-            None if t is None else t.to(device=device, dtype=dtype)
-            for t in (self._means, self._variances, self._bases, self._weights)
-        ]
-        return GaussianMixture._build(*moved)  # type: ignore[arg-type]
+        """The same mixture on another device or in another dtype, its weights summing to one to the new rounding."""
+        means, weights = self._means.to(device, dtype), self._weights.to(device, dtype)
+        return GaussianMixture._build(means, self._spread.to(device, dtype), weights / weights.sum())
 
     def log_prob(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
         r"""Log density of the perturbed mixture, :math:`\log q_\sigma(x)`, in nats.
@@ -202,7 +199,7 @@ class GaussianMixture:
     def perturb(self, sigma: float) -> GaussianMixture:
         r"""The exact convolution with N(0, sigma^2 I): covariances :math:`\Sigma_k + \sigma^2 I`, for a single sigma."""
         ops.check_sigma(sigma, self._means)
-        return GaussianMixture._build(self._means, self._variances + float(sigma) ** 2, self._bases, self._weights)
+        return GaussianMixture._build(self._means, self._spread.plus(float(sigma) ** 2), self._weights)
 
     def marginal(self, dims: Sequence[int]) -> GaussianMixture:
         """The exact law of the coordinates ``dims``, in that order.
@@ -210,7 +207,7 @@ class GaussianMixture:
         Raises:
             ValueError: no coordinate, one out of range, or one named twice.
         """
-        kept = _check_dims(dims, self._means.shape[1])
+        kept = parameters.check_dims(dims, self._means.shape[1])
         return GaussianMixture(self._means[:, kept], self.covariances[:, kept][:, :, kept], self._weights)
 
     def condition(self, dims: Sequence[int], values: Any) -> GaussianMixture:
@@ -224,16 +221,18 @@ class GaussianMixture:
                 degenerate covariance among ``dims``.
         """
         dim = self._means.shape[1]
-        given = _check_dims(dims, dim)
+        given = parameters.check_dims(dims, dim)
         others = [d for d in range(dim) if d not in given]
         if not others:
             raise ValueError(
-                f"dims = {list(dims)} names every coordinate: condition leaves at least one free; use log_prob for the density at a point"
+                f"dims = {list(dims)} names every coordinate: condition leaves at least one free; use log_prob for "
+                "the density at a point"
             )
-        values = _tensor(values, "values", self._means)
+        values = parameters.as_tensor(values, "values", self._means)
         if values.shape != (len(given),):
             raise ValueError(
-                f"values has shape {list(values.shape)}: dims = {list(dims)} needs [{len(given)}]; pass one value per coordinate"
+                f"values has shape {list(values.shape)}: dims = {list(dims)} needs [{len(given)}]; pass one value "
+                "per coordinate"
             )
         ops.check_finite(values[None], "values")
         marginal = self.marginal(given)
@@ -264,7 +263,8 @@ class GaussianMixture:
         if self._smallest + smallest < torch.finfo(self._means.dtype).tiny:
             worst = int(self._variances.min(1).values.argmin())
             raise ValueError(
-                f"covariances[{worst}] is degenerate (smallest variance {self._smallest:.3g}) and sigma = {math.sqrt(smallest):.3g}: "
+                f"covariances[{worst}] is degenerate (smallest variance {self._smallest:.3g}) and sigma = "
+                f"{math.sqrt(smallest):.3g}: "
                 "a density needs positive variances; pass sigma > 0, or add a small variance"
             )
         variances = self._variances[:, :, None] + sigma2
@@ -279,13 +279,15 @@ class GaussianMixture:
         ops.check_batch(x)
         if x.dtype != self._means.dtype:
             raise TypeError(
-                f"x is {x.dtype}, the mixture {self._means.dtype}: they must agree; use x.to({self._means.dtype}) or mixture.to(dtype={x.dtype})"
+                f"x is {x.dtype}, the mixture {self._means.dtype}: they must agree; use x.to({self._means.dtype}) or "
+                f"mixture.to(dtype={x.dtype})"
             )
         flat = ops.flatten(x)
         n, dim = self._means.shape
         if flat.shape[1] != dim:
             raise ValueError(
-                f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: this mixture has D = {dim}; pass [B, {dim}] or a reshaped view"
+                f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: this mixture has D = {dim}; pass "
+                f"[B, {dim}] or a reshaped view"
             )
         level = self._level(sigma, x)
         rows = max(1, _CHUNK // (n * dim))
@@ -354,97 +356,3 @@ class GaussianMixture:
         if self._bases is None:
             return spread - torch.diag_embed(precisions.sum(0).t()).movedim(0, -1)
         return spread - torch.einsum("kib,kdi,kei->deb", precisions, self._bases, self._bases)
-
-
-def _tensor(value: Any, name: str, like: Tensor | None = None) -> Tensor:
-    """A constant floating-point tensor; numbers take ``like``'s dtype, tensors must have it already."""
-    dtype, device = (torch.get_default_dtype(), None) if like is None else (like.dtype, like.device)
-    if not isinstance(value, Tensor):
-        if hasattr(value, "dtype") and getattr(value, "ndim", 0):
-            raise TypeError(
-                f"{name} is {type(value).__name__}: pass a torch tensor or nested numbers; use torch.as_tensor(...)"
-            )
-        return torch.tensor(value, dtype=dtype, device=device)
-    if not value.is_floating_point() or (like is not None and value.dtype != dtype):
-        raise TypeError(
-            f"{name} is {value.dtype}: it must be {'a floating-point tensor' if like is None else dtype}; convert it with .to({dtype})"
-        )
-    return value.detach() if device is None else value.detach().to(device)
-
-
-def _check_weights(weights: Any, means: Tensor) -> Tensor:
-    n = len(means)
-    if weights is None:
-        return torch.full((n,), 1 / n, dtype=means.dtype, device=means.device)
-    weights = _tensor(weights, "weights", means)
-    if weights.shape != (n,):
-        raise ValueError(
-            f"weights has shape {list(weights.shape)}: {n} components need [{n}]; pass one weight per row of means"
-        )
-    if not bool((weights >= 0).all()):
-        worst = int((~(weights >= 0)).nonzero()[0])
-        raise ValueError(
-            f"weights[{worst}] = {float(weights[worst])}: a weight must not be negative or NaN; pass probabilities"
-        )
-    total = float(weights.sum())
-    if not abs(total - 1) <= 1e-5:
-        raise ValueError(f"weights sum to {total:.6g}: they must sum to 1; pass weights / weights.sum()")
-    return weights / weights.sum()
-
-
-def _check_dims(dims: Sequence[int], dim: int) -> list[int]:
-    chosen = list(dims)
-    if not chosen or len(set(chosen)) < len(chosen) or not all(isinstance(d, int) and 0 <= d < dim for d in chosen):
-        raise ValueError(f"dims = {chosen}: it must name different coordinates from 0 to {dim - 1}; pass e.g. dims=[0]")
-    return chosen
-
-
-def _diagonalise(covariances: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues [K, D] and eigenvectors [K, D, D], or None where the axes are the eigenvectors.
-
-    Full matrices are diagonalised on the CPU in float64, so that float32 loses no digits here, and come back in the
-    mixture's dtype. Eigenvalues within rounding of zero are zero.
-    """
-    n, dim = means.shape
-    if not bool(torch.isfinite(covariances).all()):
-        raise ValueError("covariances has values that are NaN or infinite: every value must be finite; repair them")
-    if covariances.ndim == 3 and covariances.shape[0] in (1, n) and covariances.shape[1:] == (dim, dim):
-        off_diagonal = covariances - torch.diag_embed(covariances.diagonal(dim1=1, dim2=2))
-        if bool((off_diagonal != 0).any()):
-            return _eigen(covariances, n)
-        covariances = covariances.diagonal(dim1=1, dim2=2)
-    elif covariances.ndim == 2 and covariances.shape[0] in (1, n) and covariances.shape[1] == dim:
-        pass
-    elif covariances.ndim == 0 or (covariances.ndim == 1 and len(covariances) in (1, n)):
-        covariances = covariances.reshape(-1, 1)
-    else:
-        raise ValueError(
-            f"covariances has shape {list(covariances.shape)}: with K = {n}, D = {dim} it must be a scalar, [{n}], [{n}, {dim}] (variances), "
-            f"[{n}, {dim}, {dim}] or [1, {dim}, {dim}]; a single matrix is matrix[None]"
-        )
-    if bool((covariances < 0).any()):
-        raise ValueError(
-            f"covariances has the variance {float(covariances.min()):.6g}: variances must not be negative; pass squares of standard deviations"
-        )
-    return covariances.expand(n, dim).clone(), None
-
-
-def _eigen(covariances: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    eps, dim = torch.finfo(covariances.dtype).eps, covariances.shape[-1]
-    wide = covariances.to("cpu", torch.float64)
-    size = wide.abs().amax((1, 2))
-    skew = (wide - wide.mT).abs().amax((1, 2))
-    if bool((skew > 100 * eps * size).any()):
-        worst = int((skew / size).nan_to_num().argmax())
-        raise ValueError(
-            f"covariances[{worst}] differs from its transpose by {float(skew[worst]):.3g}: a covariance is symmetric; pass (C + C.mT) / 2 if rounding did it"
-        )
-    values, vectors = torch.linalg.eigh((wide + wide.mT) / 2)
-    rounding = dim * eps * values.abs().amax(1, keepdim=True)
-    if bool((values < -rounding).any()):
-        worst = int(values.min(1).values.argmin())
-        raise ValueError(
-            f"covariances[{worst}] has the eigenvalue {float(values[worst].min()):.6g}: a covariance is positive semi-definite; check its signs or add a multiple of I"
-        )
-    values = torch.where(values.abs() <= rounding, torch.zeros_like(values), values)
-    return values.to(covariances).expand(n, -1).clone(), vectors.to(covariances).expand(n, -1, -1).clone()

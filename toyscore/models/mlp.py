@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -66,12 +68,12 @@ class MLP(nn.Module):
             self.log_range = (math.log(min(values)), math.log(max(values)))
         inputs = dim if sigmas is None else dim + 1 + 2 * _FREQUENCIES
         sizes = [inputs, *[width] * depth, dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
         """The score at ``x`` [B, *event] with D numbers in an event, for ``sigma`` float | 0-d | [B] -> like x."""
         h, _, out_factor = self._inputs(x, sigma)
-        *hidden, last = self.layers
+        *hidden, last = self._linears
         for layer in hidden:
             h = functional.softplus(layer(h))
         return (last(h) * out_factor).view(x.shape)
@@ -80,31 +82,38 @@ class MLP(nn.Module):
         """The score [B, *event] and its Jacobian times each of ``tangents`` [n, B, *event] -> [n, B, *event]."""
         h, in_factor, out_factor = self._inputs(x, sigma)
         t = tangents.reshape(len(tangents), len(x), -1) * in_factor
-        first, *_ = self.layers
-        weight = first.weight[:, : self.dim]
-        for layer in self.layers[:-1]:
+        *hidden, last = self._linears
+        for layer in hidden:
             a = layer(h)
-            t = torch.sigmoid(a) * (t @ (weight if layer is first else layer.weight).t())
+            t = torch.sigmoid(a) * (
+                t @ layer.weight[:, : t.shape[2]].t()
+            )  # the first layer also sees features of sigma
             h = functional.softplus(a)
-        last = self.layers[-1]
         return (last(h) * out_factor).view(x.shape), (t @ last.weight.t() * out_factor).view(tangents.shape)
+
+    @property
+    def _linears(self) -> list[nn.Linear]:
+        return cast("list[nn.Linear]", list(self.layers))
 
     def _inputs(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Sigma, Sigma]:
         """What enters the first layer [B, inputs], and the factors of x there and of the last layer's output."""
         flat = ops.flatten(x)
         if flat.shape[1] != self.dim:
             raise ValueError(
-                f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: this network has dim = {self.dim}; pass [B, {self.dim}] or build MLP(dim={flat.shape[1]})"
+                f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: this network has dim = "
+                f"{self.dim}; pass [B, {self.dim}] or build MLP(dim={flat.shape[1]})"
             )
-        if x.dtype != self.layers[0].weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        if x.dtype != self._linears[0].weight.dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(
-                f"x is {x.dtype}, the network {self.layers[0].weight.dtype}: they must agree; use x.to(...) or model.to(...)"
+                f"x is {x.dtype}, the network {self._linears[0].weight.dtype}: they must agree; use x.to(...) or "
+                "model.to(...)"
             )
         if self.log_range is None:
             return flat, 1.0, 1.0
         if not isinstance(sigma, Tensor) and not sigma > 0:
             raise ValueError(
-                f"sigma = {sigma}: this network is conditional and needs sigma > 0, in the range of its levels; pass sigma, or build MLP(sigmas=None)"
+                f"sigma = {sigma}: this network is conditional and needs sigma > 0, in the range of its levels; pass "
+                "sigma, or build MLP(sigmas=None)"
             )
         std = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1).expand(len(x), 1)
         low, high = self.log_range

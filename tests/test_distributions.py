@@ -1,0 +1,276 @@
+"""The closed forms, as laws: each holds for every form of covariance, K, D, B and sigma."""
+
+import math
+
+import mpmath
+import pytest
+import torch
+from helpers import F64, assert_mean, cases, exact, plane, relative_error, rotation, seeded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toyscore.distributions import GaussianMixture, asymmetric, two_modes
+
+CASES = cases()
+SIGMAS = [0.0, 0.4, 3.0]
+
+
+@pytest.fixture(params=CASES, ids=lambda name: name.replace(" ", "-"))
+def mixture(request):
+    return CASES[request.param]
+
+
+def points(mixture, n=7, seed=3):
+    spread = mixture.covariance.diagonal().sqrt()
+    return mixture.mean + 2 * spread * torch.randn(n, len(spread), generator=seeded(seed), dtype=F64)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+@pytest.mark.parametrize("n", [1, 2, 3, 7])  # B = 1 and B = K among them
+def test_score_is_the_gradient_of_log_prob(mixture, sigma, n):
+    """song2019, Sec. 2"""
+    x = points(mixture, n).requires_grad_()
+    (gradient,) = torch.autograd.grad(mixture.log_prob(x, sigma).sum(), x)
+    assert torch.allclose(mixture.score(x, sigma), gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_jacobian_is_the_derivative_of_the_score(mixture, sigma):
+    x = points(mixture)
+    derivative = torch.stack(
+        [torch.autograd.functional.jacobian(lambda y: mixture.score(y[None], sigma)[0], row) for row in x]
+    )
+    assert torch.allclose(mixture.jacobian(x, sigma), derivative, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["two_modes", "asymmetric", "single"])
+@pytest.mark.parametrize("sigma", [0.0, 0.7])
+def test_density_integrates_to_one(name, sigma):
+    grid, area = plane()
+    assert abs(float(CASES[name].log_prob(grid, sigma).exp().sum()) * area - 1) < 1e-8
+
+
+def test_log_prob_is_the_textbook_formula():
+    p = CASES["asymmetric"]
+    x = points(p)
+    components = [
+        torch.distributions.MultivariateNormal(m, c).log_prob(x) for m, c in zip(p.means, p.covariances, strict=True)
+    ]
+    expected = torch.logsumexp(torch.stack(components, 1) + p.weights.log(), 1)
+    assert torch.allclose(p.log_prob(x), expected, rtol=1e-12)
+
+
+def test_log_prob_and_score_against_mpmath(mixture):
+    for sigma in SIGMAS:
+        for x in points(mixture, 3):
+            log_prob, score = exact(mixture, x, sigma)
+            assert abs(float(mixture.log_prob(x[None], sigma)) - float(log_prob)) < 1e-12 * max(1, abs(float(log_prob)))
+            assert relative_error(mixture.score(x[None], sigma)[0], score) < 1e-11
+
+
+@pytest.mark.parametrize("sigma", [0.3, 2.0])
+def test_sigma_convolves(mixture, sigma):
+    """Perturbing adds sigma² to the variances: the density at sigma is the mean of shifted clean densities."""
+    x = mixture.perturb(sigma).sample(3, generator=seeded(1))
+    noise = torch.randn(200_000, x.shape[1], generator=seeded(), dtype=F64)
+    for row in x:
+        assert_mean(mixture.log_prob(row - sigma * noise).exp(), mixture.log_prob(row[None], sigma).exp())
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_perturb_is_the_mixture_seen_at_sigma(mixture, sigma):
+    x = points(mixture)
+    q = mixture.perturb(sigma)
+    assert torch.allclose(q.log_prob(x), mixture.log_prob(x, sigma), rtol=1e-12)
+    assert torch.allclose(q.score(x, 0.5), mixture.score(x, math.hypot(0.5, sigma)), rtol=1e-10, atol=1e-13)
+    identity = torch.eye(x.shape[1], dtype=F64)
+    assert torch.allclose(q.covariances, mixture.covariances + sigma**2 * identity, atol=1e-12)
+
+
+def test_every_form_of_sigma_agrees(mixture):
+    x = points(mixture, 4)
+    sigmas = [0.2, 1.0, 5.0, 0.2]
+    rows = torch.cat([mixture.score(x[i : i + 1], s) for i, s in enumerate(sigmas)])
+    assert torch.allclose(mixture.score(x, torch.tensor(sigmas, dtype=F64)), rows, rtol=1e-10, atol=1e-13)
+    for method in (mixture.score, mixture.log_prob, mixture.responsibilities, mixture.jacobian):
+        number = method(x, 0.7)
+        for form in (torch.tensor(0.7, dtype=F64), torch.full((4,), 0.7, dtype=F64)):
+            assert torch.allclose(method(x, form), number, rtol=1e-10, atol=1e-13)
+    learned = torch.tensor(0.7, dtype=F64, requires_grad=True)  # a sigma that is differentiated stays in the graph
+    (slope,) = torch.autograd.grad(mixture.log_prob(x, learned).sum(), learned)
+    step = 1e-5
+    difference = (mixture.log_prob(x, 0.7 + step) - mixture.log_prob(x, 0.7 - step)).sum() / (2 * step)
+    assert torch.isclose(slope, difference, rtol=1e-6)
+
+
+def test_the_score_is_the_weighted_mean_of_the_components(mixture):
+    """Not their sum: responsibilities are a distribution, and between modes the weights matter."""
+    x = points(mixture)
+    r = mixture.responsibilities(x)
+    assert torch.allclose(r.sum(1), torch.ones(len(x), dtype=F64))
+    parts = torch.stack(
+        [GaussianMixture(m[None], c[None]).score(x) for m, c in zip(mixture.means, mixture.covariances, strict=True)],
+        1,
+    )
+    assert torch.allclose(mixture.score(x), (r[..., None] * parts).sum(1), rtol=1e-9, atol=1e-12)
+
+
+def test_samples_have_the_mixtures_moments(mixture):
+    x = mixture.sample(200_000, generator=seeded())
+    assert x.dtype == F64
+    for d in range(x.shape[1]):
+        assert_mean(x[:, d], mixture.mean[d])
+        for e in range(d + 1):
+            assert_mean((x[:, d] - mixture.mean[d]) * (x[:, e] - mixture.mean[e]), mixture.covariance[d, e])
+
+
+def test_sampling_is_seeded_and_leaves_the_default_generator(mixture):
+    before = torch.get_rng_state()
+    assert torch.equal(mixture.sample(5, generator=seeded()), mixture.sample(5, generator=seeded()))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["asymmetric", "three dimensions", "diagonal"])
+def test_marginal_and_conditional_multiply_to_the_joint(name):
+    p = CASES[name]
+    x = points(p)
+    dim = x.shape[1]
+    for dims in ([0], [dim - 1], list(range(1, dim))[::-1]):
+        others = [d for d in range(dim) if d not in dims]
+        for row in x:
+            joint = p.log_prob(row[None])
+            marginal = p.marginal(dims).log_prob(row[None, dims])
+            conditional = p.condition(dims, row[dims]).log_prob(row[None, others])
+            assert torch.allclose(marginal + conditional, joint, rtol=1e-10)
+
+
+def test_a_marginal_is_the_law_of_those_coordinates():
+    p = CASES["three dimensions"]
+    x = p.sample(100_000, generator=seeded())[:, [2, 0]]
+    m = p.marginal([2, 0])
+    for d in range(2):
+        assert_mean(x[:, d], m.mean[d])
+    assert_mean((x[:, 0] - m.mean[0]) * (x[:, 1] - m.mean[1]), m.covariance[0, 1])
+
+
+def test_images_are_reshaped_rows():
+    p = GaussianMixture(torch.randn(3, 12, generator=seeded()), 0.5)
+    x = torch.randn(4, 3, 2, 2, generator=seeded(1))
+    flat = x.view(4, 12)
+    assert torch.equal(p.score(x, 0.3), p.score(flat, 0.3).reshape(x.shape))
+    assert torch.equal(p.log_prob(x, 0.3), p.log_prob(flat, 0.3))
+
+
+def test_layout_changes_nothing():
+    p = asymmetric()
+    x = p.sample(50, generator=seeded())
+    assert torch.allclose(p.score(x), p.score(x.t().contiguous().t()), rtol=1e-6, atol=1e-6)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    p = CASES["asymmetric"]
+    x, sigma = points(p, 50), torch.rand(50, generator=seeded(), dtype=F64)
+    whole = [m(x, s) for m in (p.score, p.log_prob, p.responsibilities, p.jacobian) for s in (0.3, sigma)]
+    monkeypatch.setattr("toyscore.distributions.mixture._CHUNK", 6 * 7)
+    parts = [m(x, s) for m in (p.score, p.log_prob, p.responsibilities, p.jacobian) for s in (0.3, sigma)]
+    for a, b in zip(whole, parts, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12)
+
+
+def test_covariance_forms_agree():
+    means = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
+    matrix = 0.7 * torch.eye(2)
+    forms = [0.7, torch.tensor(0.7), [0.7, 0.7], [0.7], [[0.7, 0.7], [0.7, 0.7]], matrix.expand(2, 2, 2), matrix[None]]
+    for form in forms:
+        assert torch.equal(GaussianMixture(means, form).covariances, matrix.expand(2, 2, 2))
+
+
+def test_parameters_come_back():
+    p = asymmetric()
+    full = torch.tensor([[[1.5, 0.9], [0.9, 0.8]], [[0.6, -0.2], [-0.2, 2.0]], [[2.2, -0.5], [-0.5, 0.4]]])
+    assert torch.allclose(p.covariances, full, rtol=1e-6)
+    assert torch.allclose(p.weights, torch.tensor([0.5, 0.3, 0.2]))
+    q = p.to(dtype=F64)
+    assert q.means.dtype == q.covariances.dtype == q.score(q.means).dtype == F64
+    assert p.means.dtype == torch.float32
+    assert "K=3, D=2, float64" in repr(q)
+
+
+def test_a_degenerate_covariance_becomes_proper_with_noise():
+    line = GaussianMixture(torch.zeros(1, 2, dtype=F64), [[[1.0, 2.0], [2.0, 4.0]]])
+    with pytest.raises(ValueError, match=r"covariances\[0\] is degenerate .* pass sigma > 0"):
+        line.score(torch.ones(1, 2, dtype=F64))
+    x = torch.tensor([[0.3, -0.8]], dtype=F64)
+    log_prob, score = exact(line, x[0], 0.1)
+    assert relative_error(line.score(x, 0.1)[0], score) < 1e-12
+    assert abs(float(line.log_prob(x, 0.1) - float(log_prob))) < 1e-12
+    assert torch.allclose(
+        line.sample(9, generator=seeded()) @ torch.tensor([2.0, -1.0], dtype=F64), torch.zeros(9, dtype=F64), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("direction", [(1.0, 1.0), (1.0, -1.0), (1.0, 0.0), (-0.3, 0.9)])
+@pytest.mark.parametrize("sigma", [0.0, 1e-6, 1.0, 1e6])
+def test_far_tails(dtype, direction, sigma):
+    """From 1 to 1e18 standard deviations away, to a few rounding units times the form's two digits."""
+    unit = torch.finfo(dtype).eps
+    for p in (
+        two_modes().to(dtype=dtype),
+        asymmetric().to(dtype=dtype),
+        GaussianMixture(1e3 * two_modes().means.to(dtype)),
+    ):
+        for power in range(0, 19, 2):
+            x = (10.0**power * math.hypot(1.0, sigma) * torch.tensor(direction, dtype=F64)).to(dtype)
+            log_prob, score = exact(p, x, sigma)
+            error, terms = relative_error(p.score(x[None], sigma)[0], score), float(p.means.norm(dim=1).max())
+            largest = terms / (float(p.covariances[0, 0, 0]) + sigma**2)  # what cancels between modes
+            assert error < 200 * unit * max(1, largest / float(mpmath.norm(score)))
+            ours = mpmath.mpf(float(p.log_prob(x[None], sigma)))
+            assert abs(ours - log_prob) < 20 * unit * max(1, abs(log_prob))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.floats(-6, 6),
+    st.floats(0, 12),
+    st.integers(2, 4),
+    st.integers(0, 1000),
+    st.sampled_from([torch.float32, F64]),
+    st.floats(0, 18),
+)
+def test_ill_conditioned_covariances(log_sigma, log_condition, dim, seed, dtype, log_distance):
+    """Condition numbers to 1e12 in float64 and 1e5 in float32; the error a stored matrix permits is condition times rounding."""
+    log_condition *= 1 if dtype == F64 else 5 / 12
+    sigma, q = 10.0**log_sigma, rotation(dim, seed)
+    variances = torch.logspace(-log_condition, 0, dim, dtype=F64)
+    covariance = (q * variances) @ q.mT
+    means = torch.randn(2, dim, generator=seeded(seed), dtype=F64)
+    p = GaussianMixture(means.to(dtype), torch.stack([covariance, 2 * covariance]).to(dtype), [0.3, 0.7])
+    towards = torch.randn(dim, generator=seeded(seed + 1), dtype=F64)
+    x = (10**log_distance * towards).to(dtype)
+    condition = (1 + sigma**2) / (10**-log_condition + sigma**2)
+    unit = torch.finfo(dtype).eps * condition
+    log_prob, score = exact(p, x, sigma)
+    assert relative_error(p.score(x[None], sigma)[0], score) < 100 * unit
+    assert abs(mpmath.mpf(float(p.log_prob(x[None], sigma))) - log_prob) < 100 * unit * max(1, abs(log_prob))
+
+
+def test_nothing_creates_float64():
+    p = asymmetric()
+    x = p.sample(4)
+    for value in (
+        p.log_prob(x, 0.5),
+        p.score(x, torch.tensor([0.5] * 4, dtype=F64)),
+        p.jacobian(x),
+        p.perturb(1.0).means,
+        p.marginal([0]).means,
+    ):
+        assert value.dtype == torch.float32
+
+
+def test_components_of_zero_weight_are_ignored():
+    p = GaussianMixture(torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=F64), weights=[1.0, 0.0])
+    x = torch.tensor([[0.5, 2.0]], dtype=F64)
+    assert torch.allclose(p.score(x), -x)
+    assert p.responsibilities(x).tolist() == [[1.0, 0.0]]
