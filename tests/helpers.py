@@ -75,9 +75,9 @@ def plane(n=321, box=16.0):
 
 def assert_mean(values, expected, sigmas=5.0):
     """The sample mean of independent ``values`` [n] is ``expected`` within ``sigmas`` standard errors."""
-    values = torch.as_tensor(values, dtype=F64)
+    values = torch.as_tensor(values, dtype=F64).detach()
     error = float(values.std()) / math.sqrt(len(values))
-    difference = float(values.mean()) - float(expected)
+    difference = float(values.mean()) - float(torch.as_tensor(expected).detach())
     assert abs(difference) <= sigmas * error, (
         f"mean {float(values.mean()):.6g} is {difference / error:+.1f} standard errors from {float(expected):.6g} (n = {len(values)})"
     )

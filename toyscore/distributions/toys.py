@@ -116,7 +116,7 @@ TOYS: Mapping[str, Callable[[], GaussianMixture | SampledToy]] = MappingProxyTyp
         "grid": grid,
         "asymmetric": asymmetric,
         "moons": lambda: SampledToy(
-            "moons", _sklearn("make_moons", 0.05, lambda p: 4 * (p - torch.tensor([0.5, 0.25])))
+            "moons", _sklearn("make_moons", 0.05, lambda p: 5 * (p - torch.tensor([0.5, 0.25])))
         ),
         "circles": lambda: SampledToy("circles", _sklearn("make_circles", 0.03, lambda p: 6 * p)),
         "swiss_roll": lambda: SampledToy("swiss_roll", _sklearn("make_swiss_roll", 0.4, lambda p: 0.5 * p[:, [0, 2]])),

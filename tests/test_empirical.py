@@ -1,0 +1,87 @@
+"""The smoothed data set is a mixture with N components: the two implementations must agree, in any event shape."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import F64, assert_mean, exact, relative_error, seeded
+
+from toyscore.distributions import GaussianMixture, empirical
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.5, 30.0])  # differences and products both
+def test_it_is_the_mixture_of_its_points(sigma):
+    points = 2 * torch.randn(40, 6, generator=seeded(), dtype=F64)
+    x = 2 * torch.randn(9, 6, generator=seeded(1), dtype=F64)
+    p, q = empirical(points), GaussianMixture(points, sigma**2)
+    assert torch.allclose(p.score(x, sigma), q.score(x), rtol=1e-10, atol=1e-12)
+    assert torch.allclose(p.log_prob(x, sigma), q.log_prob(x), rtol=1e-12)
+    assert torch.allclose(p.responsibilities(x, sigma), q.responsibilities(x), atol=1e-12)
+    image = empirical(points.view(40, 1, 2, 3))
+    assert torch.equal(image.score(x.view(9, 1, 2, 3), sigma).view(9, 6), p.score(x, sigma))
+
+
+def test_rows_may_have_their_own_sigma():
+    points, x = torch.randn(30, 4, generator=seeded(), dtype=F64), torch.randn(3, 4, generator=seeded(1), dtype=F64)
+    sigmas = torch.tensor([0.1, 1.0, 50.0], dtype=F64)
+    p = empirical(points)
+    rows = torch.cat([p.score(x[i : i + 1], float(s)) for i, s in enumerate(sigmas)])
+    assert torch.allclose(p.score(x, sigmas), rows, rtol=1e-9)
+    assert torch.equal(p.score(x, 0.3), p.score(x, torch.tensor(0.3, dtype=F64)))
+
+
+def test_score_is_the_gradient_of_log_prob():
+    p = empirical(torch.randn(30, 4, generator=seeded(), dtype=F64))
+    x = torch.randn(5, 4, generator=seeded(1), dtype=F64).requires_grad_()
+    for sigma in (0.2, 20.0):
+        (gradient,) = torch.autograd.grad(p.log_prob(x, sigma).sum(), x)
+        assert torch.allclose(p.score(x, sigma), gradient, rtol=1e-9)
+
+
+@pytest.mark.parametrize("sigma", [1e-4, 1e-2, 1.0])
+def test_float32_stays_accurate_next_to_a_point(sigma):
+    """There the mean and x cancel; the nearest point is split off first."""
+    points = 5 + torch.randn(20, 3, generator=seeded())
+    x = points[:1] + sigma * torch.tensor([[0.3, -0.5, 0.8]])
+    reference = exact(GaussianMixture(points.to(F64), 0.0), x[0].to(F64), sigma)[1]
+    assert relative_error(empirical(points).score(x, sigma)[0], reference) < 1e-5
+
+
+def test_samples_are_points_drawn_evenly():
+    p = empirical(torch.arange(4.0)[:, None])
+    x = p.sample(40_000, generator=seeded())
+    for value in range(4):
+        assert_mean((x[:, 0] == value).double(), 0.25)
+
+
+def test_nearest_names_the_point():
+    p = empirical(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+    index, distance = p.nearest(torch.tensor([[0.0, 1.0], [3.0, 4.0], [3.0, 5.0]]))
+    assert index.tolist() == [0, 1, 1]
+    assert distance.tolist() == [1.0, 0.0, 1.0]
+
+
+def test_chunks_change_nothing(monkeypatch):
+    p = empirical(torch.randn(10, 2, generator=seeded(), dtype=F64))
+    x = torch.randn(7, 2, generator=seeded(1), dtype=F64)
+    whole = p.score(x, 0.3)
+    monkeypatch.setattr("toyscore.distributions.points._CHUNK", 20)
+    assert torch.allclose(p.score(x, 0.3), whole, rtol=1e-12)
+
+
+def test_sixty_thousand_images_fit_in_a_gigabyte():
+    code = """
+import resource, torch
+from toyscore.distributions import empirical
+points = torch.rand(60_000, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+p, x = empirical(points), torch.rand(64, 1, 28, 28)
+for sigma in (0.3, 30.0):
+    assert torch.isfinite(p.score(x, sigma)).all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(run.stdout) * unit < 1 << 30
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0

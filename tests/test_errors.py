@@ -1,0 +1,397 @@
+"""Bad input, one table: each case raises at the call, naming the value, the rule and the remedy."""
+
+import re
+
+import pytest
+import torch
+from helpers import F64, seeded
+
+from toyscore import operators as ops
+from toyscore.distributions import TOYS, GaussianMixture, empirical, two_modes
+from toyscore.losses import (
+    at_random_sigma,
+    denoising_score_matching,
+    explicit_score_matching,
+    finite_difference_score_matching,
+    implicit_score_matching,
+    sliced_score_matching,
+)
+from toyscore.metrics import (
+    effective_sample_size,
+    fisher_divergence,
+    fisher_divergence_by_region,
+    mmd2,
+    sliced_wasserstein2,
+    split_r_hat,
+    wasserstein2,
+)
+from toyscore.models import MLP
+from toyscore.noise import geometric, levels, linear_betas, log_uniform
+from toyscore.samplers import annealed_langevin, langevin, metropolis_langevin
+from toyscore.train import fit
+
+NAN = float("nan")
+X = torch.zeros(3, 2)
+P = two_modes()
+EYE = torch.eye(2)
+SHEAR = torch.tensor([[[1.0, 0.5], [0.2, 1.0]]])
+INDEFINITE = torch.tensor([[[1.0, 2.0], [2.0, 1.0]]])
+CLOUD = empirical(torch.zeros(4, 2))
+MEANS = torch.zeros(3, 2)
+
+
+def train(**options):
+    return fit(
+        **{"model": MLP(width=4), "data": P, "loss": implicit_score_matching, "n_steps": 2, "batch_size": 4, **options}
+    )
+
+
+def state(**changes):
+    kept = next(train()).state()
+    return {**kept, **changes}
+
+
+def anneal(sigmas, **options):
+    return annealed_langevin(P.score, X, sigmas, **{"step_size": 0.1, "n_steps_each": 2, **options})
+
+
+# id: (call, exception, words of the message: the value, the rule, the remedy)
+CASES = {
+    "x not a tensor": (lambda: P.score([[1.0, 2.0]]), TypeError, "x is list: must be a floating-point tensor; convert"),
+    "x of integers": (
+        lambda: P.score(torch.zeros(3, 2, dtype=torch.long)),
+        TypeError,
+        "x is torch.int64 floating-point convert",
+    ),
+    "x without a batch": (lambda: P.score(torch.zeros(2)), ValueError, "x has shape [2] must be [B, *event] x[None]"),
+    "x empty": (lambda: P.score(torch.zeros(0, 2)), ValueError, "x has shape [0, 2] batch is empty; pass at least one"),
+    "x of another event": (
+        lambda: P.score(torch.zeros(3, 5)),
+        ValueError,
+        "x has shape [3, 5], 5 numbers D = 2; pass [B, 2]",
+    ),
+    "x of another dtype": (
+        lambda: P.score(X.double()),
+        TypeError,
+        "x is torch.float64, the mixture torch.float32 agree; use",
+    ),
+    "log_prob of another event": (lambda: P.log_prob(torch.zeros(3, 1)), ValueError, "[3, 1] D = 2"),
+    "sigma negative": (lambda: P.score(X, -1.0), ValueError, "sigma = -1.0: must be finite and not negative; pass 0"),
+    "sigma NaN": (lambda: P.score(X, NAN), ValueError, "sigma = nan: must be finite and not negative; pass 0"),
+    "sigma infinite": (lambda: P.score(X, float("inf")), ValueError, "sigma = inf: must be finite"),
+    "sigma a string": (lambda: P.score(X, "big"), (TypeError, ValueError), "big"),
+    "0-d sigma negative": (lambda: P.score(X, torch.tensor(-2.0)), ValueError, "sigma = -2.0: not negative"),
+    "a row of sigma negative": (
+        lambda: P.score(X, torch.tensor([1.0, -3.0, 1.0])),
+        ValueError,
+        "sigma = -3.0: not negative",
+    ),
+    "a row of sigma NaN": (lambda: P.score(X, torch.tensor([1.0, NAN, 1.0])), ValueError, "sigma = nan"),
+    "sigma of another batch": (
+        lambda: P.score(X, torch.ones(4)),
+        ValueError,
+        "sigma has shape [4] float, 0-d or [3]; pass one",
+    ),
+    "sigma of events": (lambda: P.score(X, torch.ones(3, 2)), ValueError, "sigma has shape [3, 2] float, 0-d or [3]"),
+    "perturb by a negative": (lambda: P.perturb(-1.0), ValueError, "sigma = -1.0 not negative"),
+    "means not [K, D]": (
+        lambda: GaussianMixture(torch.zeros(3)),
+        ValueError,
+        "means has shape [3] must be [K, D]; pass one row",
+    ),
+    "means empty": (lambda: GaussianMixture(torch.zeros(0, 2)), ValueError, "means has shape [0, 2] K, D >= 1"),
+    "means NaN": (
+        lambda: GaussianMixture([[NAN, 0.0]]),
+        ValueError,
+        "means has 1 values that are NaN row 0 finite; drop",
+    ),
+    "means of integers": (
+        lambda: GaussianMixture(torch.zeros(1, 2, dtype=torch.int)),
+        TypeError,
+        "means is torch.int32 floating .to(",
+    ),
+    "means ragged": (lambda: GaussianMixture([[1.0], [1.0, 2.0]]), TypeError, "means is list pass a torch tensor"),
+    "weights of another length": (
+        lambda: GaussianMixture(MEANS, weights=[0.5, 0.5]),
+        ValueError,
+        "weights has shape [2]: 3 components need [3]",
+    ),
+    "weights negative": (
+        lambda: GaussianMixture(MEANS, weights=[1.5, -0.5, 0.0]),
+        ValueError,
+        "weights[1] = -0.5 must not be negative",
+    ),
+    "weights NaN": (
+        lambda: GaussianMixture(MEANS, weights=[NAN, 0.5, 0.5]),
+        ValueError,
+        "weights[0] = nan must not be negative or NaN",
+    ),
+    "weights not summing to one": (
+        lambda: GaussianMixture(MEANS, weights=[1.0, 2.0, 3.0]),
+        ValueError,
+        "weights sum to 6: must sum to 1; pass weights / weights.sum()",
+    ),
+    "weights of another dtype": (
+        lambda: GaussianMixture(MEANS, weights=torch.ones(3, dtype=F64) / 3),
+        TypeError,
+        "weights is torch.float64: must be torch.float32; convert",
+    ),
+    "variance negative": (
+        lambda: GaussianMixture(MEANS, -1.0),
+        ValueError,
+        "variance -1: must not be negative; pass squares",
+    ),
+    "covariance NaN": (lambda: GaussianMixture(MEANS, NAN), ValueError, "covariances NaN finite; repair"),
+    "covariance not symmetric": (
+        lambda: GaussianMixture(MEANS, SHEAR),
+        ValueError,
+        "covariances[0] differs from its transpose by 0.3: symmetric; pass (C + C.mT) / 2",
+    ),
+    "covariance indefinite": (
+        lambda: GaussianMixture(MEANS, INDEFINITE),
+        ValueError,
+        "covariances[0] has the eigenvalue -1: positive semi-definite; check",
+    ),
+    "covariance of another shape": (
+        lambda: GaussianMixture(MEANS, EYE),
+        ValueError,
+        "covariances has shape [2, 2]: K = 3, D = 2 matrix[None]",
+    ),
+    "covariance of another dtype": (
+        lambda: GaussianMixture(MEANS, EYE.double()[None]),
+        TypeError,
+        "covariances is torch.float64: must be torch.float32",
+    ),
+    "degenerate without noise": (
+        lambda: GaussianMixture(MEANS, 0.0).score(X),
+        ValueError,
+        "covariances[0] is degenerate sigma = 0: pass sigma > 0",
+    ),
+    "one row without noise": (
+        lambda: GaussianMixture(MEANS, 0.0).score(X, torch.tensor([1.0, 0.0, 1.0])),
+        ValueError,
+        "degenerate sigma = 0",
+    ),
+    "no samples": (lambda: P.sample(0), ValueError, "n = 0: must be at least 1; pass"),
+    "half a sample": (lambda: P.sample(1.5), TypeError, "n = 1.5: must be an integer; pass"),
+    "no toy samples": (lambda: TOYS["moons"]().sample(0), ValueError, "n = 0: at least 1"),
+    "marginal of nothing": (
+        lambda: P.marginal([]),
+        ValueError,
+        "dims = []: must name different coordinates from 0 to 1; pass",
+    ),
+    "marginal out of range": (lambda: P.marginal([2]), ValueError, "dims = [2]: from 0 to 1"),
+    "marginal twice": (lambda: P.marginal([0, 0]), ValueError, "dims = [0, 0]: different"),
+    "condition on everything": (
+        lambda: P.condition([0, 1], [0.0, 0.0]),
+        ValueError,
+        "dims = [0, 1] every coordinate use log_prob",
+    ),
+    "condition on too many values": (
+        lambda: P.condition([0], [0.0, 1.0]),
+        ValueError,
+        "values has shape [2]: needs [1]; pass one value",
+    ),
+    "condition on NaN": (lambda: P.condition([0], [NAN]), ValueError, "values NaN"),
+    "no points": (lambda: empirical(torch.zeros(0, 2)), ValueError, "points has shape [0, 2] empty"),
+    "points NaN": (lambda: empirical(torch.tensor([[0.0], [NAN]])), ValueError, "points 1 values NaN row 1"),
+    "points without noise": (lambda: CLOUD.score(X, 0.0), ValueError, "sigma = 0: positive pass sigma > 0"),
+    "points of another event": (
+        lambda: CLOUD.score(torch.zeros(3, 5), 1.0),
+        ValueError,
+        "[3, 5], 5 numbers points have 2",
+    ),
+    "points of another dtype": (
+        lambda: CLOUD.score(X.double(), 1.0),
+        TypeError,
+        "x is torch.float64, the points torch.float32",
+    ),
+    "no point samples": (lambda: CLOUD.sample(0), ValueError, "n = 0"),
+    "levels increasing": (
+        lambda: levels([0.1, 0.5]),
+        ValueError,
+        "sigmas must decrease: sigmas[1] = 0.5 > sigmas[0] = 0.1",
+    ),
+    "levels repeated": (lambda: levels([0.5, 0.5]), ValueError, "sigmas must decrease: sigmas[1] = 0.5 = sigmas[0]"),
+    "a level of zero": (lambda: levels([1.0, 0.0]), ValueError, "sigmas[1] = 0: finite and positive; leave it out"),
+    "a level NaN": (lambda: levels([NAN]), ValueError, "sigmas[0] = nan: finite and positive"),
+    "levels empty": (lambda: levels([]), ValueError, "sigmas has shape [0] [L] geometric"),
+    "no level drawn": (lambda: levels([1.0])(0), ValueError, "n = 0"),
+    "geometric upwards": (lambda: geometric(0.1, 1.0, 5), ValueError, "sigma_max = 0.1 <= sigma_min = 1.0 swap"),
+    "geometric to zero": (lambda: geometric(1.0, 0.0, 5), ValueError, "sigma_min = 0.0: finite and positive; pass"),
+    "geometric without levels": (lambda: geometric(1.0, 0.1, 0), ValueError, "n_levels = 0: at least 1"),
+    "geometric with one level": (
+        lambda: geometric(1.0, 0.1, 1),
+        ValueError,
+        "n_levels = 1 sigma_max = 1.0 pass n_levels >= 2",
+    ),
+    "betas downwards": (lambda: linear_betas(0.02, 1e-4), ValueError, "beta_min = 0.02, beta_max = 0.0001: DDPM uses"),
+    "betas of one step": (lambda: linear_betas(n_steps=1), ValueError, "n_steps = 1: at least 2"),
+    "log-uniform downwards": (lambda: log_uniform(1.0, 0.1), ValueError, "sigma_min = 1.0 >= sigma_max = 0.1 swap"),
+    "log-uniform nothing drawn": (lambda: log_uniform(0.1, 1.0)(0), ValueError, "n = 0"),
+    "loss on an empty batch": (lambda: implicit_score_matching(P.score, torch.zeros(0, 2)), ValueError, "[0, 2] empty"),
+    "loss with negative sigma": (
+        lambda: explicit_score_matching(P.score, X, -1.0, target=P.score),
+        ValueError,
+        "sigma = -1.0",
+    ),
+    "loss of a score of another shape": (
+        lambda: explicit_score_matching(lambda x, s: x[:, :1], X, target=P.score),
+        ValueError,
+        "the score returned shape [3, 1] for x of shape [3, 2] check",
+    ),
+    "no slices": (lambda: sliced_score_matching(P.score, X, n_slices=0), ValueError, "n_slices = 0: at least 1"),
+    "unknown slices": (
+        lambda: sliced_score_matching(P.score, X, slices="cubes"),
+        ValueError,
+        "slices = 'cubes' rademacher pass one",
+    ),
+    "a step of zero": (
+        lambda: finite_difference_score_matching(P.score, X, step=0.0),
+        ValueError,
+        "step = 0.0: positive",
+    ),
+    "denoising without noise": (
+        lambda: denoising_score_matching(P.score, X, 0.0),
+        ValueError,
+        "sigma = 0: positive; pass sigma > 0",
+    ),
+    "conditional loss on nothing": (
+        lambda: at_random_sigma(denoising_score_matching, levels([1.0]))(P.score, torch.zeros(0, 2)),
+        ValueError,
+        "empty",
+    ),
+    "chain of no steps": (
+        lambda: langevin(P.score, X, step_size=0.1, n_steps=0),
+        ValueError,
+        "n_steps = 0: at least 1; pass",
+    ),
+    "chain with negative step": (
+        lambda: langevin(P.score, X, step_size=-0.1, n_steps=5),
+        ValueError,
+        "step_size = -0.1: positive; pass",
+    ),
+    "chain with NaN step": (
+        lambda: langevin(P.score, X, step_size=NAN, n_steps=5),
+        ValueError,
+        "step_size = nan: positive",
+    ),
+    "chain from NaN": (
+        lambda: langevin(P.score, X * NAN, step_size=0.1, n_steps=5),
+        ValueError,
+        "x has 6 values NaN row 0; drop",
+    ),
+    "chain of no chains": (lambda: langevin(P.score, X[:0], step_size=0.1, n_steps=5), ValueError, "empty"),
+    "chain at negative sigma": (
+        lambda: langevin(P.score, X, step_size=0.1, n_steps=5, sigma=-1.0),
+        ValueError,
+        "sigma = -1.0",
+    ),
+    "metropolis of no steps": (
+        lambda: metropolis_langevin(P.log_prob, P.score, X, step_size=0.1, n_steps=0),
+        ValueError,
+        "n_steps = 0",
+    ),
+    "annealed upwards": (
+        lambda: anneal([0.4, 0.5]),
+        ValueError,
+        "sigmas must decrease: sigmas[1] = 0.5 > sigmas[0] = 0.4",
+    ),
+    "annealed without steps": (lambda: anneal([1.0, 0.5], n_steps_each=0), ValueError, "n_steps_each = 0"),
+    "annealed clamp reversed": (
+        lambda: anneal([1.0, 0.5], clamp=(1.0, 0.0)),
+        ValueError,
+        "clamp = (1.0, 0.0): low < high; pass",
+    ),
+    "network of width zero": (lambda: MLP(width=0), ValueError, "width = 0: at least 1"),
+    "network with a level of zero": (lambda: MLP(sigmas=[1.0, 0.0]), ValueError, "sigmas = [1.0, 0.0]: positive; pass"),
+    "network with no variance": (lambda: MLP(data_variance=0.0), ValueError, "data_variance = 0.0: positive"),
+    "network on another event": (
+        lambda: MLP()(torch.zeros(3, 5)),
+        ValueError,
+        "x has shape [3, 5] dim = 2; pass MLP(dim=5)",
+    ),
+    "network on another dtype": (
+        lambda: MLP()(X.double()),
+        TypeError,
+        "x is torch.float64, the network torch.float32 use",
+    ),
+    "conditional network without sigma": (
+        lambda: MLP(sigmas=[1.0, 0.1])(X),
+        ValueError,
+        "sigma = 0.0: sigma > 0 pass sigma",
+    ),
+    "fit without steps": (lambda: train(n_steps=0), ValueError, "n_steps = 0"),
+    "fit without a rate": (lambda: train(lr=0.0), ValueError, "lr = 0.0: positive"),
+    "fit with unequal shards": (
+        lambda: train(n_shards=3),
+        ValueError,
+        "batch_size = 4 n_shards = 3: pass batch_size=6",
+    ),
+    "fit to a tensor": (lambda: train(data=X), TypeError, "data is Tensor: sample wrap empirical"),
+    "fit nothing": (lambda: train(model=torch.nn.Identity()), ValueError, "no trainable parameter pass a network"),
+    "fit a reduced loss": (
+        lambda: next(train(loss=lambda *a, **k: implicit_score_matching(*a).mean())),
+        ValueError,
+        "loss returned shape [] for 4 examples: [4]; do not reduce",
+    ),
+    "resume with another recipe": (
+        lambda: train(seed=1, state=state()),
+        ValueError,
+        "seed = 1 state was made with seed = 0 pass the same",
+    ),
+    "resume another network": (
+        lambda: train(model=MLP(width=5), state=state()),
+        ValueError,
+        "layers.0.weight shape (4, 2) (5, 2) another network; build",
+    ),
+    "divergence on nothing": (lambda: fisher_divergence(P.score, P, X[:0]), ValueError, "empty"),
+    "regions of another length": (
+        lambda: fisher_divergence_by_region(P.score, P, X, torch.zeros(2).long()),
+        ValueError,
+        "regions of shape [2]: [3] integers; pass",
+    ),
+    "clouds of different events": (
+        lambda: wasserstein2(X, torch.zeros(3, 5)),
+        ValueError,
+        "events of shape [2] of [5] compare",
+    ),
+    "clouds with NaN": (lambda: sliced_wasserstein2(X, X * NAN), ValueError, "y has 6 values NaN"),
+    "no projections": (lambda: sliced_wasserstein2(X, X, n_projections=0), ValueError, "n_projections = 0"),
+    "a cloud of one": (lambda: mmd2(X, X[:1]), ValueError, "3 and 1 points: two in each; draw more"),
+    "identical clouds": (lambda: mmd2(X, X), ValueError, "bandwidth = 0.0: positive; pass"),
+    "chains without steps": (
+        lambda: split_r_hat(torch.zeros(3, 2, 2)),
+        ValueError,
+        "chains has shape [3, 2, 2] n_steps >= 4 torch.stack",
+    ),
+    "chains without chains": (
+        lambda: effective_sample_size(torch.zeros(30, 2)),
+        ValueError,
+        "chains has shape [30, 2]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_named(case):
+    call, exception, words = CASES[case]
+    with pytest.raises(exception) as caught:
+        call()
+    message = str(caught.value)
+    position = 0
+    for word in words.split():  # each word, in this order
+        found = message.find(word.rstrip(":;,") if message.find(word, position) < 0 else word, position)
+        assert found >= 0, f"{word!r} is missing from {message!r}"
+        position = found
+    if "state" not in case and "resume" not in case:
+        assert re.search(r"[;,:] ", message), message
+
+
+def test_good_input_still_passes():
+    """The table's defaults are good: only what each case changes is bad."""
+    assert len(list(train())) == 2
+    assert len(list(train(state=state()))) == 1
+    assert len(list(anneal([1.0, 0.5]))) == 4
+    assert P.sample(2, generator=seeded()).shape == (2, 2)
+    ops.check_sigma(torch.tensor([0.0, 1.0, 2.0]), X)

@@ -1,0 +1,59 @@
+"""Imports go one way, and ``import toyscore`` stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "toyscore"
+# What each module may import of its siblings; a folder counts as one module.
+CHAIN = ["operators", "distributions", "noise", "losses", "sde", "samplers", "likelihood", "diagnostics", "metrics"]
+ALLOWED = {name: set(CHAIN[:i]) for i, name in enumerate(CHAIN)} | {
+    "distributions": {"operators"},
+    "noise": {"operators"},
+    "likelihood": {"operators", "distributions", "noise", "losses", "sde"},
+    "models": {"operators", "sde"},
+    "train": {"operators", "losses", "noise", "models"},
+    "data": {"operators", "losses", "noise", "models"},
+    "plotting": {"operators"},
+}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if name != "__init__":
+            yield pytest.param(name, path, id=str(path.relative_to(PACKAGE)))
+
+
+def siblings(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "toyscore":
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "toyscore" else [node.module]
+            )
+            yield from (name.split(".")[1] for name in names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("toyscore."))
+
+
+@pytest.mark.parametrize(("name", "path"), modules())
+def test_imports_go_one_way(name, path):
+    wrong = set(siblings(path)) - ALLOWED[name] - {name}
+    assert not wrong, f"{name} imports {sorted(wrong)}; it may import {sorted(ALLOWED[name])}"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_runs_foreign_code_or_imports_relatively(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("eval", "exec", "torch.load") and not called.startswith("pickle."), called
+        assert not (isinstance(node, ast.ImportFrom) and node.level), "relative import"
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, toyscore; print(*[m for m in ('matplotlib', 'sklearn', 'ot', 'scipy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""

@@ -1,0 +1,133 @@
+import math
+
+import pytest
+import torch
+from helpers import F64, assert_mean, cases, seeded
+
+from toyscore.distributions import GaussianMixture
+from toyscore.metrics import (
+    effective_sample_size,
+    fisher_divergence,
+    fisher_divergence_by_region,
+    mmd2,
+    mode_weight_errors,
+    mode_weights,
+    relative_errors,
+    sliced_wasserstein2,
+    split_r_hat,
+    squared_errors,
+    wasserstein2,
+)
+
+ASYMMETRIC = cases()["asymmetric"]
+
+
+def shifted(x, sigma):
+    return ASYMMETRIC.score(x, sigma) + torch.tensor([3.0, 4.0], dtype=F64)
+
+
+def test_fisher_divergence_is_half_the_mean_square():
+    """song2019, Sec. 2.1"""
+    x = ASYMMETRIC.sample(50, generator=seeded())
+    assert fisher_divergence(ASYMMETRIC.score, ASYMMETRIC, x) == 0
+    assert fisher_divergence(shifted, ASYMMETRIC, x, 0.3) == pytest.approx(12.5)
+    assert fisher_divergence(lambda x, s: x * s[:, None], ASYMMETRIC, x, torch.ones(50, dtype=F64)) == pytest.approx(
+        float(squared_errors(lambda x, _: x, ASYMMETRIC, x, 1.0).mean())
+    )
+    norms = ASYMMETRIC.score(x).norm(dim=1)
+    assert torch.allclose(relative_errors(shifted, ASYMMETRIC, x), 5 / norms)
+
+
+def test_regions_partition_the_divergence():
+    x = ASYMMETRIC.sample(1000, generator=seeded())
+    regions = ASYMMETRIC.responsibilities(x).argmax(1)
+    parts = fisher_divergence_by_region(lambda x, _: -x, ASYMMETRIC, x, regions)
+    counts = torch.bincount(regions).double()
+    whole = fisher_divergence(lambda x, _: -x, ASYMMETRIC, x)
+    assert float((parts * counts).sum() / 1000) == pytest.approx(whole)
+    assert parts.shape == (3,)
+    one = fisher_divergence(lambda x, _: -x, ASYMMETRIC, x[regions == 1])
+    assert float(parts[1]) == pytest.approx(one)
+    assert math.isnan(fisher_divergence_by_region(shifted, ASYMMETRIC, x, torch.full((1000,), 2))[0])
+
+
+def test_mode_weights_and_their_errors():
+    estimates = []
+    for seed in range(200):
+        x = ASYMMETRIC.sample(400, generator=seeded(seed))
+        estimates.append(mode_weights(x, ASYMMETRIC))
+    estimates = torch.stack(estimates)
+    for k in range(3):
+        assert_mean(estimates[:, k], ASYMMETRIC.weights[k])
+    assert torch.allclose(estimates.sum(1), torch.ones(200, dtype=F64))
+    stated = mode_weight_errors(ASYMMETRIC.sample(400, generator=seeded()), ASYMMETRIC)
+    assert torch.allclose(stated, estimates.std(0), rtol=0.25)
+
+
+def test_wasserstein_of_gaussians_and_of_translates():
+    """peyre2019, Eq. (2.16): a translate is as far as it was moved"""
+    x = ASYMMETRIC.sample(300, generator=seeded())
+    moved = x + torch.tensor([3.0, -4.0], dtype=F64)
+    assert wasserstein2(x, moved[torch.randperm(300, generator=seeded())]) == pytest.approx(5.0, rel=1e-9)
+    assert wasserstein2(x, x.flip(0)) == pytest.approx(0, abs=1e-7)
+    line, other = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [5.0]])
+    assert wasserstein2(line, other) == pytest.approx(math.sqrt((4 + 16) / 2))
+
+
+def test_sliced_wasserstein_is_the_root_mean_square_of_projections():
+    x = ASYMMETRIC.sample(300, generator=seeded())
+    moved = x + torch.tensor([3.0, -4.0], dtype=F64)
+    expected = 5 / math.sqrt(2)
+    assert sliced_wasserstein2(x, moved, n_projections=4000, generator=seeded()) == pytest.approx(expected, rel=0.03)
+    before = torch.get_rng_state()
+    assert sliced_wasserstein2(x, moved, generator=seeded()) == sliced_wasserstein2(x, moved, generator=seeded())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_mmd_of_gaussians_is_known():
+    """gretton2012, Eq. (3): two one-dimensional Gaussians, kernel of width 1, closed form; unbiased, also below zero"""
+    p, q = (GaussianMixture(torch.tensor([[m]], dtype=F64)) for m in (0.0, 1.0))
+    same = 1 / math.sqrt(3)
+    expected = 2 * same - 2 * same * math.exp(-1 / 6)
+    draws = [
+        mmd2(p.sample(60, generator=seeded(i)), q.sample(40, generator=seeded(500 + i)), bandwidth=1.0)
+        for i in range(300)
+    ]
+    assert_mean(draws, expected)
+    null = [
+        mmd2(p.sample(40, generator=seeded(i)), p.sample(40, generator=seeded(900 + i)), bandwidth=1.0)
+        for i in range(300)
+    ]
+    assert_mean(null, 0.0)
+    assert min(null) < 0
+    x = p.sample(50, generator=seeded())
+    assert mmd2(x, x + 5) > 0.5
+
+
+def autoregressive(rho, n_steps, n_chains, shift=0.0):
+    noise = torch.randn(n_steps, n_chains, 1, generator=seeded(), dtype=F64)
+    x = [noise[0]]
+    for z in noise[1:]:
+        x.append(rho * x[-1] + math.sqrt(1 - rho**2) * z)
+    return torch.stack(x) + shift * torch.arange(n_chains, dtype=F64)[:, None]
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9, -0.4])
+def test_effective_sample_size_of_an_autoregression(rho):
+    """vehtari2021, Eq. (11): n m (1 - rho) / (1 + rho)"""
+    chains = autoregressive(rho, 4000, 8)
+    assert float(effective_sample_size(chains)) == pytest.approx(32_000 * (1 - rho) / (1 + rho), rel=0.1)
+
+
+def test_split_r_hat_sees_chains_that_disagree_or_drift():
+    """vehtari2021, Eq. (3)"""
+    mixed = autoregressive(0.5, 2000, 4)
+    assert float(split_r_hat(mixed)) == pytest.approx(1, abs=0.01)
+    assert float(split_r_hat(autoregressive(0.5, 2000, 4, shift=1.0))) > 1.2
+    drifting = mixed + torch.linspace(0, 3, 2000, dtype=F64)[:, None, None]
+    assert float(split_r_hat(drifting)) > 1.2
+    stuck = autoregressive(0.5, 2000, 4, shift=5.0)
+    assert float(effective_sample_size(stuck)) < 20
+    both = torch.cat([mixed, stuck], 2)
+    assert torch.allclose(split_r_hat(both)[0], split_r_hat(mixed)[0])
+    assert torch.allclose(effective_sample_size(both)[1], effective_sample_size(stuck)[0])

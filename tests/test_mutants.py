@@ -1,0 +1,232 @@
+"""The tests have teeth: mistakes that people make in this field are planted, and each must turn a test red.
+
+A mutant is the package with one line changed. It is imported afresh in a forked process, where the named tests run; the
+same tests pass on the package as it is.
+"""
+
+import multiprocessing
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# id: (module, what stands there, what is planted, the tests that must notice)
+MUTANTS = {
+    "score without its sign": (
+        "distributions/mixture.py",
+        "return -self._unwhitened(r[:, None] * whitened, level).sum(0)",
+        "return self._unwhitened(r[:, None] * whitened, level).sum(0)",
+        "test_distributions.py::test_score_is_the_gradient_of_log_prob",
+    ),
+    "sigma for sigma squared": (
+        "distributions/mixture.py",
+        "self._make_level(sigma**2, sigma**2)",
+        "self._make_level(sigma, sigma)",
+        "test_distributions.py::test_sigma_convolves",
+    ),
+    "replaced for convolved": (
+        "distributions/mixture.py",
+        "variances = self._variances[:, :, None] + sigma2",
+        "variances = self._variances[:, :, None] * 0 + sigma2",
+        "test_distributions.py::test_sigma_convolves",
+    ),
+    "a density off by a factor of its dimension": (
+        "distributions/mixture.py",
+        "0.5 * (2 * math.pi * variances).log().sum(1)",
+        "0.5 * (2 * math.pi * variances).log().mean(1)",
+        "test_distributions.py::test_density_integrates_to_one",
+    ),
+    "transposed axes": (
+        "distributions/mixture.py",
+        "differences = self._bases.mT @ differences",
+        "differences = self._bases @ differences",
+        "test_distributions.py::test_log_prob_and_score_against_mpmath",
+    ),
+    "weights forgotten in the responsibilities": (
+        "distributions/mixture.py",
+        "log_norm = self._weights.log()[:, None] - 0.5",
+        "log_norm = -0.5",
+        "test_distributions.py::test_the_score_is_the_weighted_mean_of_the_components",
+    ),
+    "standard deviations for variances in samples": (
+        "distributions/mixture.py",
+        "self._variances[index].sqrt()",
+        "self._variances[index]",
+        "test_distributions.py::test_samples_have_the_mixtures_moments",
+    ),
+    "the smoothed data set divided by sigma": (
+        "distributions/points.py",
+        "* nearest)) / variance",
+        "* nearest)) / variance.sqrt()",
+        "test_empirical.py::test_score_is_the_gradient_of_log_prob",
+    ),
+    "the trace without its partner's half": (
+        "losses.py",
+        "return 0.5 * ops.dot(s, s) + trace  # Eq. (1)",
+        "return ops.dot(s, s) + trace  # Eq. (1)",
+        "test_losses.py::test_implicit_is_fisher_plus_its_constant",
+    ),
+    "the trace with the wrong sign": (
+        "losses.py",
+        "return 0.5 * ops.dot(s, s) + trace  # Eq. (1)",
+        "return 0.5 * ops.dot(s, s) - trace  # Eq. (1)",
+        "test_losses.py::test_implicit_is_fisher_plus_its_constant",
+    ),
+    "unit projections": (
+        "losses.py",
+        "like[0, 0].numel() ** 0.5 / norms",
+        "1 / norms",
+        "test_losses.py::test_sliced_is_unbiased",
+    ),
+    "slices summed instead of averaged": (
+        "losses.py",
+        "+ forms.mean(0)  # Eq. (8)",
+        "+ forms.sum(0)  # Eq. (8)",
+        "test_losses.py::test_sliced_is_unbiased",
+    ),
+    "a one-sided difference's denominator": (
+        "losses.py",
+        "/ (2 * h)",
+        "/ h",
+        "test_losses.py::test_finite_differences_approach_the_sliced_objective",
+    ),
+    "the denoising target with the wrong sign": (
+        "losses.py",
+        "residual = std * ops.evaluate(score, x + std * z, sigma) + z",
+        "residual = std * ops.evaluate(score, x + std * z, sigma) - z",
+        "test_losses.py::test_denoising_is_fisher_plus_its_constant",
+    ),
+    "noise of variance sigma": (
+        "losses.py",
+        "ops.evaluate(score, x + std * z, sigma) + z",
+        "ops.evaluate(score, x + std**0.5 * z, sigma) + z",
+        "test_losses.py::test_denoising_is_fisher_plus_its_constant",
+    ),
+    "the denoising target over sigma squared": (
+        "losses.py",
+        "residual = std * ops.evaluate",
+        "residual = std * std * ops.evaluate",
+        "test_losses.py::test_denoising_is_fisher_plus_its_constant",
+    ),
+    "a drift without its half": (
+        "samplers.py",
+        "(grad.to(x.dtype) * (step_size / 2))",
+        "(grad.to(x.dtype) * step_size)",
+        "test_samplers.py::test_langevin_follows_its_recursion_on_a_gaussian",
+    ),
+    "noise without its root": (
+        "samplers.py",
+        "noise.mul_(step_size**0.5)",
+        "noise.mul_(step_size)",
+        "test_samplers.py::test_langevin_follows_its_recursion_on_a_gaussian",
+    ),
+    "annealing by sigma": (
+        "samplers.py",
+        "(float(sigma) / float(sigmas[-1])) ** 2",
+        "(float(sigma) / float(sigmas[-1]))",
+        "test_samplers.py::test_annealed_langevin_follows_its_recursion_on_a_gaussian",
+    ),
+    "annealing against the first level": (
+        "samplers.py",
+        "(float(sigma) / float(sigmas[-1])) ** 2",
+        "(float(sigma) / float(sigmas[0])) ** 2",
+        "test_samplers.py::test_annealed_langevin_follows_its_recursion_on_a_gaussian",
+    ),
+    "tweedie with sigma": (
+        "samplers.py",
+        "return x + std * std * score(x, sigma)",
+        "return x + std * score(x, sigma)",
+        "test_samplers.py::test_denoising_appends_the_posterior_mean",
+    ),
+    "metropolis without its proposal": (
+        "samplers.py",
+        "log_p_new - log_p + back - there",
+        "log_p_new - log_p",
+        "test_samplers.py::test_metropolis_keeps_the_law_that_langevin_does_not",
+    ),
+    "a batch accepted as one": (
+        "samplers.py",
+        "ops.uniform((len(x),), log_p, generator)",
+        "ops.uniform((1,), log_p, generator).expand(len(x))",
+        "test_samplers.py::test_metropolis_finds_the_law_from_elsewhere",
+    ),
+    "tangents without the activation's slope": (
+        "models/mlp.py",
+        "t = torch.sigmoid(a) * (",
+        "t = torch.tanh(a) * (",
+        "test_losses.py::test_hand_carried_tangents_equal_autograd",
+    ),
+    "a network not divided by sigma": (
+        "models/mlp.py",
+        "in_factor, 1 / std",
+        "in_factor, torch.ones_like(std)",
+        "test_models.py::test_the_output_is_divided_by_sigma_and_the_input_stays_small",
+    ),
+    "a divergence without its half": (
+        "metrics.py",
+        "return 0.5 * ops.dot(difference, difference)",
+        "return ops.dot(difference, difference)",
+        "test_metrics.py::test_fisher_divergence_is_half_the_mean_square",
+    ),
+    "draws that forget the step": (
+        "train.py",
+        'f"{seed},{step},{shard}"',
+        'f"{seed},{shard}"',
+        "test_train.py::test_draw_seeds_are_unrelated_and_fit_a_generator",
+    ),
+    "moments forgotten on resume": (
+        "train.py",
+        "optimizer.state[parameter] = {name: value.clone() for name, value in moments.items()}",
+        "pass",
+        "test_train.py::test_resuming_gives_the_same_bits",
+    ),
+}
+
+
+def run(package_parent: str, tests: list[str]) -> None:
+    """In a forked process: forget the package, import the copy, run the tests, exit with pytest's code."""
+    for name in [n for n in sys.modules if n.split(".")[0] in ("toyscore", "helpers") or n.startswith("test_")]:
+        del sys.modules[name]
+    sys.path.insert(0, package_parent)
+    devnull = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(devnull, stream)
+    options = [
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cov",
+        "-o",
+        "addopts=--import-mode=importlib",
+    ]
+    os._exit(int(pytest.main([*options, "--rootdir", str(ROOT), *(str(ROOT / "tests" / t) for t in tests)])))
+
+
+def outcome(package_parent: Path, tests: list[str]) -> int | None:
+    process = multiprocessing.get_context("fork").Process(target=run, args=(str(package_parent), tests))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def test_the_same_tests_pass_without_a_mutant():
+    assert outcome(ROOT, sorted({tests for *_, tests in MUTANTS.values()})) == 0
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda name: name.replace(" ", "-"))
+def test_mutant_is_killed(mutant, tmp_path):
+    module, right, wrong, tests = MUTANTS[mutant]
+    shutil.copytree(ROOT / "toyscore", tmp_path / "toyscore", ignore=shutil.ignore_patterns("__pycache__"))
+    path = tmp_path / "toyscore" / module
+    source = path.read_text()
+    assert source.count(right) == 1, f"{right!r} stands {source.count(right)} times in {module}"
+    path.write_text(source.replace(right, wrong))
+    assert outcome(tmp_path, [tests]) == 1, f"{tests} does not notice: {mutant}"

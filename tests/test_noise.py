@@ -1,0 +1,58 @@
+import pytest
+import torch
+from helpers import F64, assert_mean, seeded
+
+from toyscore.noise import check_sigmas, geometric, levels, linear_betas, log_uniform
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "n"), [(20.0, 1.0, 10), (1.0, 0.01, 10), (50.0, 0.01, 232), (348.0, 0.01, 2311)]
+)
+def test_geometric_levels_have_a_constant_ratio_and_exact_ends(high, low, n):
+    """song2019, Sec. 4"""
+    sigmas = geometric(high, low, n)
+    assert sigmas.shape == (n,)
+    assert (sigmas[0], sigmas[-1]) == (torch.tensor(high), torch.tensor(low))
+    ratios = sigmas[1:].to(F64) / sigmas[:-1].to(F64)
+    assert torch.allclose(ratios, torch.full_like(ratios, (low / high) ** (1 / (n - 1))), rtol=3e-7)
+    assert (ratios < 1).all()
+    assert geometric(2.0, 2.0, 1).tolist() == [2.0]
+
+
+def test_linear_betas_are_ddpms():
+    """ho2020, Sec. 4"""
+    betas = linear_betas()
+    assert betas.shape == (1000,)
+    assert torch.allclose(betas[[0, -1]], torch.tensor([1e-4, 0.02]))
+    assert float((1 - betas.to(F64)).prod()) == pytest.approx(4.0e-5, rel=0.02)
+
+
+def test_levels_are_drawn_evenly():
+    """song2019, Eq. (6)"""
+    draw = levels([3.0, 2.0, 1.0])
+    sigma = draw(60_000, generator=seeded())
+    for value in (3.0, 2.0, 1.0):
+        assert_mean((sigma == value).double(), 1 / 3)
+
+
+def test_log_uniform_is_uniform_in_the_log():
+    sigma = log_uniform(0.01, 50.0)(100_000, generator=seeded())
+    u = (sigma / 0.01).log() / torch.tensor(5000.0).log()
+    assert_mean(u, 0.5)
+    assert_mean(u.square(), 1 / 3)
+    assert float(sigma.min()) >= 0.01
+    assert float(sigma.max()) <= 50.0
+
+
+def test_laws_leave_the_default_generator():
+    before = torch.get_rng_state()
+    for draw in (levels([2.0, 1.0]), log_uniform(0.1, 1.0)):
+        assert torch.equal(draw(4, generator=seeded()), draw(4, generator=seeded()))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_too_many_levels_are_refused_not_repeated():
+    with pytest.raises(ValueError, match="sigmas must decrease"):
+        geometric(1.0001, 1.0, 100_000)
+    with pytest.raises(ValueError, match=r"sigmas must decrease: sigmas\[2\] = 0.5 > sigmas\[1\] = 0.4"):
+        check_sigmas([1.0, 0.4, 0.5])
