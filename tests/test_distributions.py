@@ -5,10 +5,10 @@ import math
 import mpmath
 import pytest
 import torch
-from helpers import F64, assert_mean, cases, exact, plane, relative_error, rotation, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import F64, assert_mean, cases, exact, plane, relative_error, rotation, seeded
 from toyscore.distributions import GaussianMixture, asymmetric, two_modes
 
 CASES = cases()

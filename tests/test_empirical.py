@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import torch
-from helpers import F64, assert_mean, exact, relative_error, seeded
 
+from helpers import F64, assert_mean, exact, relative_error, seeded
 from toyscore.distributions import GaussianMixture, empirical
 
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 import torch
-from helpers import F64, seeded
 
+from helpers import F64, seeded
 from toyscore import operators as ops
 from toyscore.distributions import TOYS, GaussianMixture, empirical, two_modes
 from toyscore.losses import (

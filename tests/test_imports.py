@@ -39,7 +39,7 @@ def siblings(path):
             yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("toyscore."))
 
 
-@pytest.mark.parametrize(("name", "path"), modules())
+@pytest.mark.parametrize(("name", "path"), list(modules()))
 def test_imports_go_one_way(name, path):
     wrong = set(siblings(path)) - ALLOWED[name] - {name}
     assert not wrong, f"{name} imports {sorted(wrong)}; it may import {sorted(ALLOWED[name])}"
@@ -50,7 +50,8 @@ def test_nothing_runs_foreign_code_or_imports_relatively(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in ("eval", "exec", "torch.load") and not called.startswith("pickle."), called
+            assert called not in ("eval", "exec", "torch.load"), called
+            assert not called.startswith("pickle."), called
         assert not (isinstance(node, ast.ImportFrom) and node.level), "relative import"
 
 

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import F64, assert_mean, cases, plane, seeded
 
+from helpers import F64, assert_mean, cases, plane, seeded
 from toyscore import operators as ops
 from toyscore.losses import (
     at_random_sigma,
@@ -48,7 +48,7 @@ def loss(request):
 
 @pytest.mark.parametrize("sigma", [0.0, 0.8])
 def test_implicit_is_fisher_plus_its_constant(sigma):
-    """song2019, Eq. (1): E[½‖s‖² + tr] = F - ½E‖s*‖², by quadrature"""
+    """song2019, Eq. (1); hyvarinen2005, Theorem 1: E[½‖s‖² + tr] = F - ½E‖s*‖², by quadrature"""
     grid, area = plane()
     mass = ASYMMETRIC.log_prob(grid, sigma).exp() * area
     truth = ASYMMETRIC.score(grid, sigma)
@@ -60,13 +60,14 @@ def test_implicit_is_fisher_plus_its_constant(sigma):
 
 
 def test_explicit_is_half_the_squared_distance():
+    """hyvarinen2005, Sec. 2"""
     x = torch.tensor([[1.0, 2.0], [0.0, -1.0]])
     value = explicit_score_matching(lambda x, _: 2 * x, x, target=lambda x, _: -x)
     assert value.tolist() == [22.5, 4.5]
 
 
 def test_rademacher_slices_average_to_the_exact_trace():
-    """song2020sliced, Eq. (8): the four sign vectors of the plane"""
+    """song2019sliced, Sec. 3: the four sign vectors of the plane"""
     x = torch.randn(5, 2, generator=seeded(), dtype=F64)
     signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=2)), dtype=F64)
     _, forms = ops.quadratic_form(bent, x, 0.0, signs[:, None].expand(4, 5, 2))
@@ -77,7 +78,7 @@ def test_rademacher_slices_average_to_the_exact_trace():
 @pytest.mark.parametrize("variance_reduced", [True, False])
 @pytest.mark.parametrize("n_slices", [1, 3])
 def test_sliced_is_unbiased(slices, variance_reduced, n_slices):
-    """song2019, Eq. (3); song2020sliced, Eq. (8): at one x, the mean over slices is the exact objective, in D = 3"""
+    """song2019, Eq. (3); song2019sliced, Sec. 3: at one x, the mean over slices is the exact objective, in D = 3"""
     x = torch.tensor([[0.7, -1.2, 2.0]], dtype=F64)
     many = x.expand(40_000, 3)
     value = sliced_score_matching(
@@ -111,7 +112,7 @@ def test_finite_differences_approach_the_sliced_objective():
 
 @pytest.mark.parametrize("sigma", [0.5, 2.0])
 def test_denoising_is_fisher_plus_its_constant(sigma):
-    """song2019, Eq. (5); vincent2011, Eq. (9): E[½‖s + z/σ‖²] = F + ½(D/σ² - E‖s*‖²), weighted by σ²"""
+    """song2019, Eq. (5); vincent2011, Sec. 4: E[½‖s + z/σ‖²] = F + ½(D/σ² - E‖s*‖²), weighted by σ²"""
     x = ASYMMETRIC.sample(200_000, generator=seeded())
     grid, area = plane()
     mass = ASYMMETRIC.log_prob(grid, sigma).exp() * area

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from helpers import F64, assert_mean, cases, seeded
 
+from helpers import F64, assert_mean, cases, seeded
 from toyscore.distributions import GaussianMixture
 from toyscore.metrics import (
     effective_sample_size,
@@ -65,7 +65,7 @@ def test_mode_weights_and_their_errors():
 
 
 def test_wasserstein_of_gaussians_and_of_translates():
-    """peyre2019, Eq. (2.16): a translate is as far as it was moved"""
+    """peyre2019, Sec. 2.3: a translate is as far as it was moved"""
     x = ASYMMETRIC.sample(300, generator=seeded())
     moved = x + torch.tensor([3.0, -4.0], dtype=F64)
     assert wasserstein2(x, moved[torch.randperm(300, generator=seeded())]) == pytest.approx(5.0, rel=1e-9)
@@ -114,13 +114,13 @@ def autoregressive(rho, n_steps, n_chains, shift=0.0):
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9, -0.4])
 def test_effective_sample_size_of_an_autoregression(rho):
-    """vehtari2021, Eq. (11): n m (1 - rho) / (1 + rho)"""
+    """vehtari2021, Sec. 3.2: n m (1 - rho) / (1 + rho)"""
     chains = autoregressive(rho, 4000, 8)
     assert float(effective_sample_size(chains)) == pytest.approx(32_000 * (1 - rho) / (1 + rho), rel=0.1)
 
 
 def test_split_r_hat_sees_chains_that_disagree_or_drift():
-    """vehtari2021, Eq. (3)"""
+    """vehtari2021, Sec. 2"""
     mixed = autoregressive(0.5, 2000, 4)
     assert float(split_r_hat(mixed)) == pytest.approx(1, abs=0.01)
     assert float(split_r_hat(autoregressive(0.5, 2000, 4, shift=1.0))) > 1.2

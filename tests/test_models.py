@@ -1,7 +1,7 @@
 import pytest
 import torch
-from helpers import F64, seeded
 
+from helpers import F64, seeded
 from toyscore.models import MLP
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from helpers import F64, assert_mean, seeded
 
+from helpers import F64, assert_mean, seeded
 from toyscore.noise import check_sigmas, geometric, levels, linear_betas, log_uniform
 
 

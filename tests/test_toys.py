@@ -1,7 +1,7 @@
 import pytest
 import torch
-from helpers import seeded
 
+from helpers import seeded
 from toyscore.distributions import BOX, TOYS, GaussianMixture, two_modes
 
 

@@ -1,11 +1,12 @@
 """The loop: a pure function of (seed, step, shard), resumable to the bit, and good by default."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
-from helpers import F64, seeded
 
+from helpers import F64, seeded
 from toyscore.distributions import asymmetric, empirical, two_modes
 from toyscore.losses import at_random_sigma, denoising_score_matching, implicit_score_matching
 from toyscore.metrics import fisher_divergence
@@ -101,7 +102,7 @@ def test_the_rate_climbs_to_lr_and_falls_to_nothing():
     assert rates.index(max(rates)) == pytest.approx(200, abs=2)
     assert rates[0] < 0.0011
     assert rates[-1] < 1e-7
-    assert all(b < a for a, b in zip(rates[201:], rates[202:], strict=False))
+    assert all(b < a for a, b in pairwise(rates[201:]))
 
 
 def test_the_default_recipe_beats_the_official_one():

@@ -20,7 +20,7 @@ where it draws nothing, so that all are called alike. Only the denoising loss ta
 take x drawn from q_sigma (:func:`perturbed` draws it). A low loss is not a good score: the constants differ, and that of
 the implicit losses is large and negative at small sigma; look at the exact Fisher divergence beside it.
 
-References: hyvarinen2005, vincent2011, song2020sliced, pang2020, song2019.
+References: hyvarinen2005, vincent2011, song2019sliced, pang2020, song2019.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Loss(Protocol):
 def explicit_score_matching(
     score: Score, x: Tensor, sigma: Sigma = 0.0, *, target: Score, generator: Generator | None = None
 ) -> Tensor:
-    """Half the squared distance to a known score, ½‖s(x) - s*(x)‖². Source: hyvarinen2005, Eq. (2).
+    """Half the squared distance to a known score, ½‖s(x) - s*(x)‖². Source: hyvarinen2005, Sec. 2.
 
     Args:
         score: the score function to judge.
@@ -64,13 +64,13 @@ def explicit_score_matching(
     """
     _check(x, sigma)
     difference = ops.evaluate(score, x, sigma) - ops.evaluate(target, x, sigma)
-    return 0.5 * ops.dot(difference, difference)  # Eq. (2)
+    return 0.5 * ops.dot(difference, difference)
 
 
 def implicit_score_matching(
     score: Score, x: Tensor, sigma: Sigma = 0.0, *, generator: Generator | None = None
 ) -> Tensor:
-    r"""Score matching without the truth, ½‖s‖² + tr(ds/dx), exact trace. Source: hyvarinen2005, Eq. (4); song2019, Eq. (1).
+    r"""Score matching without the truth, ½‖s‖² + tr(ds/dx), exact trace. Source: hyvarinen2005, Theorem 1; song2019, Eq. (1).
 
     Integration by parts turns :math:`-E[s \cdot s^*]` into :math:`E[\mathrm{tr}(\partial s / \partial x)]`, provided
     that q s vanishes at infinity. Its expectation is the Fisher divergence less ½E‖s*‖².
@@ -95,7 +95,7 @@ def sliced_score_matching(
     variance_reduced: bool = True,
     generator: Generator | None = None,
 ) -> Tensor:
-    r"""The trace seen along random directions v, E[v vᵀ] = I. Source: song2020sliced, Eq. (8); song2019, Eq. (3).
+    r"""The trace seen along random directions v, E[v vᵀ] = I. Source: song2019, Eq. (3); song2019sliced, Sec. 3.
 
     Args:
         score, x, sigma: as ``explicit_score_matching``.
@@ -115,9 +115,9 @@ def sliced_score_matching(
     v = _directions(slices, x.expand(n_slices, *x.shape), generator)
     s, forms = ops.quadratic_form(score, x, sigma, v)
     if variance_reduced:
-        return 0.5 * ops.dot(s, s) + forms.mean(0)  # Eq. (8)
+        return 0.5 * ops.dot(s, s) + forms.mean(0)  # Eq. (3)
     along = ops.sum_event((v * s).flatten(0, 1)).view(forms.shape)
-    return (0.5 * along.square() + forms).mean(0)  # Eq. (3)
+    return (0.5 * along.square() + forms).mean(0)
 
 
 def _directions(law: Slices, like: Tensor, generator: Generator | None) -> Tensor:
@@ -177,7 +177,7 @@ def denoising_score_matching(
     weight: Callable[[Sigma], Sigma] | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    r"""Regression on the noise that was added, ½ w(σ) ‖s(x + σz, σ) + z/σ‖². Source: vincent2011, Eq. (9); song2019, Eq. (5).
+    r"""Regression on the noise that was added, ½ w(σ) ‖s(x + σz, σ) + z/σ‖². Source: song2019, Eq. (5); vincent2011, Sec. 4.
 
     The score of N(x̃; x, σ²I) is :math:`-(\tilde x - x)/\sigma^2 = -z/\sigma`; averaged over the x that may have led to
     x̃ it is the score of q_sigma, which is therefore the minimiser.

@@ -99,7 +99,7 @@ def mode_weight_errors(x: Tensor, mixture: GaussianMixture) -> Tensor:
 def wasserstein2(x: Tensor, y: Tensor) -> float:
     """The Wasserstein-2 distance between two point clouds [N, *event] and [M, *event], by optimal transport (POT).
 
-    Cost grows with N M log N: use a few thousand points. In units of x. Source: peyre2019, Eq. (2.16).
+    Cost grows with N M log N: use a few thousand points. In units of x. Source: peyre2019, Sec. 2.3.
     """
     import ot
 
@@ -155,7 +155,7 @@ def mmd2(x: Tensor, y: Tensor, *, bandwidth: float | None = None) -> float:
 
 
 def split_r_hat(chains: Tensor) -> Tensor:
-    """Split R-hat: the spread over half-chains against the spread within. Source: vehtari2021, Eq. (3).
+    """Split R-hat: the spread over half-chains against the spread within. Source: vehtari2021, Sec. 2.
 
     Args:
         chains: [n_steps, n_chains, *event], n_steps >= 4: ``torch.stack(list(chain))``.
@@ -165,15 +165,15 @@ def split_r_hat(chains: Tensor) -> Tensor:
     """
     halves = _halves(chains)
     n = len(halves)
-    within = halves.var(1 - 1).mean(0)
+    within = halves.var(0).mean(0)
     between = halves.mean(0).var(0)
-    return (((n - 1) / n * within + between) / within).sqrt()  # Eq. (3)
+    return (((n - 1) / n * within + between) / within).sqrt()
 
 
 def effective_sample_size(chains: Tensor) -> Tensor:
-    r"""How many independent states the chains are worth, :math:`n m / (1 + 2 \sum_t \rho_t)`. Source: vehtari2021, Eq. (11).
+    r"""How many independent states the chains are worth, :math:`n m / (1 + 2 \sum_t \rho_t)`. Source: vehtari2021, Sec. 3.2.
 
-    The autocorrelations of the half-chains are combined as in Eq. (10), and summed in pairs until a pair is no longer
+    The autocorrelations of the half-chains are combined across chains, and summed in pairs until a pair is no longer
     positive, each pair capped by the one before (geyer1992).
 
     Args, errors: as ``split_r_hat``.
@@ -188,12 +188,12 @@ def effective_sample_size(chains: Tensor) -> Tensor:
     covariances = torch.fft.irfft(spectrum * spectrum.conj(), n=2 * n, dim=0)[:n] / n
     within = (covariances[0] * n / (n - 1)).mean(0)
     total = (n - 1) / n * within + halves.mean(0).var(0)
-    rho = 1 - (within - (covariances * n / (n - 1)).mean(1)) / total  # Eq. (10)
+    rho = 1 - (within - (covariances * n / (n - 1)).mean(1)) / total
     rho[0] = 1
     pairs = rho[: n - n % 2].unflatten(0, (-1, 2)).sum(1)
     alive = torch.cumprod((pairs > 0).to(rho), 0)
     tau = 2 * (torch.cummin(pairs.clamp(min=0), 0).values * alive).sum(0) - 1
-    return n * m / tau.clamp(min=1 / math.log10(n * m))  # Eq. (11)
+    return n * m / tau.clamp(min=1 / math.log10(n * m))
 
 
 def _halves(chains: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ def metropolis_langevin(
     sigma: Sigma = 0.0,
     generator: Generator | None = None,
 ) -> Iterator[Tensor]:
-    r"""Metropolis-adjusted Langevin (MALA): the same proposals, accepted so that the law is exact. Source: roberts1996, Sec. 1.4.2.
+    r"""Metropolis-adjusted Langevin (MALA): the same proposals, accepted so that the law is exact. Source: roberts1996, Sec. 1.4.
 
     A proposal y from x is taken with probability :math:`\min(1, p(y) q(x|y) / p(x) q(y|x))`, where :math:`q(y|x)` is
     N(x + step_size/2 score(x), step_size I). The unbiased control of ``langevin``: what differs between the two is the

@@ -10,8 +10,8 @@ Three kinds, all with ``sample(n, *, generator=None)``:
 ``TOYS`` maps a name to a zero-argument constructor; all of them live in the box ``[-8, 8]^2`` of the paper's figures.
 """
 
-from toyscore.distributions.points import Empirical, empirical
 from toyscore.distributions.mixture import GaussianMixture
+from toyscore.distributions.points import Empirical, empirical
 from toyscore.distributions.toys import BOX, TOYS, SampledToy, asymmetric, eight_gaussians, grid, two_modes
 
 __all__ = [

@@ -1,0 +1,183 @@
+"""Draw every figure of the repository and write down its numbers: ``python figures/run.py [--list] [--only ID] [--quick] [--check]``.
+
+A figure is a file ``figures/<id>.py`` with
+
+- ``compute(seed, quick) -> arrays``, everything slow, a dictionary of NumPy arrays;
+- ``numbers(arrays) -> {name: (value, tolerance)}``, what the figure claims; the tolerance is what another machine's
+  rounding, or another seed, may change;
+- ``draw(arrays) -> Figure``;
+- ``caption(arrays) -> str``, made from the numbers.
+
+Figures are independent and run in parallel processes of one thread each. One that fails does not stop the others; the exit
+code says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import platform
+import sys
+import time
+import traceback
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+FOLDER = Path(__file__).parent
+NUMBERS = FOLDER / "numbers.json"
+SEED = 0
+
+
+def ids() -> list[str]:
+    """The figures there are, in order."""
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("run", "__init__"))
+
+
+def load(name: str) -> ModuleType:
+    """The module of a figure; its id need not be a Python name."""
+    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), FOLDER / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{FOLDER / name}.py cannot be loaded: it must be a Python file; see --list")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def make(name: str, quick: bool, out: str | None, seed: int = SEED) -> dict[str, Any]:
+    """Compute a figure, draw it into ``out`` (or nowhere), and return its entry for numbers.json."""
+    import matplotlib as mpl
+    import torch
+
+    from toyscore import plotting
+
+    mpl.use("Agg")
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    module = load(name)
+    arrays = module.compute(seed, quick)
+    entry = {
+        "seed": seed,
+        "seconds": 0.0,
+        "versions": {p: importlib.metadata.version(p) for p in ("torch", "numpy", "matplotlib")}
+        | {"python": platform.python_version()},
+        "caption": module.caption(arrays),
+        "numbers": {
+            key: {"value": float(value), "tolerance": float(tolerance)}
+            for key, (value, tolerance) in module.numbers(arrays).items()
+        },
+    }
+    if out is not None:
+        with mpl.rc_context(plotting.STYLE):
+            figure = module.draw(arrays)
+            plotting.save(
+                figure, Path(out) / f"{name}.png", description=f"{entry['caption']} {plotting.alt_text(figure)}"
+            )
+    entry["seconds"] = round(time.perf_counter() - start, 1)
+    return entry
+
+
+def differences(stored: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """What a figure's fresh numbers contradict in its stored ones."""
+    wrong = [
+        f"{key} is {'no longer' if key in stored['numbers'] else 'not yet'} there"
+        for key in stored["numbers"].keys() ^ found["numbers"].keys()
+    ]
+    for key in stored["numbers"].keys() & found["numbers"].keys():
+        old, new = stored["numbers"][key], found["numbers"][key]["value"]
+        if not math.isclose(old["value"], new, rel_tol=0, abs_tol=old["tolerance"]):
+            wrong.append(f"{key} is {new:.6g}, stored as {old['value']:.6g} +- {old['tolerance']:.3g}")
+    return wrong
+
+
+def run(names: list[str], quick: bool, out: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The entries of the figures that came out, and the names of those that failed."""
+    from tqdm import tqdm
+
+    entries, failed = {}, []
+    os.environ["OMP_NUM_THREADS"] = "1"
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1), mp_context=spawn) as pool:
+        jobs = {pool.submit(make, name, quick, out): name for name in names}
+        with tqdm(total=len(jobs), unit="figure", disable=None) as bar:
+            for job in as_completed(jobs):
+                name = jobs[job]
+                try:
+                    entries[name] = job.result()
+                    tqdm.write(f"{name}  {entries[name]['seconds']:.1f} s  {entries[name]['caption']}")
+                except Exception:  # one figure must not stop the others: its traceback is shown and the exit code tells
+                    failed.append(name)
+                    tqdm.write(f"{name}  FAILED\n{traceback.format_exc()}", file=sys.stderr)
+                bar.update()
+    return entries, failed
+
+
+def spread(names: list[str], n_seeds: int) -> int:
+    """Print the mean and standard deviation of every number over seeds: what tolerances are made from."""
+    import statistics
+
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        for name in names:
+            entries = list(pool.map(make, *zip(*[(name, False, None, seed) for seed in range(n_seeds)], strict=True)))
+            for key in entries[0]["numbers"]:
+                values = [entry["numbers"][key]["value"] for entry in entries]
+                print(
+                    f"{name}  {key}  {statistics.mean(values):.5g} +- {statistics.stdev(values):.2g} over {n_seeds} seeds"
+                )
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Draw the figures and write down their numbers.")
+    parser.add_argument("--list", action="store_true", help="print the ids and stop")
+    parser.add_argument("--only", metavar="ID", action="append", help="this figure alone; may be repeated")
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller computations, drawn into figures/quick; numbers are not kept"
+    )
+    parser.add_argument("--check", action="store_true", help="recompute and compare with numbers.json; draw nothing")
+    parser.add_argument(
+        "--spread", metavar="N", type=int, help="mean and deviation of each number over seeds 0 to N - 1; draw nothing"
+    )
+    options = parser.parse_args(arguments)
+    if options.quick and options.check:
+        parser.error(
+            "--quick computes other numbers than those stored, so --check cannot compare them; pass one of the two"
+        )
+    known = ids()
+    if options.list:
+        print(*known, sep="\n")
+        return 0
+    for name in options.only or []:
+        if name not in known:
+            parser.error(f"--only {name}: there is no such figure; choose from {', '.join(known)}")
+    names = options.only or known
+    if options.spread:
+        return spread(names, options.spread)
+    folder = FOLDER / "quick" if options.quick else FOLDER
+    folder.mkdir(exist_ok=True)
+    start = time.perf_counter()
+    entries, failed = run(names, options.quick, None if options.check else str(folder))
+    stored = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
+    if options.check:
+        for name, entry in entries.items():
+            wrong = (
+                differences(stored[name], entry) if name in stored else ["it is not in numbers.json: run make figures"]
+            )
+            failed += [name] if wrong else []
+            print(f"{name}: {'; '.join(wrong) if wrong else 'agrees'}")
+    elif not options.quick:
+        stored = {name: entry for name, entry in (stored | entries).items() if name in known}
+        NUMBERS.write_text(json.dumps(stored, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    print(f"{len(names) - len(set(failed))} of {len(names)} figures in {time.perf_counter() - start:.1f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
