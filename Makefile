@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
 
-.PHONY: setup figures check-figures test lint equations clean
+.PHONY: setup figures check-figures bench test lint equations clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,9 @@ figures: $(STAMP)
 
 check-figures: $(STAMP)
 	$(BIN)/python figures/run.py --check
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -116,5 +116,6 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
         Line2D([], [], color=plotting.ROLES[role].colour, linewidth=2, label=plotting.ROLES[role].name)
         for role in ("truth", "learned")
     ]
-    bottom_right.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.04), ncols=2, frameon=False)
+    handles.append(Line2D([], [], color="black", linewidth=1.2, label=f"error {THRESHOLD:.0%}"))
+    bottom_right.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.04), ncols=3, frameon=False)
     return figure
