@@ -94,7 +94,13 @@ def sampling_rows() -> list[tuple[str, float, float]]:
             },
             repeats,
         )
-        rows.append((f"Langevin, {n_chains:,} chains, {n_steps:,} steps, against the textbook loop", seconds["ours"], seconds["textbook"]))
+        rows.append(
+            (
+                f"Langevin, {n_chains:,} chains, {n_steps:,} steps, against the textbook loop",
+                seconds["ours"],
+                seconds["textbook"],
+            )
+        )
     return rows
 
 
@@ -121,7 +127,10 @@ def training_rows() -> list[tuple[str, float, float]]:
 def import_row() -> tuple[str, float]:
     """Seconds that importing toyscore adds to importing torch."""
     code = "import torch, time; t = time.perf_counter(); import toyscore; print(time.perf_counter() - t)"
-    seconds = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) for _ in range(7)]
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(7)
+    ]
     return "`import toyscore` after `import torch`", statistics.median(seconds)
 
 
@@ -130,7 +139,11 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = [*sampling_rows(), *training_rows()]
     processor = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        )
         if Path("/proc/cpuinfo").exists()
         else iter(()),
         platform.processor(),

@@ -6,6 +6,7 @@ from toyscore.distributions import BOX, TOYS, GaussianMixture, two_modes
 
 
 def test_the_papers_toy():
+    """song2019, Sec. 3.2"""
     p = two_modes()
     assert p.means.tolist() == [[5.0, 5.0], [-5.0, -5.0]]
     assert torch.equal(p.covariances, torch.eye(2).expand(2, 2, 2))

@@ -35,7 +35,7 @@ from toyscore.operators import Score, Sigma
 
 DENSITY_MAP = "cividis"
 ERROR_MAP = "magma_r"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 12.0,
     "axes.titlesize": 13.0,
     "axes.labelsize": 12.0,

@@ -160,7 +160,7 @@ class GaussianMixture:
         )
 
     def score(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
-        r"""Score of the perturbed mixture, :math:`\nabla_x \log q_\sigma(x) = \sum_k r_k(x) s_k(x)`.
+        r"""Score of the perturbed mixture, :math:`\nabla_x \log q_\sigma(x) = \sum_k r_k(x) s_k(x)`. Source: song2019, Sec. 2.
 
         Args, errors: as ``log_prob``.
 

@@ -1,0 +1,103 @@
+"""What stands beside the code stays true."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "pot": "POT"}
+
+
+def requirements():
+    """name -> Requirement of everything `make setup` installs."""
+    wanted = [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
+    return {r.name: r for r in map(Requirement, wanted) if r.name != "toyscore"}
+
+
+def conda():
+    """pip name -> specifier of environment.yml."""
+    specs = [d for d in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if isinstance(d, str)]
+    split = [re.fullmatch(r"([A-Za-z0-9_.-]+?)((?:[<>=!]=?).*)?", d).groups() for d in specs]
+    return {CONDA.get(name, name): SpecifierSet(spec or "") for name, spec in split}
+
+
+def test_environment_covers_pyproject_and_fits_what_is_installed():
+    """The conda names, mapped: the same packages, ranges and Python as pyproject, satisfied by the versions under test."""
+    environment = conda()
+    assert environment.pop("python") == SpecifierSet(PROJECT["requires-python"])
+    environment.pop("pip")
+    wanted = {name: r.specifier for name, r in requirements().items()}
+    assert environment == wanted
+    for name, specifier in environment.items():
+        assert importlib.metadata.version(name) in specifier, name
+    assert "pip install --no-deps -e ." in (ROOT / "environment.yml").read_text()
+
+
+def test_constraints_pin_every_requirement_exactly():
+    lines = [x for x in (ROOT / "constraints.txt").read_text().splitlines() if x and not x.startswith("#")]
+    pins = {Requirement(x).name.lower().replace("_", "-"): Requirement(x) for x in lines}
+    assert all(re.fullmatch(r"==[^*]+", str(r.specifier)) for r in pins.values())
+    for name, requirement in requirements().items():
+        pin = str(pins[name.lower()].specifier).removeprefix("==")
+        assert pin in requirement.specifier
+        assert importlib.metadata.version(name).split("+")[0] == pin
+
+
+def test_equations_are_current():
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "make_equations.py"), "--check"], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout
+
+
+def test_every_equation_has_a_test_and_a_reference():
+    keys = set(re.findall(r"@\w+\{(\w+),", (ROOT / "docs" / "references.bib").read_text()))
+    rows = [line.strip("|\n ").split(" | ") for line in (ROOT / "docs" / "equations.md").read_text().splitlines()[7:]]
+    assert len(rows) > 15
+    for key, equation, functions, tests, *_ in rows:
+        assert key in keys, key
+        assert tests.strip() or not functions.strip(), f"{key}, {equation} has no test"
+    used = set(
+        re.findall(r"\b([a-z]+\d{4}[a-z]*)\b", "".join(p.read_text() for p in (ROOT / "toyscore").rglob("*.py")))
+    )
+    assert keys <= used | {key for key, *_ in rows}, f"never cited: {sorted(keys - used)}"
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda p: p.name)
+def test_links_inside_the_repository_lead_somewhere(path):
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        if "://" not in link:
+            assert (path.parent / link).exists(), link
+
+
+def test_the_readmes_example_runs():
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip()
+    assert len(code.strip().splitlines()) <= 12
+
+
+def test_numbers_in_the_readme_are_those_of_the_benchmarks():
+    rows = re.findall(
+        r"^\| (.*) \| [\d.]+ \| [\d.-]+ \| ([\d.]+|-) \|$",
+        (ROOT / "benchmarks" / "results.md").read_text(),
+        re.MULTILINE,
+    )
+    readme = (ROOT / "README.md").read_text()
+    ratios = [ratio for _, ratio in rows if ratio != "-"]
+    assert len(ratios) == 3
+    for ratio in ratios:
+        assert f"{float(ratio):.0f} times" in readme, ratio

@@ -1,0 +1,98 @@
+"""The runner and its figures: numbers, not pixels."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "figures"))
+import run as runner  # noqa: E402
+
+STORED = json.loads(runner.NUMBERS.read_text())
+
+
+@pytest.mark.parametrize("name", runner.ids())
+def test_a_quick_figure_draws_with_numbers_caption_and_alternative_text(name, tmp_path):
+    entry = runner.make(name, quick=True, out=str(tmp_path))
+    plt.close("all")
+    assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    assert entry["numbers"].keys() == STORED[name]["numbers"].keys()
+    assert any(c.isdigit() for c in entry["caption"])
+    again = runner.make(name, quick=True, out=None)
+    assert runner.differences(entry, again) == []
+    assert all(again["numbers"][k]["value"] == v["value"] for k, v in entry["numbers"].items())
+
+
+@pytest.mark.parametrize("name", runner.ids())
+def test_committed_pictures_belong_to_the_committed_numbers(name):
+    from PIL import Image
+
+    with Image.open(ROOT / "figures" / f"{name}.png") as image:
+        assert image.info["Description"].startswith(STORED[name]["caption"])
+    readme = (ROOT / "README.md").read_text()
+    assert STORED[name]["caption"] in readme
+    assert f"figures/{name}.png" in readme
+
+
+def test_every_number_follows_the_mixture(monkeypatch):
+    """Nothing is typed: another mixture gives other captions, with its own weights."""
+    from toyscore.distributions import GaussianMixture
+
+    figure = runner.load("ncsn-fig3")
+    monkeypatch.setattr(figure, "mixture", lambda: GaussianMixture([[4.0, 0.0], [-4.0, 2.0]], weights=[0.6, 0.4]))
+    arrays = figure.compute(0, True)
+    assert "holds 0.60 of the mass" in figure.caption(arrays)
+    assert figure.numbers(arrays)["weight_exact"][0] == pytest.approx(0.6, abs=0.2)
+    drawn = figure.draw(arrays)
+    assert drawn.axes[0].get_title().endswith("0.60 : 0.40")
+    plt.close(drawn)
+
+
+def test_differences_name_what_changed():
+    def entry(**numbers):
+        return {"numbers": {k: {"value": v, "tolerance": 0.1} for k, v in numbers.items()}}
+
+    assert runner.differences(entry(a=1.0), entry(a=1.05)) == []
+    assert runner.differences(entry(a=1.0), entry(a=1.2)) == ["a is 1.2, stored as 1 +- 0.1"]
+    assert runner.differences(entry(a=1.0), entry(a=float("nan"))) == ["a is nan, stored as 1 +- 0.1"]
+    assert runner.differences(entry(a=1.0), entry()) == ["a is no longer there"]
+    assert runner.differences(entry(), entry(b=1.0)) == ["b is not yet there"]
+
+
+def call(*arguments, **options):
+    command = [sys.executable, str(ROOT / "figures" / "run.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def test_the_command_line():
+    assert call("--list", check=True).stdout.split() == ["digits-smoothed", "ncsn-fig2", "ncsn-fig3"]
+    unknown = call("--only", "ncsn-fig9")
+    assert unknown.returncode == 2
+    assert (
+        "--only ncsn-fig9: there is no such figure; choose from digits-smoothed, ncsn-fig2, ncsn-fig3" in unknown.stderr
+    )
+    assert call("--quick", "--check").returncode == 2
+
+
+def test_check_recomputes_and_compares():
+    run = call("--only", "ncsn-fig3", "--check")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "ncsn-fig3: agrees" in run.stdout
+
+
+def test_one_failing_figure_does_not_stop_the_others(tmp_path):
+    """A copy of the folder with a broken figure: the good one is drawn, the exit code says so."""
+    (tmp_path / "run.py").write_text((ROOT / "figures" / "run.py").read_text())
+    (tmp_path / "ncsn-fig3.py").write_text((ROOT / "figures" / "ncsn-fig3.py").read_text())
+    (tmp_path / "broken.py").write_text("def compute(seed, quick):\n    raise RuntimeError('no such paper')\n")
+    run = subprocess.run([sys.executable, str(tmp_path / "run.py")], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "broken  FAILED" in run.stderr
+    assert "no such paper" in run.stderr
+    assert "1 of 2 figures" in run.stdout
+    assert (tmp_path / "ncsn-fig3.png").exists()
+    assert list(json.loads((tmp_path / "numbers.json").read_text())) == ["ncsn-fig3"]

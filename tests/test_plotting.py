@@ -1,0 +1,110 @@
+"""Artists and numbers, never pixels."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers import F64, seeded
+from toyscore import plotting
+from toyscore.distributions import asymmetric
+from toyscore.samplers import langevin
+
+P = asymmetric()
+
+
+@pytest.fixture
+def ax():
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)
+
+
+def test_density_has_its_maximum_where_the_density_has(ax):
+    """Axes not transposed: the asymmetric mixture's highest point comes out at its place."""
+    image = plotting.density(ax, P.log_prob, n=200)
+    values = image.get_array()
+    row, column = np.unravel_index(values.argmax(), values.shape)
+    x, y = (-8 + (k + 0.5) * 16 / 200 for k in (column, row))
+    grid = torch.cartesian_prod(torch.linspace(-8, 8, 801), torch.linspace(-8, 8, 801))
+    best = grid[P.log_prob(grid).argmax()]
+    assert (x, y) == pytest.approx(best.tolist(), abs=0.1)
+    assert image.get_extent() == [-8, 8, -8, 8] or tuple(image.get_extent()) == (-8, 8, -8, 8)
+    assert image.origin == "lower"
+    assert ax.get_aspect() == 1
+    assert float(values.max()) == pytest.approx(float(P.log_prob(best[None]).exp()), rel=0.02)
+    assert f"near ({round(float(best[0]), 1):g}, {round(float(best[1]), 1):g})" in plotting.alt_text(ax.figure)
+
+
+def test_density_at_a_level_and_in_float64(ax):
+    image = plotting.density(ax, P.to(dtype=F64).log_prob, sigma=2.0, box=14.0, dtype=F64)
+    assert float(image.get_array().sum()) * (28 / 160) ** 2 == pytest.approx(1, abs=0.001)
+
+
+def test_arrows_are_the_score_at_their_points(ax):
+    quiver = plotting.vector_field(ax, P.score, n=7, scale=0.25, sigma=0.5)
+    points = torch.as_tensor(np.stack([quiver.X, quiver.Y], 1))
+    expected = 0.25 * P.score(points.float(), 0.5)
+    assert np.allclose(quiver.U, expected[:, 0], rtol=1e-5)
+    assert np.allclose(quiver.V, expected[:, 1], rtol=1e-5)
+    assert (quiver.angles, quiver.scale_units, quiver.scale) == ("xy", "xy", 1)
+    assert "7 x 7 arrows of the exact score: median norm" in plotting.alt_text(ax.figure)
+
+
+def test_comparison_measures_the_share_of_the_box(ax):
+    def half_wrong(x, sigma):
+        return P.score(x, sigma) * (1 + 0.8 * (x[:, :1] > 4))
+
+    shown = plotting.field_comparison(ax, half_wrong, P.score, n=40)
+    assert shown.share == pytest.approx(0.25)
+    values = shown.image.get_array()
+    assert values[:, :30].max() == pytest.approx(0, abs=1e-5)
+    assert np.allclose(values[:, 30:], 0.8, rtol=1e-4)
+    assert "exceeds 50% on 25.0% of the box" in plotting.alt_text(ax.figure)
+    stretch = np.hypot(shown.learned.U, shown.learned.V) / np.hypot(shown.truth.U, shown.truth.V)
+    assert np.allclose(stretch, np.where(shown.truth.X > 4, 1.8, 1.0), rtol=1e-4)  # both fields in one scale
+
+
+def test_samples_and_chains(ax):
+    x = P.sample(50, generator=seeded())
+    dots = plotting.samples(ax, x, role="learned")
+    assert np.allclose(dots.get_offsets(), x.numpy())
+    states = torch.stack(list(langevin(P.score, x[:5], step_size=0.1, n_steps=9, generator=seeded())))
+    lines, ends = plotting.chains(ax, states, role="annealed")
+    assert len(lines.get_segments()) == 5
+    assert np.allclose(lines.get_segments()[2], states[:, 2].numpy())
+    assert np.allclose(ends.get_offsets(), states[-1].numpy())
+    text = plotting.alt_text(ax.figure)
+    assert "50 learned samples, mean (" in text
+    assert "5 chains of 9 annealed Langevin states" in text
+    with pytest.raises(ValueError, match=r"states has shape \[5, 2\]: it must be \[T, B, 2\]"):
+        plotting.chains(ax, x[:5])
+
+
+def test_roles_differ_in_colour_and_marker():
+    assert len({r.colour for r in plotting.ROLES.values()}) == len(plotting.ROLES)
+    assert len({r.marker for r in plotting.ROLES.values()}) == len(plotting.ROLES)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_saved_bytes_depend_on_the_figure_alone(tmp_path, ending):
+    for name in ("a", "b"):
+        figure, ax = plt.subplots(figsize=(3, 3))
+        plotting.samples(ax, P.sample(20, generator=seeded()))
+        ax.set_title("twenty points")
+        plotting.save(figure, tmp_path / f"{name}.{ending}")
+        plt.close(figure)
+    assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
+    if ending == "png":
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.info["Description"].startswith("twenty points. 20 exact samples, mean (")
+
+
+def test_bad_pictures_are_refused(ax, tmp_path):
+    with pytest.raises(ValueError, match=r"path ends in '.jpg': it must be .png, .svg or .pdf; rename a.jpg"):
+        plotting.save(ax.figure, tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="box = -1: it must be finite and positive"):
+        plotting.density(ax, P.log_prob, box=-1)
+    with pytest.raises(ValueError, match="n = 0: it must be at least 1"):
+        plotting.vector_field(ax, P.score, n=0)
