@@ -161,6 +161,18 @@ def test_images_are_reshaped_rows():
     assert torch.equal(p.log_prob(x, 0.3), p.log_prob(flat, 0.3))
 
 
+def test_a_remembered_level_serves_gradients_later():
+    p = asymmetric()
+    x = p.sample(3, generator=seeded())
+    with torch.inference_mode():
+        first = p.score(x, 0.7).clone()
+    y = x.clone().requires_grad_()
+    second = p.score(y, 0.7)
+    second.sum().backward()
+    assert torch.equal(first, second.detach())
+    assert torch.isfinite(y.grad).all()
+
+
 def test_layout_changes_nothing():
     p = asymmetric()
     x = p.sample(50, generator=seeded())

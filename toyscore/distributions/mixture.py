@@ -250,7 +250,8 @@ class GaussianMixture:
             sigma = float(sigma)
             if self._level_at is None or self._level_at[0] != sigma:
                 ops.check_sigma(sigma, x)
-                self._level_at = (sigma, self._make_level(sigma**2, sigma**2))
+                with torch.inference_mode(False):  # what is remembered must serve later gradients too
+                    self._level_at = (sigma, self._make_level(sigma**2, sigma**2))
             return self._level_at[1]
         if sigma.is_cuda:  # reading values would stall the device: samplers and losses have checked them
             if sigma.ndim and sigma.shape != x.shape[:1]:
