@@ -43,14 +43,15 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
         p.score, start, sigmas, step_size=step_size, n_steps_each=each, denoise=True, generator=generator
     )
     kept = [start[:N_SHOWN]]
-    last = start
+    noisy = last = start
     shown = torch.linspace(0, len(sigmas) - 1, N_COLUMNS - 2).round().long().tolist()
     for i, x in enumerate(chain):
+        noisy, last = last, x
         if (i + 1) % each == 0 and i // each in shown and i < each * len(sigmas):
             kept.append(x[:N_SHOWN])
-        last = x
     kept.append(last[:N_SHOWN])
     index, distance = p.nearest(last)
+    _, before = p.nearest(noisy)
     between = torch.cdist(points.flatten(1), points.flatten(1)).fill_diagonal_(float("inf")).min(1).values
     return {
         "chains": torch.stack(kept, 1).numpy(),
@@ -58,9 +59,9 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
         "nearest": points[index[:N_SHOWN]].numpy(),
         "nearest_index": index.numpy(),
         "distance": distance.numpy(),
+        "before": before.numpy(),
         "between": between.numpy(),
         "classes": np.bincount(load_digits().target[index.numpy()], minlength=10),
-        "n_points": np.array(len(points)),
     }
 
 
@@ -68,6 +69,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """Distances, and how many different digits came out, within four standard deviations over seeds."""
     return {
         "median_distance_to_training": (float(np.median(arrays["distance"])), 1e-6),
+        "median_distance_before_denoising": (float(np.median(arrays["before"])), 0.005),
         "median_distance_between_training": (float(np.median(arrays["between"])), 1e-4),
         "distinct_digits": (float(len(np.unique(arrays["nearest_index"]))), 8.0),
         "classes_reached": (float((arrays["classes"] > 0).sum()), 0.0),
@@ -77,10 +79,14 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
 def caption(arrays: dict[str, np.ndarray]) -> str:
     """One sentence of numbers."""
     n, distinct = len(arrays["distance"]), len(np.unique(arrays["nearest_index"]))
+    classes, before, after, between = (
+        int((arrays["classes"] > 0).sum()),
+        *(float(np.median(arrays[key])) for key in ("before", "distance", "between")),
+    )
     return (
-        f"{n} chains from noise end at {distinct} different training digits of all {int((arrays['classes'] > 0).sum())} classes, a median "
-        f"distance of {np.median(arrays['distance']):.3f} from the nearest one; training digits are {np.median(arrays['between']):.2f} "
-        f"from each other: an exact score of the data set memorises."
+        f"{n} chains from noise end at {distinct} different training digits of {classes} classes, at a median distance "
+        f"of {before:.3f} from the nearest one, {after:.3f} once denoised; training digits are {between:.2f} from each "
+        f"other: an exact score of the data set memorises."
     )
 
 
@@ -93,21 +99,19 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     for row in range(n):
         for column in range(columns):
             image, sigma = chains[row, column, 0], sigmas[column]
-            spread = max(1.0, 2 * float(np.std(chains[:, column])))
-            low, high = (0.0, 1.0) if column == columns - 1 else (0.5 - spread, 0.5 + spread)
-            axes[row, column].imshow(
-                image, cmap="gray_r", vmin=low if sigma > 0.3 else 0, vmax=high if sigma > 0.3 else 1, origin="upper"
-            )
+            reach = 0.5 + 1.5 * min(float(sigma), LEVELS[0])  # grey from white to black covers the digits and the noise
+            axes[row, column].imshow(image, cmap="gray_r", vmin=0.5 - reach, vmax=0.5 + reach, origin="upper")
         axes[row, columns].axis("off")
         nearest = axes[row, columns + 1]
         nearest.imshow(arrays["nearest"][row, 0], cmap="gray_r", vmin=0, vmax=1, origin="upper")
-        axes[row, columns].text(0.5, 0.5, f"{arrays['distance'][row]:.3f}", ha="center", va="center")
+        steps = f"{arrays['before'][row]:.3f}\n{arrays['distance'][row]:.3f}"
+        axes[row, columns].text(0.5, 0.5, steps, ha="center", va="center", linespacing=1.8)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
     for column, sigma in enumerate(sigmas):
         title = "start" if np.isinf(sigma) else "denoised" if sigma == 0 else rf"$\sigma={sigma:.2g}$"
         axes[0, column].set_title(title, fontsize=12)
-    axes[0, columns].set_title("distance", fontsize=12)
+    axes[0, columns].set_title("before and\nafter denoising,\ndistance to", fontsize=12)
     axes[0, columns + 1].set_title("nearest in\ntraining set", fontsize=12)
     axes[0, 0].set_gid(
         f"{n} chains of 8 x 8 images, from noise of standard deviation {LEVELS[0]:g} to digits; the last column shows each end's nearest "

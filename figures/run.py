@@ -91,6 +91,10 @@ def differences(stored: dict[str, Any], found: dict[str, Any]) -> list[str]:
     ]
     for key in stored["numbers"].keys() & found["numbers"].keys():
         old, new = stored["numbers"][key], found["numbers"][key]["value"]
+        if old["tolerance"] != found["numbers"][key]["tolerance"]:
+            wrong.append(
+                f"{key} has the tolerance {found['numbers'][key]['tolerance']:.3g}, stored as {old['tolerance']:.3g}"
+            )
         if not math.isclose(old["value"], new, rel_tol=0, abs_tol=old["tolerance"]):
             wrong.append(f"{key} is {new:.6g}, stored as {old['value']:.6g} +- {old['tolerance']:.3g}")
     return wrong

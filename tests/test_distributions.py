@@ -268,6 +268,67 @@ def test_ill_conditioned_covariances(log_sigma, log_condition, dim, seed, dtype,
     assert abs(mpmath.mpf(float(p.log_prob(x[None], sigma))) - log_prob) < 100 * unit * max(1, abs(log_prob))
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
+@pytest.mark.parametrize(("dtype", "distance"), [(torch.float32, 1e3), (torch.float32, 1e4), (F64, 1e8), (F64, 1e10)])
+def test_components_that_share_a_covariance_are_told_apart_far_away(order, dtype, distance):
+    """Two of three components share theirs; far away their squares are huge and equal, and only products tell them apart."""
+    means, variances, weights = [[5.0, 5.0], [-5.0, -5.0], [0.0, 0.0]], [2.0, 2.0, 1.0], [0.5, 0.3, 0.2]
+    p = GaussianMixture(
+        torch.tensor([means[k] for k in order], dtype=dtype), [variances[k] for k in order], [weights[k] for k in order]
+    )
+    x = torch.tensor([[distance + 0.1, -distance]], dtype=dtype)
+    odds = 5 * float(x.to(F64).sum()) + math.log(5 / 3)  # of the first against the second, exactly
+    r = p.responsibilities(x)[0]
+    condition = 4 * torch.finfo(dtype).eps * 10 * distance / 2  # what rounding x may change
+    assert float(r[order.index(0)]) == pytest.approx(1 / (1 + math.exp(-odds)), abs=condition)
+    assert float(r[order.index(2)]) == 0
+
+
+def test_close_modes_far_from_the_centre_are_told_apart():
+    """Half a standard deviation beside the tie of two modes two deviations apart, far from the third; float32"""
+    p = GaussianMixture(torch.tensor([[500.0, 0.0], [500.0625, 0.0], [-500.0, 3.0]]), 1 / 1024)
+    x = torch.tensor([[500.03125 + 1 / 64, 0.0]])
+    odds = float((x[0, 0] - 500.03125) * 0.0625 * 1024)
+    assert float(p.responsibilities(x)[0, 1]) == pytest.approx(1 / (1 + math.exp(-odds)), rel=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 5.0, 500.0])
+def test_mixtures_far_from_the_origin_lose_no_digits(sigma):
+    p = GaussianMixture(torch.tensor([[1e4, 1e4], [1e4 + 3, 1e4 - 2]]), [[1.0, 0.5]], [0.3, 0.7])
+    x = p.perturb(sigma).sample(5, generator=seeded())
+    for row, score in zip(x, p.score(x, sigma), strict=True):
+        assert relative_error(score, exact(p, row, sigma)[1]) < 1e-5
+
+
+def test_float32_covariances_are_diagonalised_to_their_last_digit():
+    """Condition 1e5: an eigenvalue found in float32 would be off by a percent"""
+    q = rotation(2)
+    covariance = ((q * torch.tensor([1e-5, 1.0], dtype=F64)) @ q.mT).float()
+    p = GaussianMixture(torch.zeros(1, 2), covariance[None])
+    x = p.sample(50, generator=seeded())
+    errors = [relative_error(s, exact(p, row)[1]) for row, s in zip(x, p.score(x), strict=True)]
+    assert sorted(errors)[25] < 2e-4
+
+
+def test_conditioning_a_degenerate_mixture():
+    """A plane in space, 50 of them: what is left is a line, whatever the rounding"""
+    for seed in range(50):
+        a = torch.randn(3, 2, generator=seeded(seed), dtype=F64)
+        p = GaussianMixture(torch.zeros(1, 3, dtype=F64), (a @ a.mT)[None])
+        left = p.condition([0], [1.0])
+        assert torch.linalg.matrix_rank(left.covariances[0], rtol=1e-9) == 1
+        assert torch.isfinite(left.log_prob(torch.zeros(1, 2, dtype=F64), 0.1)).all()
+
+
+def test_a_mixture_is_a_constant():
+    means = torch.zeros(2, 2)
+    p, x = GaussianMixture(means), torch.ones(1, 2)
+    before = p.score(x)
+    means += 1
+    assert torch.equal(p.score(x), before)
+    assert torch.equal(p.score(x, 0.5), GaussianMixture(torch.zeros(2, 2)).score(x, 0.5))
+
+
 def test_nothing_creates_float64():
     p = asymmetric()
     x = p.sample(4)

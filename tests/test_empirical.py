@@ -1,6 +1,5 @@
 """The smoothed data set is a mixture with N components: the two implementations must agree, in any event shape."""
 
-import resource
 import subprocess
 import sys
 
@@ -42,11 +41,27 @@ def test_score_is_the_gradient_of_log_prob():
 
 @pytest.mark.parametrize("sigma", [1e-4, 1e-2, 1.0])
 def test_float32_stays_accurate_next_to_a_point(sigma):
-    """There the mean and x cancel; the nearest point is split off first."""
+    """There the mean and x cancel."""
     points = 5 + torch.randn(20, 3, generator=seeded())
     x = points[:1] + sigma * torch.tensor([[0.3, -0.5, 0.8]])
     reference = exact(GaussianMixture(points.to(F64), 0.0), x[0].to(F64), sigma)[1]
     assert relative_error(empirical(points).score(x, sigma)[0], reference) < 1e-5
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.5, 50.0])
+def test_data_far_from_the_origin_loses_no_digits(sigma):
+    points = 1e4 + torch.randn(200, 3, generator=seeded())
+    x = points[:4] + sigma * torch.randn(4, 3, generator=seeded(1))
+    reference = GaussianMixture(points.to(F64), sigma**2).score(x.to(F64))
+    error = (empirical(points).score(x, sigma).to(F64) - reference).norm(dim=1)
+    assert float(error.max()) < 1e-5 * 3**0.5 / sigma
+
+
+def test_close_points_are_told_apart():
+    """Products would lose them: sigma is small beside the data"""
+    p = empirical(torch.tensor([[500.0], [500.0625], [-500.0]]))
+    r = p.responsibilities(torch.tensor([[500.03125]]), 1 / 32)
+    assert r[0].tolist() == pytest.approx([0.5, 0.5, 0.0], abs=1e-5)
 
 
 def test_samples_are_points_drawn_evenly():
@@ -84,4 +99,3 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(run.stdout) * unit < 1 << 30
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0

@@ -27,7 +27,7 @@ from toyscore.metrics import (
 )
 from toyscore.models import MLP
 from toyscore.noise import geometric, levels, linear_betas, log_uniform
-from toyscore.samplers import annealed_langevin, langevin, metropolis_langevin
+from toyscore.samplers import annealed_langevin, langevin, langevin_step, metropolis_langevin, tweedie
 from toyscore.train import fit
 
 NAN = float("nan")
@@ -73,13 +73,13 @@ CASES = {
     "x of another dtype": (
         lambda: P.score(X.double()),
         TypeError,
-        "x is torch.float64, the mixture torch.float32 agree; use",
+        "x is torch.float64, the mixture torch.float32 agree; convert",
     ),
     "log_prob of another event": (lambda: P.log_prob(torch.zeros(3, 1)), ValueError, "[3, 1] D = 2"),
     "sigma negative": (lambda: P.score(X, -1.0), ValueError, "sigma = -1.0: must be finite and not negative; pass 0"),
     "sigma NaN": (lambda: P.score(X, NAN), ValueError, "sigma = nan: must be finite and not negative; pass 0"),
     "sigma infinite": (lambda: P.score(X, float("inf")), ValueError, "sigma = inf: must be finite"),
-    "sigma a string": (lambda: P.score(X, "big"), (TypeError, ValueError), "big"),
+    "sigma a string": (lambda: P.score(X, "0.5"), TypeError, "sigma is str: must be a float or a tensor; pass"),
     "0-d sigma negative": (lambda: P.score(X, torch.tensor(-2.0)), ValueError, "sigma = -2.0: not negative"),
     "a row of sigma negative": (
         lambda: P.score(X, torch.tensor([1.0, -3.0, 1.0])),
@@ -199,12 +199,12 @@ CASES = {
     "points of another event": (
         lambda: CLOUD.score(torch.zeros(3, 5), 1.0),
         ValueError,
-        "[3, 5], 5 numbers points have 2",
+        "[3, 5], 5 numbers the data set has D = 2",
     ),
     "points of another dtype": (
         lambda: CLOUD.score(X.double(), 1.0),
         TypeError,
-        "x is torch.float64, the points torch.float32",
+        "x is torch.float64, the data set torch.float32",
     ),
     "no point samples": (lambda: CLOUD.sample(0), ValueError, "n = 0"),
     "levels increasing": (
@@ -309,17 +309,17 @@ CASES = {
     "network on another event": (
         lambda: MLP()(torch.zeros(3, 5)),
         ValueError,
-        "x has shape [3, 5] dim = 2; pass MLP(dim=5)",
+        "x has shape [3, 5] the network has D = 2; pass [B, 2]",
     ),
     "network on another dtype": (
         lambda: MLP()(X.double()),
         TypeError,
-        "x is torch.float64, the network torch.float32 use",
+        "x is torch.float64, the network torch.float32 agree; convert",
     ),
     "conditional network without sigma": (
         lambda: MLP(sigmas=[1.0, 0.1])(X),
         ValueError,
-        "sigma = 0.0: sigma > 0 pass sigma",
+        "sigma = 0: positive; pass sigma > 0",
     ),
     "fit without steps": (lambda: train(n_steps=0), ValueError, "n_steps = 0"),
     "fit without a rate": (lambda: train(lr=0.0), ValueError, "lr = 0.0: positive"),
@@ -344,6 +344,94 @@ CASES = {
         lambda: train(model=MLP(width=5), state=state()),
         ValueError,
         "layers.0.weight shape (4, 2) (5, 2) another network; build",
+    ),
+    "a mixture for a score": (
+        lambda: langevin(P, X, step_size=0.1, n_steps=2),
+        TypeError,
+        "score is GaussianMixture: callable pass mixture.score",
+    ),
+    "a mixture for a score in a loss": (
+        lambda: implicit_score_matching(P, X),
+        TypeError,
+        "score is GaussianMixture: callable",
+    ),
+    "a number for a generator": (
+        lambda: P.sample(3, generator=0),
+        TypeError,
+        "generator is int: torch.Generator or None; pass",
+    ),
+    "a generator in a loss": (
+        lambda: denoising_score_matching(P.score, X, 1.0, generator=7),
+        TypeError,
+        "generator is int",
+    ),
+    "a string for a step": (
+        lambda: langevin(P.score, X, step_size="0.1", n_steps=2),
+        TypeError,
+        "step_size is str: number; pass",
+    ),
+    "a negative step by itself": (lambda: langevin_step(X, X, -0.1), ValueError, "step_size = -0.1: positive"),
+    "a number for a clamp": (lambda: anneal([1.0, 0.5], clamp=1.0), ValueError, "clamp = 1.0: (low, high) pass"),
+    "levels that vanish in float32": (lambda: anneal([1.0, 1e-60]), ValueError, "sigmas[1] = 0: positive; leave"),
+    "levels of words": (lambda: levels("abc"), TypeError, "sigmas is str: numbers; pass"),
+    "perturb by many": (lambda: P.perturb(torch.ones(2)), ValueError, "sigma has shape [2]"),
+    "marginal of a number": (lambda: P.marginal(0), ValueError, "dims = 0: must name"),
+    "marginal of a truth": (lambda: P.marginal([True]), ValueError, "dims = must name"),
+    "sigma beyond float32": (lambda: P.score(X, 1e30), ValueError, "sigma = 1e+30: square must be finite pass"),
+    "sigma lost in float32": (lambda: CLOUD.score(X, 1e-24), ValueError, "sigma square 0.0 torch.float32: normal pass"),
+    "a weight of another shape": (
+        lambda: denoising_score_matching(P.score, X, torch.ones(3), weight=lambda s: s[:, None]),
+        ValueError,
+        "weight(sigma) has shape [3, 3]: number or [3]; do not",
+    ),
+    "tweedie at another batch's sigma": (
+        lambda: tweedie(P.score, X[:1], torch.ones(5)),
+        ValueError,
+        "sigma has shape [5] [1]",
+    ),
+    "a chain whose score grows": (
+        lambda: next(langevin(lambda x, s: x[None], X, step_size=0.1, n_steps=2)),
+        ValueError,
+        "the score returned shape [1, 3, 2] [3, 2] check",
+    ),
+    "a reduced log density": (
+        lambda: next(metropolis_langevin(lambda x, s: P.log_prob(x, s).sum(), P.score, X, step_size=0.1, n_steps=2)),
+        ValueError,
+        "log_prob returned shape []: [3]; do not reduce",
+    ),
+    "a seed that is no integer": (lambda: train(seed=0.5), TypeError, "seed = 0.5: integer; pass"),
+    "a function for a model": (lambda: train(model=P.score), TypeError, "model is method: torch.nn.Module; pass"),
+    "a loss that is a number": (
+        lambda: next(train(loss=lambda *a, **k: 1.0)),
+        ValueError,
+        "loss returned float for 4 examples",
+    ),
+    "a detached loss": (
+        lambda: next(train(loss=lambda *a, **k: implicit_score_matching(*a).detach())),
+        ValueError,
+        "does not depend on the model's parameters: do not detach",
+    ),
+    "a state that is none": (
+        lambda: train(state={}),
+        ValueError,
+        "the state lacks model, optimizer, recipe, step: pass",
+    ),
+    "resume with another rate": (lambda: train(lr=0.5, state=state()), ValueError, "lr = 0.5 lr = 0.01 pass the same"),
+    "clouds of different dtypes": (
+        lambda: wasserstein2(X, X.double()),
+        TypeError,
+        "x is torch.float32, y torch.float64: convert",
+    ),
+    "regions of truths": (
+        lambda: fisher_divergence_by_region(P.score, P, X, X[:, 0] > 0),
+        TypeError,
+        "regions is torch.bool: integers pass",
+    ),
+    "chains with NaN": (lambda: split_r_hat(torch.full((8, 2, 1), NAN)), ValueError, "chains has 16 values NaN"),
+    "a row of sigma zero in a network": (
+        lambda: MLP(sigmas=[1.0, 0.1])(X, torch.tensor([1.0, 0.0, 1.0])),
+        ValueError,
+        "sigma = 0: positive; pass sigma > 0",
     ),
     "divergence on nothing": (lambda: fisher_divergence(P.score, P, X[:0]), ValueError, "empty"),
     "regions of another length": (

@@ -59,6 +59,8 @@ def test_differences_name_what_changed():
     assert runner.differences(entry(a=1.0), entry(a=1.05)) == []
     assert runner.differences(entry(a=1.0), entry(a=1.2)) == ["a is 1.2, stored as 1 +- 0.1"]
     assert runner.differences(entry(a=1.0), entry(a=float("nan"))) == ["a is nan, stored as 1 +- 0.1"]
+    looser = {"numbers": {"a": {"value": 1.0, "tolerance": 9.0}}}
+    assert runner.differences(looser, entry(a=1.0)) == ["a has the tolerance 0.1, stored as 9"]
     assert runner.differences(entry(a=1.0), entry()) == ["a is no longer there"]
     assert runner.differences(entry(), entry(b=1.0)) == ["b is not yet there"]
 

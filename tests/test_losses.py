@@ -242,3 +242,37 @@ def test_perturbed_makes_a_loss_take_clean_data():
     assert_mean(ours - expected, 0.0)
     wrong = implicit_score_matching(bent, clean, sigma)
     assert float((wrong.mean() - expected.mean()).detach().abs()) > 10 * float(expected.detach().std()) / 100_000**0.5
+
+
+def test_conditional_objectives_draw_from_the_generator_alone():
+    """Levels, noise and directions: seeded, and the default generator untouched"""
+    x = ASYMMETRIC.sample(50, generator=seeded())
+    for inner in (denoising_score_matching, perturbed(sliced_score_matching), perturbed(implicit_score_matching)):
+        objective = at_random_sigma(inner, levels([3.0, 2.0, 1.0]))
+        before = torch.get_rng_state()
+        first, again, other = (objective(bent, x, generator=seeded(s)).detach() for s in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.allclose(first, other)
+        assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("centre", "sigma"), [(0.0, 1.0), (5.0, 0.01), (100.0, 0.01), (1e4, 1.0)])
+def test_finite_differences_in_float32_anywhere(centre, sigma):
+    """The default step is a power of two, so that x ± h is exact: on a linear score only the score's own rounding is left"""
+
+    def linear(x, s):
+        return -(x - centre) / s**2
+
+    x = centre + sigma * torch.randn(200, 2, generator=seeded())
+    difference = finite_difference_score_matching(linear, x, sigma, generator=seeded(1))
+    assert torch.allclose(
+        difference, implicit_score_matching(linear, x, sigma).detach(), rtol=2e-4, atol=2e-4 / sigma**2
+    )
+
+
+def test_losses_keep_their_trace_in_inference_mode():
+    x = ASYMMETRIC.sample(5, generator=seeded())
+    expected = implicit_score_matching(ASYMMETRIC.score, x).detach()
+    with torch.inference_mode():
+        assert torch.allclose(implicit_score_matching(ASYMMETRIC.score, x), expected)
+        assert torch.allclose(implicit_score_matching(ASYMMETRIC.score, x.clone()), expected)

@@ -15,7 +15,6 @@ from toyscore.metrics import (
     relative_errors,
     sliced_wasserstein2,
     split_r_hat,
-    squared_errors,
     wasserstein2,
 )
 
@@ -31,9 +30,8 @@ def test_fisher_divergence_is_half_the_mean_square():
     x = ASYMMETRIC.sample(50, generator=seeded())
     assert fisher_divergence(ASYMMETRIC.score, ASYMMETRIC, x) == 0
     assert fisher_divergence(shifted, ASYMMETRIC, x, 0.3) == pytest.approx(12.5)
-    assert fisher_divergence(lambda x, s: x * s[:, None], ASYMMETRIC, x, torch.ones(50, dtype=F64)) == pytest.approx(
-        float(squared_errors(lambda x, _: x, ASYMMETRIC, x, 1.0).mean())
-    )
+    rows = fisher_divergence(lambda x, s: x * s[:, None], ASYMMETRIC, x, torch.ones(50, dtype=F64))
+    assert rows == pytest.approx(fisher_divergence(lambda x, s: x * s, ASYMMETRIC, x, 1.0))
     norms = ASYMMETRIC.score(x).norm(dim=1)
     assert torch.allclose(relative_errors(shifted, ASYMMETRIC, x), 5 / norms)
 
@@ -131,3 +129,26 @@ def test_split_r_hat_sees_chains_that_disagree_or_drift():
     both = torch.cat([mixed, stuck], 2)
     assert torch.allclose(split_r_hat(both)[0], split_r_hat(mixed)[0])
     assert torch.allclose(effective_sample_size(both)[1], effective_sample_size(stuck)[0])
+
+
+def test_split_r_hat_by_hand():
+    """vehtari2021, Sec. 2: halves (0, 2), (4, 6), (1, 3), (1, 3): W = 2, their means' variance 3, so R-hat² = (1 + 3) / 2"""
+    chains = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 1.0], [6.0, 3.0]])[..., None]
+    assert float(split_r_hat(chains)) == pytest.approx(math.sqrt(2))
+
+
+def test_effective_sample_size_is_capped():
+    signs = (-1.0) ** torch.arange(400)[:, None, None] + 1e-3 * torch.randn(400, 2, 1, generator=seeded())
+    assert float(effective_sample_size(signs)) == pytest.approx(800 * math.log10(800), rel=1e-5)
+
+
+def test_the_default_bandwidth_is_the_median_distance():
+    """Six distances 1, 2, 3, 4, 6, 7: the lower median is 3"""
+    x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0], [7.0]])
+    assert mmd2(x, y) == pytest.approx(mmd2(x, y, bandwidth=3.0))
+
+
+def test_mode_weight_errors_by_hand():
+    p = GaussianMixture(torch.tensor([[100.0], [-100.0]]))
+    x = torch.tensor([[100.0]] * 7 + [[-100.0]] * 3)
+    assert mode_weight_errors(x, p).tolist() == pytest.approx([math.sqrt(0.7 * 0.3 / 9)] * 2)

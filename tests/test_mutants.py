@@ -24,8 +24,8 @@ MUTANTS = {
     ),
     "sigma for sigma squared": (
         "distributions/mixture.py",
-        "self._make_level(sigma**2, sigma**2)",
-        "self._make_level(sigma, sigma)",
+        "self._make_level(number * number, number)",
+        "self._make_level(number, number)",
         "test_distributions.py::test_sigma_convolves",
     ),
     "replaced for convolved": (
@@ -42,8 +42,8 @@ MUTANTS = {
     ),
     "transposed axes": (
         "distributions/mixture.py",
-        "differences = self._bases.mT @ differences",
-        "differences = self._bases @ differences",
+        "else self._bases.mT @ differences",
+        "else self._bases @ differences",
         "test_distributions.py::test_log_prob_and_score_against_mpmath",
     ),
     "weights forgotten in the responsibilities": (
@@ -60,8 +60,8 @@ MUTANTS = {
     ),
     "the smoothed data set divided by sigma": (
         "distributions/points.py",
-        "* nearest)) / variance",
-        "* nearest)) / variance.sqrt()",
+        "@ self._flat - x) / variance",
+        "@ self._flat - x) / variance.sqrt()",
         "test_empirical.py::test_score_is_the_gradient_of_log_prob",
     ),
     "the trace without its partner's half": (
@@ -77,8 +77,8 @@ MUTANTS = {
         "test_losses.py::test_implicit_is_fisher_plus_its_constant",
     ),
     "unit projections": (
-        "losses.py",
-        "like[0, 0].numel() ** 0.5 / norms",
+        "operators.py",
+        "x[0, 0].numel() ** 0.5 / norms",
         "1 / norms",
         "test_losses.py::test_sliced_is_unbiased",
     ),
@@ -138,8 +138,8 @@ MUTANTS = {
     ),
     "tweedie with sigma": (
         "samplers.py",
-        "return x + std * std * score(x, sigma)",
-        "return x + std * score(x, sigma)",
+        "x + std * std * ops",
+        "x + std * ops",
         "test_samplers.py::test_denoising_appends_the_posterior_mean",
     ),
     "metropolis without its proposal": (
@@ -167,10 +167,34 @@ MUTANTS = {
         "test_models.py::test_the_output_is_divided_by_sigma_and_the_input_stays_small",
     ),
     "a divergence without its half": (
-        "metrics.py",
+        "losses.py",
         "return 0.5 * ops.dot(difference, difference)",
         "return ops.dot(difference, difference)",
         "test_metrics.py::test_fisher_divergence_is_half_the_mean_square",
+    ),
+    "equal squares that do not cancel": (
+        "distributions/mixture.py",
+        "(squares - squares.amin(0))",
+        "squares",
+        "test_distributions.py::test_components_that_share_a_covariance_are_told_apart_far_away",
+    ),
+    "products where they lose digits": (
+        "distributions/mixture.py",
+        "_PRODUCT_LIMIT = 100.0",
+        "_PRODUCT_LIMIT = 1e30",
+        "test_distributions.py::test_close_modes_far_from_the_centre_are_told_apart",
+    ),
+    "r-hat without its root": (
+        "metrics.py",
+        "+ between) / within).sqrt()",
+        "+ between) / within)",
+        "test_metrics.py::test_split_r_hat_by_hand",
+    ),
+    "levels drawn behind the seed's back": (
+        "losses.py",
+        "draw(len(x), generator=generator)",
+        "draw(len(x))",
+        "test_losses.py::test_conditional_objectives_draw_from_the_generator_alone",
     ),
     "draws that forget the step": (
         "train.py",
@@ -180,7 +204,7 @@ MUTANTS = {
     ),
     "moments forgotten on resume": (
         "train.py",
-        "optimizer.state[parameter] = {name: value.clone() for name, value in moments.items()}",
+        "optimizer.state[parameter] = {name: value.to(parameter.device, copy=True) for name, value in moments.items()}",
         "pass",
         "test_train.py::test_resuming_gives_the_same_bits",
     ),

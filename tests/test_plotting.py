@@ -38,7 +38,7 @@ def test_density_has_its_maximum_where_the_density_has(ax):
 
 
 def test_density_at_a_level_and_in_float64(ax):
-    image = plotting.density(ax, P.to(dtype=F64).log_prob, sigma=2.0, box=14.0, dtype=F64)
+    image = plotting.density(ax, P.to(dtype=F64).log_prob, sigma=2.0, box=14.0, like=torch.zeros((), dtype=F64))
     assert float(image.get_array().sum()) * (28 / 160) ** 2 == pytest.approx(1, abs=0.001)
 
 

@@ -148,9 +148,12 @@ def test_clamp_holds_every_state():
         step_size=0.5,
         n_steps_each=4,
         clamp=(-0.3, 0.2),
+        denoise=True,
         generator=seeded(),
     )
-    for x in chain:
+    states = list(chain)
+    assert len(states) == 9
+    for x in states:
         assert float(x.min()) >= -0.3
         assert float(x.max()) <= 0.2
 
@@ -263,10 +266,27 @@ def test_nan_stops_within_sixteen_states_and_at_the_last():
     assert len(seen) == 15
     with pytest.raises(DivergenceError, match="between states 1 and 5"):
         list(langevin(lambda x, _: x / 0, torch.zeros(2, 2), step_size=0.1, n_steps=5))
-    with pytest.raises(DivergenceError, match="between states 1 and 2"):
-        list(
-            metropolis_langevin(lambda x, _: x.sum(1) / 0, lambda x, _: -x, torch.zeros(2, 2), step_size=0.1, n_steps=2)
-        )
+
+
+def test_the_bound_grows_with_the_start():
+    far = torch.full((2, 2), 1e10)
+    assert float(final(langevin(lambda x, _: -1e-3 * x, far, step_size=0.1, n_steps=20)).max()) > 9e9
+
+
+def test_metropolis_starts_where_the_density_is_finite():
+    start = torch.zeros(3, 2)
+    with pytest.raises(ValueError, match=r"row 0 of x has log_prob -inf .* move the start"):
+        next(metropolis_langevin(lambda x, _: x.sum(1) - math.inf, lambda x, _: -x, start, step_size=0.1, n_steps=2))
+    with pytest.raises(ValueError, match=r"row 0 of x has log_prob 0 and a score of norm nan"):
+        next(metropolis_langevin(lambda x, _: x.sum(1), lambda x, _: x / 0, start, step_size=0.1, n_steps=2))
+    cliff = metropolis_langevin(  # a proposal with no density is refused, and the chain goes on
+        lambda x, _: torch.where(x[:, 0] > 0, float("nan"), 0.0),
+        lambda x, _: 0 * x,
+        start - 1,
+        step_size=1.0,
+        n_steps=50,
+    )
+    assert float(final(cliff)[:, 0].max()) <= 0
 
 
 def test_final_keeps_one_state_and_refuses_an_empty_chain():

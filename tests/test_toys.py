@@ -48,3 +48,31 @@ def test_the_rings_have_four_radii():
     radius = TOYS["rings"]().sample(4000, generator=seeded()).norm(dim=1)
     assert ((radius / 1.75).round().unique().tolist()) == [1.0, 2.0, 3.0, 4.0]
     assert float((radius - 1.75 * (radius / 1.75).round()).abs().quantile(0.99)) < 0.3
+
+
+def test_the_mixtures_are_as_described():
+    for name, n, std in (("eight_gaussians", 8, 0.5), ("grid", 25, 0.4)):
+        p = TOYS[name]()
+        assert torch.allclose(p.covariances, (std**2 * torch.eye(2)).expand(n, 2, 2))
+    assert torch.allclose(TOYS["eight_gaussians"]().means.norm(dim=1), torch.tensor(6.0))
+
+
+def test_pinwheel_and_spirals_have_their_arms():
+    """The pinwheel is itself after a fifth of a turn, not after a quarter; a spiral's points lie on its two arms"""
+    x = TOYS["pinwheel"]().sample(20_000, generator=seeded())
+    angle, radius = torch.atan2(x[:, 1], x[:, 0]), x.norm(dim=1)
+    untwisted = angle - 0.35 * radius
+    assert abs(float(torch.cos(5 * untwisted).mean())) > 0.7
+    assert abs(float(torch.cos(4 * untwisted).mean())) < 0.05
+    y = TOYS["two_spirals"]().sample(5000, generator=seeded())
+    turn = y.norm(dim=1) * 3 * torch.pi / 7
+    on_arm = torch.cos(2 * (torch.atan2(y[:, 1], y[:, 0]) - turn))
+    assert float(on_arm[turn > 3].mean()) > 0.9
+
+
+def test_toys_are_float32_whatever_the_default():
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert all(TOYS[name]().sample(3).dtype == torch.float32 for name in TOYS)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -62,13 +62,35 @@ def test_resuming_gives_the_same_bits(stop, n_shards):
     assert torch.equal(torch.cat([p.detach().flatten() for p in again.parameters()]), whole)
 
 
+def test_resuming_is_exact_with_levels_and_noise():
+    """What is drawn beside the data comes from the step's generator too"""
+    sigmas = [5.0, 1.0, 0.2]
+    objective = at_random_sigma(denoising_score_matching, levels(sigmas))
+
+    def weights(model):
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    torch.manual_seed(1)
+    model, states = network(sigmas=sigmas), []
+    for step in fit(model, two_modes(), objective, n_steps=6, batch_size=8):
+        states.append(step.state())
+    torch.manual_seed(2)
+    other = network(seed=9, sigmas=[9.0, 0.1], data_variance=3.0)  # even its levels come back with the weights
+    list(fit(other, two_modes(), objective, n_steps=6, batch_size=8, state=states[2]))
+    assert torch.equal(weights(model), weights(other))
+    x = two_modes().sample(3, generator=seeded())
+    assert torch.equal(model(x, 0.7), other(x, 0.7))
+
+
 def test_a_state_is_a_copy_taken_in_time():
     steps = fit(network(), two_modes(), implicit_score_matching, n_steps=3, batch_size=4)
     first = next(steps)
     state = first.state()
-    kept = {k: v.clone() for k, v in state["model"].items()}
+    parts = [state["model"], *state["optimizer"]]
+    kept = [{k: v.clone() for k, v in part.items()} for part in parts]
     next(steps)
-    assert all(torch.equal(kept[k], v) for k, v in state["model"].items())
+    for before, part in zip(kept, parts, strict=True):
+        assert all(torch.equal(before[k], v) for k, v in part.items())
     with pytest.raises(ValueError, match=r"state\(\) of step 1 was asked for at step 2"):
         first.state()
 
@@ -81,11 +103,13 @@ def test_shards_are_drawn_apart_and_accumulated():
         seen.append(x)
         return implicit_score_matching(score, x)
 
-    next(fit(model, two_modes(), spy, n_steps=5, batch_size=8, n_shards=2, seed=7))
+    step = next(fit(model, two_modes(), spy, n_steps=5, batch_size=8, n_shards=2, seed=7))
     for shard, x in enumerate(seen):
         assert torch.equal(x, two_modes().sample(4, generator=seeded(draw_seed(7, 1, shard))))
     fresh = network()
-    implicit_score_matching(fresh, torch.cat(seen)).mean().backward()
+    mean = implicit_score_matching(fresh, torch.cat(seen)).mean()
+    mean.backward()
+    assert torch.isclose(step.loss, mean.detach(), rtol=1e-5)
     for p, q in zip(model.parameters(), fresh.parameters(), strict=True):
         assert torch.allclose(p.grad, q.grad, rtol=1e-4, atol=1e-6)
 
@@ -147,4 +171,17 @@ def test_a_loss_that_diverges_stops_at_once():
     with pytest.raises(DivergenceError, match="training diverged at step 3: the loss is nan at learning rate"):
         list(fit(model, two_modes(), loss, n_steps=10, batch_size=4))
     assert len(calls) == 3
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_gradient_that_diverges_stops_before_the_weights_do():
+    """A finite loss with a NaN gradient: the root of zero"""
+    model = network()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    with pytest.raises(
+        DivergenceError, match=r"at step 1: the gradient's norm is nan .* the weights are those of step 0"
+    ):
+        list(fit(model, two_modes(), lambda s, x, *, generator: s(x).square().sum(1).sqrt(), n_steps=3, batch_size=4))
     assert all(torch.isfinite(p).all() for p in model.parameters())

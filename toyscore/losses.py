@@ -2,8 +2,9 @@ r"""Five ways to fit a score function, all minimising the same Fisher divergence
 
 .. math:: F(s) = \frac12 E_{q_\sigma} \| s(x, \sigma) - \nabla \log q_\sigma(x) \|^2
 
-Each objective below has :math:`F` plus a constant free of s as its expectation, and so the same minimiser and the same
-expected gradients. They differ in what they need to know and in what they cost:
+Each objective below has :math:`F`, times a weight for the denoising one, plus a constant free of s as its expectation, and
+so the same minimiser at each noise level (the finite difference up to a bias of order h²). They differ in what they need
+to know and in what they cost:
 
 =======================  ==========================================  ==========================  =====================
 objective                value for one x                             needs                       cost of D coordinates
@@ -25,6 +26,7 @@ References: hyvarinen2005, vincent2011, song2019sliced, pang2020, song2019.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -62,7 +64,7 @@ def explicit_score_matching(
     Raises:
         TypeError, ValueError: x or sigma is not what it must be; a score of another shape than x.
     """
-    _check(x, sigma)
+    _check(score, x, sigma)
     difference = ops.evaluate(score, x, sigma) - ops.evaluate(target, x, sigma)
     return 0.5 * ops.dot(difference, difference)
 
@@ -80,7 +82,7 @@ def implicit_score_matching(
     Returns:
         [B], of either sign.
     """
-    _check(x, sigma)
+    _check(score, x, sigma)
     s, trace = ops.jacobian_trace(score, x, sigma)
     return 0.5 * ops.dot(s, s) + trace  # Eq. (1)
 
@@ -110,7 +112,7 @@ def sliced_score_matching(
     Raises:
         TypeError, ValueError: as ``explicit_score_matching``; fewer than one slice; an unknown law.
     """
-    _check(x, sigma)
+    _check(score, x, sigma)
     ops.check_count(n_slices, "n_slices")
     v = _directions(slices, x.expand(n_slices, *x.shape), generator)
     s, forms = ops.quadratic_form(score, x, sigma, v)
@@ -127,9 +129,7 @@ def _directions(law: Slices, like: Tensor, generator: Generator | None) -> Tenso
     if law == "gaussian":
         return ops.normal_like(like, generator)
     if law == "sphere":
-        z = ops.normal_like(like, generator)
-        norms = z.flatten(2).norm(dim=2).view(*z.shape[:2], *[1] * (z.ndim - 2))
-        return z * (like[0, 0].numel() ** 0.5 / norms)
+        return ops.sphere_like(like, generator)
     raise ValueError(f'slices = {law!r}: the laws are "rademacher", "gaussian" and "sphere"; pass one of them')
 
 
@@ -139,12 +139,13 @@ def finite_difference_score_matching(
     r"""The sliced objective without derivatives, ½‖s‖² + v·(s(x + hv) - s(x - hv)) / 2h. Source: pang2020, Sec. 3.
 
     v has random signs. The central difference errs by h²/6 times the third derivative of v·s along v, and by rounding,
-    about eps |s| / h with eps the rounding unit; the default h balances the two for a density of unit width.
+    about eps |s| / h with eps the rounding unit; the default h balances the two for a density of unit width. It is a power
+    of two, so that x ± h is exact while |x| < h / eps; beyond, the error grows by eps |x| |ds/dx| / h.
 
     Args:
         score, x, sigma: as ``explicit_score_matching``.
-        step: h, in units of x; default ``eps^(1/3)`` (0.005 in float32, 6e-6 in float64), times sigma where sigma > 0,
-            since sigma is then the least width the density can have.
+        step: h, in units of x; default ``eps^(1/3)`` to the nearest power of two (0.004 in float32, 8e-6 in float64), times
+            sigma where sigma > 0, since sigma is then the least width the density can have.
         generator: of the signs.
 
     Returns:
@@ -153,7 +154,7 @@ def finite_difference_score_matching(
     Raises:
         TypeError, ValueError: as ``explicit_score_matching``; a step that is not positive.
     """
-    _check(x, sigma)
+    _check(score, x, sigma)
     if step is not None:
         ops.check_positive(step, "step")
     h = _default_step(x, sigma) if step is None else step
@@ -166,7 +167,9 @@ def finite_difference_score_matching(
 def _default_step(x: Tensor, sigma: Sigma) -> Sigma:
     unit = torch.finfo(x.dtype).eps ** (1 / 3)
     width = ops.expand(sigma, x)
-    return unit * (torch.where(width > 0, width, 1.0) if isinstance(width, Tensor) else width or 1.0)
+    if isinstance(width, Tensor):
+        return torch.where(width > 0, unit * width, unit).log2().round().exp2()
+    return 2.0 ** round(math.log2(unit * (width or 1.0)))
 
 
 def denoising_score_matching(
@@ -195,7 +198,7 @@ def denoising_score_matching(
     Raises:
         TypeError, ValueError: as ``explicit_score_matching``; sigma = 0.
     """
-    _check(x, sigma, positive=True)
+    _check(score, x, sigma, positive=True)
     z = ops.normal_like(x, generator)
     std = ops.expand(sigma, x)
     residual = std * ops.evaluate(score, x + std * z, sigma) + z
@@ -203,6 +206,10 @@ def denoising_score_matching(
     if weight is None:
         return value
     ratio = weight(sigma) / sigma**2
+    if isinstance(ratio, Tensor) and ratio.shape not in (value.shape, ()):
+        raise ValueError(
+            f"weight(sigma) has shape {list(ratio.shape)}: it must be a number or [{len(x)}], like sigma; do not reshape it"
+        )
     return value * (ratio.to(value) if isinstance(ratio, Tensor) else ratio)
 
 
@@ -210,7 +217,7 @@ def perturbed(loss: Loss) -> Loss:
     """A loss that takes x from q_sigma, made to take clean x: adds the noise, then calls it."""
 
     def wrapped(score: Score, x: Tensor, sigma: Sigma, /, *, generator: Generator | None = None) -> Tensor:
-        _check(x, sigma)
+        _check(score, x, sigma)
         return loss(score, x + ops.expand(sigma, x) * ops.normal_like(x, generator), sigma, generator=generator)
 
     return wrapped
@@ -234,6 +241,7 @@ def at_random_sigma(loss: Loss, draw: Draw) -> Callable[..., Tensor]:
     return conditional
 
 
-def _check(x: Tensor, sigma: Sigma, positive: bool = False) -> None:
+def _check(score: Score, x: Tensor, sigma: Sigma, positive: bool = False) -> None:
+    ops.check_score(score)
     ops.check_batch(x)
     ops.check_sigma(sigma, x, positive=positive)

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 
 from toyscore import operators as ops
 from toyscore.distributions import GaussianMixture
+from toyscore.losses import explicit_score_matching
 from toyscore.operators import Score, Sigma
 
 
@@ -25,15 +26,6 @@ class Scored(ops.Distribution, Protocol):
     """A distribution with a known score."""
 
     def score(self, x: Tensor, sigma: Sigma, /) -> Tensor: ...
-
-
-@torch.no_grad()
-def squared_errors(score: Score, distribution: Scored, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
-    """Half the squared error of a score at each x, ½‖s - s*‖²: [B]. Args and errors as ``fisher_divergence``."""
-    ops.check_batch(x)
-    ops.check_sigma(sigma, x)
-    difference = ops.evaluate(score, x, sigma) - ops.evaluate(distribution.score, x, sigma)
-    return 0.5 * ops.dot(difference, difference)
 
 
 def fisher_divergence(score: Score, distribution: Scored, x: Tensor, sigma: Sigma = 0.0) -> float:
@@ -51,7 +43,7 @@ def fisher_divergence(score: Score, distribution: Scored, x: Tensor, sigma: Sigm
     Raises:
         TypeError, ValueError: x or sigma is not what it must be.
     """
-    return float(squared_errors(score, distribution, x, sigma).mean())
+    return float(_squared_errors(score, distribution, x, sigma).mean())
 
 
 def fisher_divergence_by_region(
@@ -69,21 +61,30 @@ def fisher_divergence_by_region(
     Raises:
         ValueError: regions is not [B] or has a negative label.
     """
-    if regions.shape != x.shape[:1] or regions.is_floating_point() or bool((regions < 0).any()):
+    if not isinstance(regions, Tensor) or regions.dtype not in (torch.int64, torch.int32, torch.uint8, torch.int16):
+        kind = regions.dtype if isinstance(regions, Tensor) else type(regions).__name__
+        raise TypeError(f"regions is {kind}: it must be a tensor of integers from 0; pass e.g. (x[:, 0] > 0).long()")
+    if regions.shape != x.shape[:1] or bool((regions < 0).any()):
         raise ValueError(
             f"regions is {regions.dtype} of shape {list(regions.shape)}: it must be [{len(x)}] integers from 0; pass "
             "e.g. (x[:, 0] > 0).long()"
         )
-    errors = squared_errors(score, distribution, x, sigma)
+    errors = _squared_errors(score, distribution, x, sigma)
     counts = torch.bincount(regions)
     return torch.zeros_like(counts, dtype=errors.dtype).index_add_(0, regions, errors) / counts
 
 
 @torch.no_grad()
 def relative_errors(score: Score, distribution: Scored, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
-    """‖s - s*‖ / ‖s*‖ at each x: [B]; infinite where the true score is zero. Args and errors as ``fisher_divergence``."""
+    """‖s - s*‖ / ‖s*‖ at each x: [B], not finite where s* is zero. Args and errors as ``fisher_divergence``."""
     truth = ops.evaluate(distribution.score, x, sigma)
-    return (2 * squared_errors(score, distribution, x, sigma)).sqrt() / ops.dot(truth, truth).sqrt()
+    return (2 * _squared_errors(score, distribution, x, sigma)).sqrt() / ops.dot(truth, truth).sqrt()
+
+
+@torch.no_grad()
+def _squared_errors(score: Score, distribution: Scored, x: Tensor, sigma: Sigma) -> Tensor:
+    """½‖s - s*‖² at each x: [B]."""
+    return explicit_score_matching(score, x, sigma, target=distribution.score)
 
 
 def mode_weights(x: Tensor, mixture: GaussianMixture) -> Tensor:
@@ -104,7 +105,7 @@ def wasserstein2(x: Tensor, y: Tensor) -> float:
     import ot
 
     a, b = _clouds(x, y)
-    cost = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square().double().cpu().numpy()
+    cost = ops.squared_distances(a, b).cpu().double().numpy()
     return math.sqrt(max(0.0, float(ot.emd2([], [], cost, numItermax=10_000_000))))
 
 
@@ -142,7 +143,7 @@ def mmd2(x: Tensor, y: Tensor, *, bandwidth: float | None = None) -> float:
             f"the clouds have {len(a)} and {len(b)} points: an unbiased estimate needs two in each; draw more"
         )
     pooled = torch.cat([a, b])
-    squared = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist").square()
+    squared = ops.squared_distances(pooled, pooled)
     if bandwidth is None:
         above = torch.ones_like(squared, dtype=torch.bool).triu(1)
         bandwidth = float(squared[above].median().sqrt())
@@ -161,7 +162,8 @@ def split_r_hat(chains: Tensor) -> Tensor:
         chains: [n_steps, n_chains, *event], n_steps >= 4: ``torch.stack(list(chain))``.
 
     Returns:
-        [*event]; 1 when the halves agree, well above 1.01 when chains remember where they started.
+        [*event]; 1 when the halves agree, well above 1.01 when chains remember where they started; NaN where no chain
+        ever moves.
     """
     halves = _halves(chains)
     n = len(halves)
@@ -199,6 +201,7 @@ def effective_sample_size(chains: Tensor) -> Tensor:
 def _halves(chains: Tensor) -> Tensor:
     """[n_steps // 2, 2 n_chains, *event]."""
     ops.check_batch(chains, "chains")
+    ops.check_finite(chains, "chains")
     if chains.ndim < 3 or len(chains) < 4:
         raise ValueError(
             f"chains has shape {list(chains.shape)}: it must be [n_steps >= 4, n_chains, *event]; pass "
@@ -217,4 +220,7 @@ def _clouds(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             f"x has events of shape {list(x.shape[1:])}, y of {list(y.shape[1:])}: they must agree; compare like "
             "with like"
         )
-    return ops.flatten(x.detach()), ops.flatten(y.detach())
+    if x.dtype != y.dtype:
+        raise TypeError(f"x is {x.dtype}, y {y.dtype}: they must agree; convert one with .to(...)")
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return ops.flatten(x.detach()).to(wide), ops.flatten(y.detach()).to(wide)

@@ -35,7 +35,13 @@ def check_sigmas(sigmas: Tensor | Sequence[float], *, dtype: torch.dtype | None 
     Raises:
         ValueError: not one axis, empty, not positive, or not decreasing; names the first offender.
     """
-    sigmas = torch.as_tensor(sigmas, dtype=dtype).detach()
+    try:
+        sigmas = torch.as_tensor(sigmas, dtype=dtype).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"sigmas is {type(sigmas).__name__}: it must be a tensor or a list of numbers; pass e.g. geometric(10.0, 0.1, 10)"
+        ) from error
+    sigmas = sigmas if sigmas.is_floating_point() else sigmas.to(torch.get_default_dtype())
     if sigmas.ndim != 1 or len(sigmas) == 0:
         raise ValueError(
             f"sigmas has shape {list(sigmas.shape)}: it must be [L] with L >= 1; pass e.g. geometric(10.0, 0.1, 10)"
@@ -97,7 +103,7 @@ def levels(sigmas: Tensor | Sequence[float]) -> Draw:
 
     def draw(n: int, *, generator: Generator | None = None) -> Tensor:
         ops.check_count(n, "n")
-        device = sigmas.device if generator is None else generator.device
+        device = ops.source(generator, sigmas)
         return sigmas.to(device)[torch.randint(len(sigmas), (n,), generator=generator, device=device)]
 
     return draw
@@ -117,7 +123,7 @@ def log_uniform(sigma_min: float, sigma_max: float) -> Draw:
 
     def draw(n: int, *, generator: Generator | None = None) -> Tensor:
         ops.check_count(n, "n")
-        like = torch.empty((), device=None if generator is None else generator.device)
+        like = torch.empty((), device=ops.source(generator, torch.empty(())))
         return (sigma_min * (span * ops.uniform((n,), like, generator)).exp()).clamp(sigma_min, sigma_max)
 
     return draw

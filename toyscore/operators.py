@@ -12,7 +12,7 @@ event shape: it spreads ``sigma`` over events, sums over events, draws noise and
 
 Three invariants, relied on everywhere:
 
-1. Rows are independent: row b of a result depends on row b of the inputs alone.
+1. Rows are independent: row b of a result depends on row b of the inputs alone, to rounding.
 2. Noise is drawn in the logical order of ``x.shape`` on the generator's device and then moved, so the memory layout of
    ``x`` never changes a result (``randn_like`` of a transposed view does).
 3. Derivatives are exact. A model may carry tangents by hand in a method ``jvp(x, sigma, tangents)`` that takes
@@ -23,6 +23,7 @@ Three invariants, relied on everywhere:
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import Protocol, TypeAlias
 
 import torch
@@ -80,9 +81,36 @@ def check_finite(x: Tensor, name: str = "x") -> None:
         )
 
 
+def check_event(x: Tensor, dim: int, dtype: torch.dtype, owner: str) -> Tensor:
+    """``x`` [B, *event] as [B, D], refused unless it has ``dim`` numbers in an event and the dtype of its ``owner``.
+
+    Raises:
+        TypeError: as ``check_batch``; another dtype.
+        ValueError: as ``check_batch``; another event.
+    """
+    check_batch(x)
+    if x.dtype != dtype:
+        raise TypeError(f"x is {x.dtype}, {owner} {dtype}: they must agree; convert one with .to({dtype})")
+    flat = flatten(x)
+    if flat.shape[1] != dim:
+        raise ValueError(
+            f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: {owner} has D = {dim}; pass [B, {dim}] "
+            "or a reshaped view"
+        )
+    return flat
+
+
+def check_score(score: object) -> None:
+    """Refuse what cannot be called as ``score(x, sigma)``."""
+    if not callable(score):
+        raise TypeError(
+            f"score is {type(score).__name__}: it must be callable as score(x, sigma); pass its method, e.g. mixture.score"
+        )
+
+
 def check_count(value: int, name: str, minimum: int = 1) -> None:
     """Refuse what is not an integer of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} = {value!r}: it must be an integer; pass e.g. {name}={max(minimum, 100)}")
     if value < minimum:
         raise ValueError(f"{name} = {value}: it must be at least {minimum}; pass e.g. {name}={max(minimum, 100)}")
@@ -90,6 +118,8 @@ def check_count(value: int, name: str, minimum: int = 1) -> None:
 
 def check_positive(value: float, name: str) -> None:
     """Refuse what is not a finite number above zero."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {type(value).__name__}: it must be a number; pass e.g. {name}=0.1")
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} = {value}: it must be finite and positive; pass e.g. {name}=0.1")
 
@@ -114,12 +144,9 @@ def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False) -> None:
             )
         low, high = (float(v) for v in torch.aminmax(sigma.detach()))
     else:
-        try:
-            low = high = float(sigma)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"sigma is {type(sigma).__name__}: it must be a float or a tensor; pass e.g. sigma=0.5"
-            ) from error
+        if not isinstance(sigma, Real):
+            raise TypeError(f"sigma is {type(sigma).__name__}: it must be a float or a tensor; pass e.g. sigma=0.5")
+        low = high = float(sigma)
     if not (low >= 0 and math.isfinite(high)):
         raise ValueError(
             f"sigma = {low if not low >= 0 else high}: a standard deviation must be finite and not negative; pass 0 "
@@ -134,7 +161,7 @@ def expand(sigma: Sigma, x: Tensor) -> Sigma:
     if not isinstance(sigma, Tensor):
         return float(sigma)
     sigma = sigma.to(x)
-    return sigma if sigma.ndim == 0 else sigma.reshape(-1, *[1] * (x.ndim - 1))
+    return sigma if sigma.ndim == 0 else per_example(sigma, x)
 
 
 def flatten(x: Tensor) -> Tensor:
@@ -157,18 +184,35 @@ def per_example(x: Tensor, like: Tensor) -> Tensor:
     return x.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances [N, M] between rows [N, D] and [M, D], by differences: accurate at any distance."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def source(generator: Generator | None, like: Tensor) -> torch.device:
+    """Where noise for ``like`` is drawn: on the generator's device, or on its own by the default generator."""
+    if generator is None:
+        return like.device
+    if not isinstance(generator, Generator):
+        raise TypeError(
+            f"generator is {type(generator).__name__}: it must be a torch.Generator or None; "
+            "pass torch.Generator().manual_seed(0)"
+        )
+    return generator.device
+
+
 def normal_like(x: Tensor, generator: Generator | None = None) -> Tensor:
     """Standard normal noise shaped, typed and placed like ``x``: all Gaussian noise of the package comes from here.
 
     Drawn in the logical order of ``x.shape`` on the generator's device, then moved.
     """
-    device = x.device if generator is None else generator.device
+    device = source(generator, x)
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
 
 
 def uniform(shape: tuple[int, ...], like: Tensor, generator: Generator | None = None) -> Tensor:
     """Uniform noise on [0, 1), typed and placed like ``like``; drawn as ``normal_like`` draws."""
-    device = like.device if generator is None else generator.device
+    device = source(generator, like)
     return torch.rand(shape, generator=generator, dtype=like.dtype, device=device).to(like.device)
 
 
@@ -176,6 +220,13 @@ def rademacher_like(x: Tensor, generator: Generator | None = None) -> Tensor:
     """Independent signs, +1 or -1 with probability one half each, like ``x``."""
     ones = torch.ones((), dtype=x.dtype, device=x.device)
     return torch.where(normal_like(x, generator) >= 0, ones, -ones)
+
+
+def sphere_like(x: Tensor, generator: Generator | None = None) -> Tensor:
+    """Directions uniform on the sphere of radius sqrt(D), for x ``[n, B, *event]``; their second moment is the identity."""
+    z = normal_like(x, generator)
+    norms = z.flatten(2).norm(dim=2)
+    return z * (x[0, 0].numel() ** 0.5 / norms.view(*norms.shape, *[1] * (z.ndim - 2)))
 
 
 def evaluate(score: Score, x: Tensor, sigma: Sigma) -> Tensor:
@@ -212,8 +263,8 @@ def quadratic_form(score: Score, x: Tensor, sigma: Sigma, v: Tensor) -> tuple[Te
         s, tangents = score.jvp(x, sigma, v)
         return _like(s, x), sum_event((v * tangents).flatten(0, 1)).view(v.shape[:2])
     recording = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = x if x.requires_grad else x.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x if x.requires_grad else (x.clone() if x.is_inference() else x.detach()).requires_grad_()
         s = evaluate(score, x, sigma)
         forms = torch.stack([dot(direction, _vjp(s, x, direction, recording)) for direction in v])
     return (s, forms) if recording else (s.detach(), forms)

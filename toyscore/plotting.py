@@ -9,8 +9,8 @@ can be composed; none of them owns a figure. Three things are the same in all of
 - *Alternative text*: each function writes what it drew, with numbers, on its Axes; ``alt_text`` collects it for a figure,
   and ``save`` stores it in the file.
 
-Points come as tensors ``[B, 2]`` on any device. Scores and log densities are called as ``f(x, sigma)`` on a grid of the
-default dtype, or of ``dtype``.
+Points come as tensors ``[B, 2]`` on any device. Scores and log densities are called as ``f(x, sigma)`` on a grid in
+float32 on the CPU, or like the tensor ``like``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ ROLES = {
     "learned": Role("#D55E00", "s", "learned"),
     "plain": Role("#CC79A7", "^", "plain Langevin"),
     "annealed": Role("#009E73", "D", "annealed Langevin"),
-    "metropolis": Role("#000000", "v", "Metropolis-adjusted"),
 }
 
 
@@ -89,7 +88,7 @@ def density(
     sigma: Sigma = 0.0,
     box: float = 8.0,
     n: int = 160,
-    dtype: torch.dtype | None = None,
+    like: Tensor | None = None,
 ) -> AxesImage:
     """The density exp(log_prob(x, sigma)) as an image of n x n cells of [-box, box]².
 
@@ -99,9 +98,9 @@ def density(
         sigma: float or 0-d, in units of x.
         box: half the side of the square, in units of x.
         n: cells per side.
-        dtype: of the grid; default torch's default.
+        like: a tensor whose dtype and device the grid takes; default float32 on the CPU.
     """
-    values = log_prob(_grid(box, n, dtype), sigma).exp().view(n, n).mT
+    values = log_prob(_grid(box, n, like), sigma).exp().view(n, n).mT
     image = ax.imshow(
         _numpy(values), extent=(-box, box, -box, box), cmap=DENSITY_MAP, interpolation="bilinear", origin="lower"
     )
@@ -126,7 +125,7 @@ def vector_field(
     box: float = 8.0,
     n: int = 20,
     scale: float | None = None,
-    dtype: torch.dtype | None = None,
+    like: Tensor | None = None,
 ) -> Quiver:
     """A score as n x n arrows on [-box, box]², in data units: an arrow is ``scale`` times the score long.
 
@@ -139,9 +138,9 @@ def vector_field(
         n: arrows per side.
         scale: length of a unit score; pass one value to panels that are compared. Default: the 95th percentile of the
             norms spans one and a half cells.
-        dtype: of the grid; default torch's default.
+        like: a tensor whose dtype and device the grid takes; default float32 on the CPU.
     """
-    points = _grid(box, n, dtype)
+    points = _grid(box, n, like)
     arrows = score(points, sigma)
     norms = arrows.norm(dim=1)
     scale = arrow_scale(norms, box, n) if scale is None else scale
@@ -182,21 +181,21 @@ def field_comparison(
     n: int = 160,
     n_arrows: int = 16,
     threshold: float = 0.5,
-    dtype: torch.dtype | None = None,
+    like: Tensor | None = None,
 ) -> FieldComparison:
     """The relative error ‖s - s*‖ / ‖s*‖ as a map from 0 to 1, its ``threshold`` contour, and both fields' arrows.
 
     Args:
         ax: where to draw.
         score, target: the learned score and the true one, called as ``f(x, sigma)``.
-        sigma, box, n, dtype: as ``density``.
+        sigma, box, n, like: as ``density``.
         n_arrows: arrows per side, both fields in the target's scale.
         threshold: where the contour lies and above which the share of the box is counted.
 
     Returns:
         The artists and the share.
     """
-    grid = _grid(box, n, dtype)
+    grid = _grid(box, n, like)
     truth = target(grid, sigma)
     error = ((score(grid, sigma) - truth).norm(dim=1) / truth.norm(dim=1)).view(n, n).mT
     extent = (-box, box, -box, box)
@@ -212,8 +211,8 @@ def field_comparison(
     )
     axis = _numpy(grid[:n, 1])
     contour = ax.contour(axis, axis, _numpy(error), levels=[threshold], colors="black", linewidths=1.2)
-    scale = arrow_scale(target(_grid(box, n_arrows, dtype), sigma).norm(dim=1), box, n_arrows)
-    options: dict[str, Any] = {"sigma": sigma, "box": box, "n": n_arrows, "scale": scale, "dtype": dtype}
+    scale = arrow_scale(target(_grid(box, n_arrows, like), sigma).norm(dim=1), box, n_arrows)
+    options: dict[str, Any] = {"sigma": sigma, "box": box, "n": n_arrows, "scale": scale, "like": like}
     true_arrows = vector_field(ax, target, role="truth", **options)
     learned_arrows = vector_field(ax, score, role="learned", **options)
     share = float((error > threshold).float().mean())
@@ -311,11 +310,12 @@ def _describe(ax: Axes, text: str) -> None:
     ax.set_gid(text if before is None else f"{before} {text}")
 
 
-def _grid(box: float, n: int, dtype: torch.dtype | None) -> Tensor:
+def _grid(box: float, n: int, like: Tensor | None) -> Tensor:
     """Centres of n x n cells of [-box, box]², x first: [n * n, 2]."""
     ops.check_positive(box, "box")
     ops.check_count(n, "n")
-    axis = (torch.arange(n, dtype=dtype or torch.get_default_dtype()) + 0.5) * (2 * box / n) - box
+    like = torch.empty((), dtype=torch.float32) if like is None else like
+    axis = (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) * (2 * box / n) - box
     return torch.cartesian_prod(axis, axis)
 
 

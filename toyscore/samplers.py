@@ -45,6 +45,8 @@ def langevin_step(x: Tensor, grad: Tensor, step_size: float | Tensor, *, generat
         step_size: epsilon > 0, in units of x squared; anything that multiplies x.
         generator: of the noise.
     """
+    if not isinstance(step_size, Tensor):
+        ops.check_positive(step_size, "step_size")
     noise = ops.normal_like(x, generator)
     return (grad.to(x.dtype) * (step_size / 2)).add_(x).add_(noise.mul_(step_size**0.5))  # Eq. (4), on fresh tensors
 
@@ -66,7 +68,7 @@ def langevin(
         TypeError, ValueError: bad start, sigma, step size, or fewer than one step.
         DivergenceError: the chain left its bound.
     """
-    _check_start(x, sigma, step_size)
+    _check_start(score, x, sigma, step_size)
     ops.check_count(n_steps, "n_steps")
     return _langevin(score, x, step_size, n_steps, sigma, generator)
 
@@ -77,7 +79,7 @@ def _langevin(
 ) -> Iterator[Tensor]:
     watch = _watch(x, n_steps, lambda _: (sigma, step_size))
     for n in range(1, n_steps + 1):
-        x = langevin_step(x, score(x, sigma), step_size, generator=generator)
+        x = langevin_step(x, ops.evaluate(score, x, sigma), step_size, generator=generator)
         watch(x, n)
         yield x
 
@@ -95,7 +97,7 @@ def annealed_langevin(
 ) -> Iterator[Tensor]:
     r"""Annealed Langevin dynamics, :math:`\alpha_i = \epsilon \sigma_i^2 / \sigma_L^2`. Source: song2019, Algorithm 1.
 
-    On unit noise alone level i is stable while :math:`\epsilon < 4 \sigma_L^2`. Even with exact scores the weights of the
+    On noise alone level i is stable while :math:`\epsilon < 4 \sigma_L^2`. Even with exact scores the weights of the
     modes come out a little wrong: they freeze at the level where hops become rare, before the target is reached.
 
     Args:
@@ -115,10 +117,11 @@ def annealed_langevin(
         TypeError, ValueError: as ``langevin``; sigmas not decreasing; clamp not (low, high).
         DivergenceError: the chain left its bound.
     """
-    sigmas = check_sigmas(sigmas).to(x)
-    _check_start(x, sigmas[-1], step_size)
+    ops.check_batch(x)
+    sigmas = check_sigmas(check_sigmas(sigmas).to(x))
+    _check_start(score, x, sigmas[-1], step_size)
     ops.check_count(n_steps_each, "n_steps_each")
-    if clamp is not None and not clamp[0] < clamp[1]:
+    if clamp is not None and not (isinstance(clamp, tuple | list) and len(clamp) == 2 and clamp[0] < clamp[1]):
         raise ValueError(f"clamp = {clamp}: it must be (low, high) with low < high; pass e.g. (0.0, 1.0)")
     return _annealed(score, x, sigmas, step_size, n_steps_each, denoise, clamp, generator)
 
@@ -135,21 +138,18 @@ def _annealed(
     generator: Generator | None,
 ) -> Iterator[Tensor]:
     alphas = [step_size * (float(sigma) / float(sigmas[-1])) ** 2 for sigma in sigmas]  # Algorithm 1, line 3
-    watch = _watch(
-        x,
-        len(sigmas) * n_steps_each,
-        lambda n: (sigmas[(n - 1) // n_steps_each], alphas[(n - 1) // n_steps_each]),
-        float(sigmas[0]),
-    )
-    n = 0
-    for sigma, alpha in zip(sigmas, alphas, strict=True):
-        for _ in range(n_steps_each):
-            x = langevin_step(x, score(x, sigma), alpha, generator=generator)
-            x = x if clamp is None else x.clamp(*clamp)
-            watch(x, n := n + 1)
-            yield x
-    if denoise:
-        yield tweedie(score, x, sigmas[-1])
+    schedule = [(sigma, alpha) for sigma, alpha in zip(sigmas, alphas, strict=True) for _ in range(n_steps_each)]
+    n_states = len(schedule) + denoise
+    watch = _watch(x, n_states, lambda n: schedule[min(n, len(schedule)) - 1], float(sigmas[0]))
+    for n in range(1, n_states + 1):
+        if n <= len(schedule):
+            sigma, alpha = schedule[n - 1]
+            x = langevin_step(x, ops.evaluate(score, x, sigma), alpha, generator=generator)
+        else:
+            x = tweedie(score, x, sigmas[-1])
+        x = x if clamp is None else x.clamp(*clamp)
+        watch(x, n)
+        yield x
 
 
 def tweedie(score: Score, x: Tensor, sigma: Sigma) -> Tensor:
@@ -159,9 +159,14 @@ def tweedie(score: Score, x: Tensor, sigma: Sigma) -> Tensor:
         score: the score function.
         x: [B, *event].
         sigma: float | 0-d | [B], in units of x.
+
+    Raises:
+        TypeError, ValueError: x or sigma is not what it must be; a score of another shape than x.
     """
+    ops.check_batch(x)
+    ops.check_sigma(sigma, x)
     std = ops.expand(sigma, x)
-    return x + std * std * score(x, sigma)
+    return (x + std * std * ops.evaluate(score, x, sigma)).to(x.dtype)
 
 
 def metropolis_langevin(
@@ -185,10 +190,9 @@ def metropolis_langevin(
         score, x, step_size, n_steps, sigma, generator: as ``langevin``.
 
     Raises:
-        TypeError, ValueError: as ``langevin``.
-        DivergenceError: NaN from ``log_prob`` or ``score`` at the current state.
+        TypeError, ValueError: as ``langevin``; a log density that is not [B], or not finite at the start.
     """
-    _check_start(x, sigma, step_size)
+    _check_start(score, x, sigma, step_size)
     ops.check_count(n_steps, "n_steps")
     return _metropolis(log_prob, score, x, step_size, n_steps, sigma, generator)
 
@@ -203,21 +207,28 @@ def _metropolis(
     sigma: Sigma,
     generator: Generator | None,
 ) -> Iterator[Tensor]:
-    watch = _watch(x, n_steps, lambda _: (sigma, step_size))
-    log_p, grad = log_prob(x, sigma), score(x, sigma)
-    for n in range(1, n_steps + 1):
+    log_p, grad = log_prob(x, sigma), ops.evaluate(score, x, sigma)
+    if log_p.shape != x.shape[:1]:
+        raise ValueError(
+            f"log_prob returned shape {list(log_p.shape)}: it must be per row, [{len(x)}]; do not reduce it"
+        )
+    good = torch.isfinite(log_p) & torch.isfinite(ops.sum_event(grad))
+    if not good.all():
+        row = int((~good).nonzero()[0])
+        raise ValueError(
+            f"row {row} of x has log_prob {float(log_p[row]):.6g} and a score of norm {float(grad[row].norm()):.6g}: a chain "
+            "starts where both are finite; move the start"
+        )
+    for _ in range(n_steps):
         proposal = langevin_step(x, grad, step_size, generator=generator)
-        log_p_new, grad_new = log_prob(proposal, sigma), score(proposal, sigma)
+        log_p_new, grad_new = log_prob(proposal, sigma), ops.evaluate(score, proposal, sigma)
         there = _log_proposal(proposal, x, grad, step_size)
         back = _log_proposal(x, proposal, grad_new, step_size)
-        accept = ops.uniform((len(x),), log_p, generator).log() < log_p_new - log_p + back - there
+        log_u = ops.uniform((len(x),), log_p, generator).log()
+        accept = log_u < log_p_new - log_p + back - there  # False where the proposal's density or score is NaN
         rows = ops.per_example(accept, x)
-        x, grad, log_p = (
-            torch.where(rows, proposal, x),
-            torch.where(rows, grad_new, grad),
-            torch.where(accept, log_p_new, log_p),
-        )
-        watch(x + 0 * log_p.view_as(rows), n)
+        x, grad = torch.where(rows, proposal, x), torch.where(rows, grad_new, grad)
+        log_p = torch.where(accept, log_p_new, log_p)
         yield x
 
 
@@ -239,7 +250,8 @@ def final(chain: Iterable[Tensor]) -> Tensor:
     return last[0]
 
 
-def _check_start(x: Tensor, sigma: Sigma, step_size: float) -> None:
+def _check_start(score: Score, x: Tensor, sigma: Sigma, step_size: float) -> None:
+    ops.check_score(score)
     ops.check_batch(x)
     ops.check_finite(x)
     ops.check_sigma(sigma, x)
@@ -265,11 +277,14 @@ def _watch(
                 if not isinstance(sigma, Tensor) or sigma.ndim == 0
                 else f"sigma from {float(sigma.min()):.6g} to {float(sigma.max()):.6g}"
             )
+            cause = (
+                "a Gaussian of variance v is stable only while the step size is below 4 v, so lower step_size"
+                if largest == largest
+                else "if the score is finite there, lower step_size, else look for the NaN in the score"
+            )
             raise DivergenceError(
-                f"the chain diverged between states {checked + 1} and {n}, at {level} with step size "
-                f"{step_size:.6g}: max |x| = {largest:.3g} "
-                f"broke the bound {bound:.3g}; a Gaussian of variance v is stable only while the step size is below "
-                "4 v, so lower step_size"
+                f"the chain diverged between states {checked + 1} and {n}, at {level} with step size {step_size:.6g}: "
+                f"max |x| = {largest:.3g} broke the bound {bound:.3g}; {cause}"
             )
         checked = n
 

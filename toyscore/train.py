@@ -82,7 +82,12 @@ def fit(
     """
     for value, name in ((n_steps, "n_steps"), (batch_size, "batch_size"), (n_shards, "n_shards")):
         ops.check_count(value, name)
+    ops.check_count(seed, "seed", 0)
     ops.check_positive(lr, "lr")
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model is {type(model).__name__}: it must be a torch.nn.Module; pass e.g. toyscore.models.MLP()"
+        )
     if batch_size % n_shards:
         raise ValueError(
             f"batch_size = {batch_size} is not a multiple of n_shards = {n_shards}: shards are equal; pass "
@@ -112,7 +117,8 @@ def _fit(
     done: int,
 ) -> Iterator[Step]:
     n_shards, size = recipe["n_shards"], recipe["batch_size"] // recipe["n_shards"]
-    device = optimizer.param_groups[0]["params"][0].device
+    parameters = optimizer.param_groups[0]["params"]
+    device = parameters[0].device
     generator = Generator(device)
     now = done
 
@@ -140,23 +146,32 @@ def _fit(
             generator.manual_seed(draw_seed(recipe["seed"], step, shard))
             x = data.sample(size, generator=generator).to(device)
             values = loss(model, x, generator=generator)
-            if values.shape != (size,):
-                raise ValueError(
-                    f"the loss returned shape {list(values.shape)} for {size} examples: it must be per example, "
-                    f"[{size}]; do not reduce it"
-                )
+            _check_values(values, size)
             value = values.mean() / n_shards
             value.backward()  # type: ignore[no-untyped-call]
             parts.append(value.detach())
         total = torch.stack(parts).sum()
-        if not math.isfinite(float(total)):
-            raise DivergenceError(
-                f"training diverged at step {step}: the loss is {float(total)} at learning rate "
-                f"{optimizer.param_groups[0]['lr']:.3g}; lower lr, or raise the smallest sigma"
-            )
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        for quantity, value in (("loss", float(total)), ("gradient's norm", float(norm))):
+            if not math.isfinite(value):
+                raise DivergenceError(
+                    f"training diverged at step {step}: the {quantity} is {value} at learning rate "
+                    f"{optimizer.param_groups[0]['lr']:.3g}, the weights are those of step {now}; lower lr, or raise the "
+                    "smallest sigma"
+                )
         optimizer.step()
         now = step
         yield Step(step, total, snapshot)
+
+
+def _check_values(values: object, size: int) -> None:
+    if not isinstance(values, Tensor) or values.shape != (size,):
+        kind = f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(
+            f"the loss returned {kind} for {size} examples: it must be per example, [{size}]; do not reduce it"
+        )
+    if not values.requires_grad:
+        raise ValueError("the loss does not depend on the model's parameters: there is no gradient; do not detach it")
 
 
 def rate(step: int, n_steps: int, lr: float) -> float:
@@ -173,6 +188,11 @@ def draw_seed(seed: int, step: int, shard: int) -> int:
 
 
 def _restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Adam, recipe: dict[str, Any]) -> int:
+    missing = {"step", "recipe", "model", "optimizer"} - state.keys()
+    if missing:
+        raise ValueError(
+            f"the state lacks {', '.join(sorted(missing))}: it must come from Step.state(); pass one as it was"
+        )
     for name, value in recipe.items():
         if state["recipe"][name] != value:
             raise ValueError(
@@ -189,5 +209,5 @@ def _restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Ada
             )
     model.load_state_dict(state["model"])
     for parameter, moments in zip(optimizer.param_groups[0]["params"], state["optimizer"], strict=True):
-        optimizer.state[parameter] = {name: value.clone() for name, value in moments.items()}
+        optimizer.state[parameter] = {name: value.to(parameter.device, copy=True) for name, value in moments.items()}
     return int(state["step"])

@@ -14,16 +14,17 @@ the weights, wherever two components share a region. Its Jacobian is the spread 
 
 How it is computed. Each covariance is diagonalised once, :math:`\Sigma_k = Q_k \Lambda_k Q_k^T`, so any sigma, also one
 per row, only adds to eigenvalues, and a degenerate covariance becomes proper as soon as sigma > 0. Components come
-first in memory (``[K, B]`` logits, ``[D, B]`` states seen as ``[B, D]``): worth a factor of five on a toy. Two forms:
+first in memory (``[K, B]`` logits, ``[D, B]`` states seen as ``[B, D]``): worth a factor of five on a toy. Two forms of
+the logits, with R the largest ``|mu_k - c|`` from the centre c of the means:
 
-- *differences*: whiten ``x - mu_k`` and square. Accurate near the means; far away the squares, which the components
-  share, swamp their differences.
-- *products*, where all covariances are equal: the squares cancel on paper, leaving :math:`\mu_k^T P x - \frac12
-  \mu_k^T P \mu_k`. Fast, and accurate to a factor ``1 + R^2 p`` in the rounding unit, with R the largest ``|mu_k|`` and
-  p the largest precision, uniformly in x. It is used where that factor is at most 100 (two digits), and beyond
-  ``|x| > 2 R`` in any case.
+- *differences*, :math:`-\frac12 (x - \mu_k)^T P_k (x - \mu_k)`: accurate within ``2 R`` of c. Farther away the squares,
+  which components of one covariance share, swamp their differences.
+- *products*, :math:`(\mu_k - c)^T P_k (x - c) - \frac12 (\mu_k - c)^T P_k (\mu_k - c)` with the remaining square of
+  :math:`x - c` taken relative to its least over k, so that equal covariances cancel exactly: used beyond ``2 R``. Where all
+  covariances are equal and :math:`R^2 p \le 100`, p being the largest precision, products lose at most two digits
+  anywhere; they are two matrix products, and used everywhere.
 
-Either way the responsibilities are those of a point within a few rounding units of ``x``.
+The responsibilities are then those of a point within a few rounding units of ``x`` and of the means.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from toyscore.distributions import parameters
 from toyscore.distributions.parameters import Spread
 from toyscore.operators import Sigma
 
-_PRODUCT_LIMIT = 100.0  # R^2 p up to which the product form loses at most two digits
+_PRODUCT_LIMIT = 100.0  # R^2 p up to which products lose at most two digits
 _CHUNK = 1 << 24  # elements of the [K, D, B] intermediate held at once: 64 MiB in float32
 
 
@@ -92,10 +93,15 @@ class GaussianMixture:
     def _set(self, means: Tensor, spread: Spread, weights: Tensor) -> None:
         self._means, self._spread, self._weights = means, spread, weights
         variances, bases = self._variances, self._bases = spread.variances, spread.bases
-        self._turned = means if bases is None else (means[:, None] @ bases)[:, 0]  # means along their eigenvectors
+        centre = means.mean(0)
+        offsets = means - centre
+        if float(means.norm(dim=1).max()) <= 2 * float(offsets.norm(dim=1).max()):
+            centre, offsets = torch.zeros_like(centre), means
+        self._centre = centre[:, None] if centre.any() else None  # what the product form subtracts, where it pays
+        self._turned = offsets if bases is None else (offsets[:, None] @ bases)[:, 0]  # along the eigenvectors: [K, D]
         self._shared = bool((variances == variances[:1]).all()) and (bases is None or bool((bases == bases[:1]).all()))
         self._smallest = float(variances.min())
-        self._radius = float(means.norm(dim=1).max())
+        self._radius = float(offsets.norm(dim=1).max())
         self._level_at: tuple[float, _Level] | None = None
 
     @classmethod
@@ -181,12 +187,12 @@ class GaussianMixture:
         Returns:
             [B, D, D], symmetric, in units of 1/x squared.
         """
-        return self._by_chunks(self._jacobian, x, sigma)
+        return self._by_chunks(self._jacobian, x, sigma, size=self._means.shape[1])
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
         """Independent draws from the clean mixture: [n, D]."""
         ops.check_count(n, "n")
-        device = self._weights.device if generator is None else generator.device
+        device = ops.source(generator, self._weights)
         index = torch.multinomial(self._weights.to(device), n, replacement=True, generator=generator).to(
             self._means.device
         )
@@ -199,6 +205,8 @@ class GaussianMixture:
     def perturb(self, sigma: float) -> GaussianMixture:
         r"""The exact convolution with N(0, sigma^2 I): covariances :math:`\Sigma_k + \sigma^2 I`, for a single sigma."""
         ops.check_sigma(sigma, self._means)
+        if isinstance(sigma, Tensor) and sigma.ndim:
+            raise ValueError(f"sigma has shape {list(sigma.shape)}: perturb takes one noise level; pass a float")
         return GaussianMixture._build(self._means, self._spread.plus(float(sigma) ** 2), self._weights)
 
     def marginal(self, dims: Sequence[int]) -> GaussianMixture:
@@ -237,61 +245,55 @@ class GaussianMixture:
         ops.check_finite(values[None], "values")
         marginal = self.marginal(given)
         weights = marginal.responsibilities(values[None])[0]
-        covariances = self.covariances
-        cross = covariances[:, others][:, :, given]
-        gain = torch.linalg.solve(marginal.covariances, cross.mT).mT
+        gain, left = parameters.schur(self.covariances, others, given)
         means = self._means[:, others] + torch.einsum("kod,kd->ko", gain, values - marginal.means)
-        left = covariances[:, others][:, :, others] - gain @ cross.mT
-        return GaussianMixture(means, (left + left.mT) / 2, weights)
+        return GaussianMixture._build(means, left, weights)
 
     def _level(self, sigma: Sigma, x: Tensor) -> _Level:
         """The level of a checked sigma; the last one given as a number is remembered."""
-        if not (isinstance(sigma, Tensor) and (sigma.ndim or sigma.is_cuda or sigma.requires_grad)):
-            sigma = float(sigma)
-            if self._level_at is None or self._level_at[0] != sigma:
-                ops.check_sigma(sigma, x)
-                with torch.inference_mode(False):  # what is remembered must serve later gradients too
-                    self._level_at = (sigma, self._make_level(sigma**2, sigma**2))
-            return self._level_at[1]
+        if not isinstance(sigma, Tensor) or not (sigma.ndim or sigma.is_cuda or sigma.requires_grad):
+            number = float(sigma) if isinstance(sigma, Tensor) else sigma
+            remembered = self._level_at
+            if remembered is not None and remembered[0] == number:
+                return remembered[1]
+            ops.check_sigma(number, x)
+            number = float(number)
+            if number * number > torch.finfo(x.dtype).max:
+                raise ValueError(f"sigma = {number}: its square must be finite in {x.dtype}; pass a smaller sigma")
+            with torch.inference_mode(False):  # what is remembered must serve later gradients too
+                level = self._make_level(number * number, number)
+            self._level_at = (number, level)
+            return level
         if sigma.is_cuda:  # reading values would stall the device: samplers and losses have checked them
             if sigma.ndim and sigma.shape != x.shape[:1]:
                 ops.check_sigma(sigma, x)
-            return self._make_level(sigma.to(x).reshape(-1) ** 2, 0.0)
+            return self._make_level(sigma.to(x).reshape(-1).square(), None)
         ops.check_sigma(sigma, x)
-        return self._make_level(sigma.to(x).reshape(-1) ** 2, float(sigma.detach().min()) ** 2)
+        return self._make_level(sigma.to(x).reshape(-1).square(), float(sigma.detach().min()))
 
-    def _make_level(self, sigma2: Sigma, smallest: float) -> _Level:
-        if self._smallest + smallest < torch.finfo(self._means.dtype).tiny:
+    def _make_level(self, sigma2: Sigma, least: float | None) -> _Level:
+        """What ``sigma2`` fixes; ``least`` is the smallest sigma in it, or None where it is not known."""
+        smallest = self._smallest + (least * least if least is not None else 0.0)
+        if least is not None and smallest < torch.finfo(self._means.dtype).tiny:
             worst = int(self._variances.min(1).values.argmin())
             raise ValueError(
-                f"covariances[{worst}] is degenerate (smallest variance {self._smallest:.3g}) and sigma = "
-                f"{math.sqrt(smallest):.3g}: "
+                f"covariances[{worst}] is degenerate (smallest variance {self._smallest:.3g}) and sigma = {least:.3g}: "
                 "a density needs positive variances; pass sigma > 0, or add a small variance"
             )
         variances = self._variances[:, :, None] + sigma2
         log_norm = self._weights.log()[:, None] - 0.5 * (2 * math.pi * variances).log().sum(1)
-        products = self._shared and self._radius**2 <= _PRODUCT_LIMIT * (self._smallest + smallest)
-        precision = variances[0].reciprocal()
-        offset = self._weights.log()[:, None] - 0.5 * self._turned.square() @ precision
-        return _Level(variances.rsqrt(), log_norm, precision, offset, products)
+        offset = log_norm - 0.5 * (self._turned.square()[:, :, None] / variances).sum(1)
+        products = self._shared and self._radius**2 <= _PRODUCT_LIMIT * smallest
+        return _Level(variances.rsqrt(), log_norm, variances[0].reciprocal(), offset, products)
 
-    def _by_chunks(self, function: Callable[[Tensor, _Level], Tensor], x: Tensor, sigma: Sigma) -> Tensor:
-        """Apply ``function`` to ``[D, B]`` pieces of x small enough for memory; its last axis comes back first."""
-        ops.check_batch(x)
-        if x.dtype != self._means.dtype:
-            raise TypeError(
-                f"x is {x.dtype}, the mixture {self._means.dtype}: they must agree; use x.to({self._means.dtype}) or "
-                f"mixture.to(dtype={x.dtype})"
-            )
-        flat = ops.flatten(x)
+    def _by_chunks(
+        self, function: Callable[[Tensor, _Level], Tensor], x: Tensor, sigma: Sigma, size: int = 1
+    ) -> Tensor:
+        """Apply ``function`` to ``[D, B]`` pieces of x, ``size`` [K, D, B] at a time; its last axis comes back first."""
         n, dim = self._means.shape
-        if flat.shape[1] != dim:
-            raise ValueError(
-                f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: this mixture has D = {dim}; pass "
-                f"[B, {dim}] or a reshaped view"
-            )
+        flat = ops.check_event(x, dim, self._means.dtype, "the mixture")
         level = self._level(sigma, x)
-        rows = max(1, _CHUNK // (n * dim))
+        rows = max(1, _CHUNK // (n * dim * size))
         if len(flat) <= rows:
             return function(flat.t(), level).movedim(-1, 0)
         pieces = []
@@ -302,22 +304,33 @@ class GaussianMixture:
 
     def _whitened(self, xt: Tensor, level: _Level) -> Tensor:
         """[K, D, B]: the differences along the eigenvectors, in standard deviations."""
-        differences = xt - self._means[:, :, None]
-        if self._bases is not None:
-            differences = self._bases.mT @ differences
-        return differences * level.whiten
+        return self._rotated(xt - self._means[:, :, None]) * level.whiten
+
+    def _rotated(self, differences: Tensor) -> Tensor:
+        """[K, D, B]: along each component's eigenvectors."""
+        return differences if self._bases is None else self._bases.mT @ differences
 
     def _logits(self, whitened: Tensor, level: _Level) -> Tensor:
         """[K, B]: log of weight times component density, by differences."""
         return level.log_norm - 0.5 * whitened.square().sum(1)
 
     def _products(self, ut: Tensor, level: _Level) -> Tensor:
-        """[K, B]: for a shared covariance the same logits less a term common to all; ``ut`` is x along the eigenvectors."""
+        """[K, B]: for a shared covariance, the logits by products; ``ut`` is x - c along its eigenvectors."""
         return torch.addmm(level.offset, self._turned, level.precision * ut)
 
+    def _far_logits(self, xt: Tensor, level: _Level) -> Tensor:
+        """[K, B]: for any covariances, the logits by products; squares that are equal cancel to the bit."""
+        whitened = self._rotated(self._centred(xt)[None]) * level.whiten
+        squares = whitened.square().sum(1)
+        linear = (self._turned[:, :, None] * level.whiten * whitened).sum(1)
+        return level.offset + linear - 0.5 * (squares - squares.amin(0))
+
+    def _centred(self, xt: Tensor) -> Tensor:
+        return xt if self._centre is None else xt - self._centre
+
     def _along(self, xt: Tensor) -> Tensor:
-        """x along the eigenvectors that the components share."""
-        return xt if self._bases is None else self._bases[0].mT @ xt
+        """x - c along the eigenvectors that the components share."""
+        return self._centred(xt) if self._bases is None else self._bases[0].mT @ self._centred(xt)
 
     def _responsibilities(self, xt: Tensor, level: _Level) -> Tensor:
         if level.products:
@@ -327,9 +340,10 @@ class GaussianMixture:
     def _posterior(self, xt: Tensor, whitened: Tensor, level: _Level) -> Tensor:
         """[K, B] responsibilities by differences, by products where those are the more accurate."""
         logits = self._logits(whitened, level)
-        if self._shared and len(self._means) > 1:
-            far = xt.square().sum(0) > (2 * self._radius) ** 2
-            logits = torch.where(far, self._products(self._along(xt), level), logits)
+        if len(self._means) > 1:
+            far = self._centred(xt).square().sum(0) > (2 * self._radius) ** 2
+            if far.is_cuda or bool(far.any()):
+                logits = torch.where(far, self._far_logits(xt, level), logits)
         return torch.softmax(logits, 0)
 
     def _score(self, xt: Tensor, level: _Level) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ def as_tensor(value: Any, name: str, like: Tensor | None = None) -> Tensor:
             f"{name} is {value.dtype}: it must be {'a floating-point tensor' if like is None else dtype}; convert it "
             f"with .to({dtype})"
         )
-    return value.detach() if device is None else value.detach().to(device)
+    return value.detach().to(device or value.device, copy=True)
 
 
 def check_weights(weights: Any, means: Tensor) -> Tensor:
@@ -48,8 +49,12 @@ def check_weights(weights: Any, means: Tensor) -> Tensor:
 
 
 def check_dims(dims: Sequence[int], dim: int) -> list[int]:
-    chosen = list(dims)
-    if not chosen or len(set(chosen)) < len(chosen) or not all(isinstance(d, int) and 0 <= d < dim for d in chosen):
+    try:
+        chosen = [index(d) for d in dims if not isinstance(d, bool)]
+        good = len(chosen) == len(dims)
+    except TypeError:
+        chosen, good = dims, False  # type: ignore[assignment]
+    if not good or not chosen or len(set(chosen)) < len(chosen) or not all(0 <= d < dim for d in chosen):
         raise ValueError(f"dims = {chosen}: it must name different coordinates from 0 to {dim - 1}; pass e.g. dims=[0]")
     return chosen
 
@@ -110,11 +115,24 @@ def spread(covariances: Tensor, means: Tensor) -> Spread:
     return Spread(covariances.expand(n, dim).clone())
 
 
-def _eigen(covariances: Tensor, n: int, eps: float) -> Spread:
-    """Diagonalise symmetric matrices whose entries are exact to ``eps``."""
+def schur(covariances: Tensor, others: list[int], given: list[int]) -> tuple[Tensor, Spread]:
+    """The gain [K, o, d] of conditioning on coordinates ``given``, and the covariances left to ``others``.
+
+    In float64 on the CPU; eigenvalues within rounding of the original covariances are zero.
+    """
+    wide = covariances.to("cpu", torch.float64)
+    cross = wide[:, others][:, :, given]
+    gain = torch.linalg.solve(wide[:, given][:, :, given], cross.mT).mT
+    left = wide[:, others][:, :, others] - gain @ cross.mT
+    eps, size = torch.finfo(covariances.dtype).eps, wide.abs().amax((1, 2))
+    return gain.to(covariances), _eigen(((left + left.mT) / 2).to(covariances), len(left), 8 * eps, size)
+
+
+def _eigen(covariances: Tensor, n: int, eps: float, size: Tensor | None = None) -> Spread:
+    """Diagonalise symmetric matrices whose entries are exact to ``eps`` times ``size`` [K], by default their largest."""
     dim = covariances.shape[-1]
     wide = covariances.to("cpu", torch.float64)
-    size = wide.abs().amax((1, 2))
+    size = wide.abs().amax((1, 2)) if size is None else size
     skew = (wide - wide.mT).abs().amax((1, 2))
     if bool((skew > 100 * eps * size).any()):
         worst = int((skew / size).nan_to_num().argmax())
@@ -124,7 +142,7 @@ def _eigen(covariances: Tensor, n: int, eps: float) -> Spread:
         )
     wide = (wide + wide.mT) / 2
     values, vectors = torch.linalg.eigh(wide)
-    rounding = dim * eps * values.abs().amax(1, keepdim=True)
+    rounding = dim * eps * torch.maximum(size[:, None], values.abs().amax(1, keepdim=True))
     if bool((values < -rounding).any()):
         worst = int(values.min(1).values.argmin())
         raise ValueError(

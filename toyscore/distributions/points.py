@@ -6,9 +6,10 @@ r"""A data set as a distribution: equal-weight deltas, whose smoothed score is e
 This is the global minimiser of denoising score matching on the data set: a network that reached it would only ever
 return training points. It stands in for a network anywhere, in any event shape.
 
-Responsibilities come from a matrix product where that loses at most two digits (``max |x_n|^2 <= 100 sigma^2``), from
-differences otherwise. The nearest point is split off before the mean is taken, so the score stays accurate next to a data
-point, where the mean and x cancel. Rows are taken a few at a time: memory stays near the size of the data set.
+Points are kept relative to their mean, so that data far from the origin loses no digits: the score errs by about a rounding
+unit times ``max |x_n - mean| / sigma``, relative to 1 / sigma. Responsibilities come from a matrix product where that loses
+at most two digits (``max |x_n - mean|^2 <= 100 sigma^2``), from differences otherwise. Rows are taken a few at a time:
+memory stays near twice the size of the data set.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Empirical:
         ops.check_batch(points, "points")
         ops.check_finite(points, "points")
         self.points = points.detach()
-        self._flat = ops.flatten(self.points)
+        flat = ops.flatten(self.points)
+        self._centre = flat.mean(0)
+        self._flat = flat - self._centre
         self._squares = ops.dot(self._flat, self._flat).to(points.dtype)
         self._largest = float(self._squares.max())
 
@@ -43,21 +46,17 @@ class Empirical:
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
         """Points drawn with replacement: [n, *event]."""
         ops.check_count(n, "n")
-        device = self.points.device if generator is None else generator.device
+        device = ops.source(generator, self.points)
         index = torch.randint(len(self.points), (n,), generator=generator, device=device)
         return self.points[index.to(self.points.device)]
 
     def log_prob(self, x: Tensor, sigma: Sigma) -> Tensor:
         r"""Log density of the smoothed data set, :math:`\log q_\sigma(x)`, in nats: [B]. Args and errors as ``score``."""
-        dim = self._flat.shape[1]
 
-        def piece(xs: Tensor, variance: Tensor) -> Tensor:
-            squared = torch.cdist(xs, self._flat, compute_mode="donot_use_mm_for_euclid_dist").square()
-            return (
-                torch.logsumexp(-0.5 * squared / variance, 1)
-                - math.log(len(self.points))
-                - 0.5 * dim * (2 * math.pi * variance[:, 0]).log()
-            )
+        def piece(xs: Tensor, variance: Tensor, _: bool) -> Tensor:
+            logits = -0.5 * ops.squared_distances(xs, self._flat) / variance
+            norm = 0.5 * self._flat.shape[1] * (2 * math.pi * variance[:, 0]).log()
+            return torch.logsumexp(logits, 1) - math.log(len(self.points)) - norm
 
         return self._by_chunks(piece, x, sigma)
 
@@ -82,47 +81,35 @@ class Empirical:
         return self._by_chunks(self._responsibilities, x, sigma)
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Index of, and Euclidean distance to, the nearest point: two [B]."""
-        found = self._by_chunks(
-            lambda xs, _: torch.stack(
-                torch.cdist(xs, self._flat, compute_mode="donot_use_mm_for_euclid_dist").min(1), 1
-            ),
-            x,
-            1.0,
-        )
-        return found[:, 1].long(), found[:, 0]
+        """Index of, and Euclidean distance to, the nearest point: two [B], int64 and like x."""
+        flat = ops.check_event(x, self._flat.shape[1], self.points.dtype, "the data set") - self._centre
+        pairs = [ops.squared_distances(xs, self._flat).min(1) for xs in flat.split(self._rows())]
+        return torch.cat([p.indices for p in pairs]), torch.cat([p.values for p in pairs]).sqrt()
 
-    def _by_chunks(self, function: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Sigma) -> Tensor:
-        ops.check_batch(x)
-        if x.dtype != self.points.dtype:
-            raise TypeError(
-                f"x is {x.dtype}, the points {self.points.dtype}: they must agree; convert x with "
-                f".to({self.points.dtype})"
-            )
-        flat = ops.flatten(x)
-        if flat.shape[1] != self._flat.shape[1]:
-            raise ValueError(
-                f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: the points have "
-                f"{self._flat.shape[1]}; pass events of that size"
-            )
+    def _rows(self) -> int:
+        return max(1, _CHUNK // max(self._flat.shape))
+
+    def _by_chunks(self, function: Callable[[Tensor, Tensor, bool], Tensor], x: Tensor, sigma: Sigma) -> Tensor:
+        """Apply ``function(rows, variances [b, 1], products)`` to a few rows at a time."""
+        flat = ops.check_event(x, self._flat.shape[1], self.points.dtype, "the data set") - self._centre
         ops.check_sigma(sigma, x, positive=True)
-        variance = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1).square().expand(len(x), 1)
-        rows = max(1, _CHUNK // max(len(self.points), flat.shape[1]))
-        return torch.cat([function(xs, v) for xs, v in zip(flat.split(rows), variance.split(rows), strict=True)])
+        variance = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1).square()
+        least = float(variance.detach().min())
+        if not torch.finfo(x.dtype).tiny <= least <= torch.finfo(x.dtype).max:
+            raise ValueError(
+                f"sigma has the square {least} in {x.dtype}: it must be a normal number; pass sigma nearer to 1"
+            )
+        products, rows = self._largest <= _PRODUCT_LIMIT * least, self._rows()
+        pieces = zip(flat.split(rows), variance.expand(len(x), 1).split(rows), strict=True)
+        return torch.cat([function(xs, v, products) for xs, v in pieces])
 
-    def _responsibilities(self, x: Tensor, variance: Tensor) -> Tensor:
-        if self._largest <= _PRODUCT_LIMIT * float(variance.detach().min()):
-            logits = torch.addmm(-0.5 * self._squares, x, self._flat.t()) / variance
-        else:
-            logits = -0.5 * torch.cdist(x, self._flat, compute_mode="donot_use_mm_for_euclid_dist").square() / variance
-        return torch.softmax(logits, 1)
+    def _responsibilities(self, x: Tensor, variance: Tensor, products: bool) -> Tensor:
+        if products:
+            return torch.softmax(torch.addmm(-0.5 * self._squares, x, self._flat.t()) / variance, 1)
+        return torch.softmax(-0.5 * ops.squared_distances(x, self._flat) / variance, 1)
 
-    def _score(self, x: Tensor, variance: Tensor) -> Tensor:
-        r = self._responsibilities(x, variance)
-        index = r.argmax(1, keepdim=True)
-        nearest = self._flat[index[:, 0]]
-        others = r.scatter(1, index, 0.0)
-        return ((nearest - x) + (others @ self._flat - others.sum(1, keepdim=True) * nearest)) / variance
+    def _score(self, x: Tensor, variance: Tensor, products: bool) -> Tensor:
+        return (self._responsibilities(x, variance, products) @ self._flat - x) / variance
 
 
 def empirical(points: Tensor) -> Empirical:

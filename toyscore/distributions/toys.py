@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -17,47 +18,51 @@ from torch import Generator, Tensor
 from toyscore import operators as ops
 from toyscore.distributions.mixture import GaussianMixture
 
+_CPU = torch.empty(())
 BOX = 8.0  # the toys live in [-BOX, BOX]^2
+
+
+def _mixture(means: list[list[float]], covariances: Any, weights: list[float] | None = None) -> GaussianMixture:
+    return GaussianMixture(torch.tensor(means, dtype=torch.float32), covariances, weights)
 
 
 def two_modes() -> GaussianMixture:
     """The paper's toy, 0.8 N((5, 5), I) + 0.2 N((-5, -5), I), float32. Source: song2019, Sec. 3.2."""
-    return GaussianMixture([[5.0, 5.0], [-5.0, -5.0]], weights=[0.8, 0.2])
+    return _mixture([[5.0, 5.0], [-5.0, -5.0]], 1.0, [0.8, 0.2])
 
 
 def eight_gaussians() -> GaussianMixture:
     """Eight equal modes of standard deviation 0.5 on a circle of radius 6."""
     angles = [2 * math.pi * k / 8 for k in range(8)]
-    return GaussianMixture([[6 * math.cos(a), 6 * math.sin(a)] for a in angles], 0.25)
+    return _mixture([[6 * math.cos(a), 6 * math.sin(a)] for a in angles], 0.25)
 
 
 def grid() -> GaussianMixture:
     """Twenty-five equal modes of standard deviation 0.4, three apart."""
-    return GaussianMixture([[3.0 * i, 3.0 * j] for i in range(-2, 3) for j in range(-2, 3)], 0.16)
+    return _mixture([[3.0 * i, 3.0 * j] for i in range(-2, 3) for j in range(-2, 3)], 0.16)
 
 
 def asymmetric() -> GaussianMixture:
     """Three unequal, tilted, off-centre modes: what no symmetry can help to get right."""
     covariances = [[[1.5, 0.9], [0.9, 0.8]], [[0.6, -0.2], [-0.2, 2.0]], [[2.2, -0.5], [-0.5, 0.4]]]
-    return GaussianMixture([[4.0, 1.0], [-3.0, 4.0], [-1.0, -4.5]], covariances, [0.5, 0.3, 0.2])
+    return _mixture([[4.0, 1.0], [-3.0, 4.0], [-1.0, -4.5]], covariances, [0.5, 0.3, 0.2])
 
 
 @dataclass(frozen=True)
 class SampledToy:
-    """A distribution with samples and no formula: ``draw(n, generator) -> [n, 2]``, float32 on the CPU."""
+    """A distribution with samples and no formula: ``draw(n, generator) -> [n, 2]``, float32, on the generator's device."""
 
     name: str
     draw: Callable[[int, Generator | None], Tensor]
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
-        """Draws [n, 2], on the generator's device."""
+        """Exchangeable rows: [n, 2]."""
         ops.check_count(n, "n")
         return self.draw(n, generator)
 
 
 def _uniform(n: int, generator: Generator | None) -> Tensor:
-    like = torch.empty((), device=None if generator is None else generator.device)
-    return ops.uniform((n,), like, generator)
+    return ops.uniform((n,), torch.empty((), dtype=torch.float32, device=ops.source(generator, _CPU)), generator)
 
 
 def _jitter(x: Tensor, std: float, generator: Generator | None) -> Tensor:
@@ -74,10 +79,10 @@ def _sklearn(
     def draw(n: int, generator: Generator | None) -> Tensor:
         from sklearn import datasets
 
-        device = None if generator is None else generator.device
+        device = ops.source(generator, _CPU)
         seed = int(torch.randint(2**31 - 1, (), generator=generator, device=device))
         points, *_ = getattr(datasets, maker)(n_samples=max(2 * n, 1000), noise=noise, random_state=seed)
-        points = torch.tensor(points, dtype=torch.get_default_dtype())
+        points = torch.tensor(points, dtype=torch.float32)
         order = torch.randperm(len(points), generator=generator, device=device)[:n]
         return transform(points)[order.to(points.device)].to(order.device)
 
@@ -97,7 +102,7 @@ def _checkerboard(n: int, generator: Generator | None) -> Tensor:
 
 def _pinwheel(n: int, generator: Generator | None) -> Tensor:
     arm = (5 * _uniform(n, generator)).floor() * (2 * math.pi / 5)
-    noise = ops.normal_like(torch.empty(n, 2, device=arm.device), generator)
+    noise = ops.normal_like(arm.new_empty(n, 2), generator)
     along, across = 3.6 + 1.1 * noise[:, 0], 0.35 * noise[:, 1]
     turned = arm + 0.35 * along
     return _polar(along, turned) + _polar(across, turned + math.pi / 2)
@@ -116,12 +121,12 @@ TOYS: Mapping[str, Callable[[], GaussianMixture | SampledToy]] = MappingProxyTyp
         "grid": grid,
         "asymmetric": asymmetric,
         "moons": lambda: SampledToy(
-            "moons", _sklearn("make_moons", 0.05, lambda p: 5 * (p - torch.tensor([0.5, 0.25])))
+            "moons", _sklearn("make_moons", 0.05, lambda p: 5 * (p - p.new_tensor([0.5, 0.25])))
         ),
         "circles": lambda: SampledToy("circles", _sklearn("make_circles", 0.03, lambda p: 6 * p)),
         "swiss_roll": lambda: SampledToy("swiss_roll", _sklearn("make_swiss_roll", 0.4, lambda p: 0.5 * p[:, [0, 2]])),
         "s_curve": lambda: SampledToy(
-            "s_curve", _sklearn("make_s_curve", 0.05, lambda p: p[:, [0, 2]] * torch.tensor([5.0, 3.0]))
+            "s_curve", _sklearn("make_s_curve", 0.05, lambda p: p[:, [0, 2]] * p.new_tensor([5.0, 3.0]))
         ),
         "rings": lambda: SampledToy("rings", _rings),
         "checkerboard": lambda: SampledToy("checkerboard", _checkerboard),

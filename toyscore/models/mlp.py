@@ -7,7 +7,8 @@ near one at every level:
 .. math:: s(x, \sigma) = \frac{1}{\sigma}\, f\!\left(\frac{x}{\sqrt{\sigma^2 + v}},\ \phi(\log \sigma)\right),
 
 where v is the data's variance and :math:`\phi` holds the position u of :math:`\log \sigma` in the range of the levels,
-scaled to [-1, 1], and :math:`\sin, \cos` of its first multiples. It is continuous in sigma; the levels fix the range only.
+scaled to [-1, 1] (less where they span under a factor e), and :math:`\sin, \cos` of its first multiples. It is
+continuous in sigma; the levels fix the range only, which is kept with the weights.
 
 ``jvp`` pushes tangents through the layers beside the values, a matrix product per layer. Values and parameter gradients
 are those of autograd; the exact trace of a 2-D score costs one forward and one backward pass over a threefold batch.
@@ -44,6 +45,9 @@ class MLP(nn.Module):
         ValueError: a size below one; levels not positive; data_variance not positive.
     """
 
+    log_range: Tensor | None
+    data_variance: Tensor | None
+
     def __init__(
         self,
         dim: int = 2,
@@ -57,15 +61,18 @@ class MLP(nn.Module):
         for value, name in ((dim, "dim"), (width, "width"), (depth, "depth")):
             ops.check_count(value, name)
         ops.check_positive(data_variance, "data_variance")
-        self.dim, self.data_variance = dim, float(data_variance)
-        self.log_range: tuple[float, float] | None = None
+        self.dim = dim
+        log_range, variance = None, None  # kept with the weights, so that a checkpoint cannot forget them
         if sigmas is not None:
             values = torch.as_tensor(sigmas).flatten().tolist()
             if not values or not all(math.isfinite(v) and v > 0 for v in values):
                 raise ValueError(
                     f"sigmas = {values}: levels must be finite and positive; pass e.g. geometric(10.0, 0.1, 10)"
                 )
-            self.log_range = (math.log(min(values)), math.log(max(values)))
+            log_range = torch.tensor([math.log(min(values)), math.log(max(values))])
+            variance = torch.tensor(float(data_variance))
+        self.register_buffer("log_range", log_range)
+        self.register_buffer("data_variance", variance)
         inputs = dim if sigmas is None else dim + 1 + 2 * _FREQUENCIES
         sizes = [inputs, *[width] * depth, dim]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
@@ -97,27 +104,15 @@ class MLP(nn.Module):
 
     def _inputs(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Sigma, Sigma]:
         """What enters the first layer [B, inputs], and the factors of x there and of the last layer's output."""
-        flat = ops.flatten(x)
-        if flat.shape[1] != self.dim:
-            raise ValueError(
-                f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an event: this network has dim = "
-                f"{self.dim}; pass [B, {self.dim}] or build MLP(dim={flat.shape[1]})"
-            )
-        if x.dtype != self._linears[0].weight.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(
-                f"x is {x.dtype}, the network {self._linears[0].weight.dtype}: they must agree; use x.to(...) or "
-                "model.to(...)"
-            )
-        if self.log_range is None:
+        dtype = x.dtype if torch.is_autocast_enabled(x.device.type) else self._linears[0].weight.dtype
+        flat = ops.check_event(x, self.dim, dtype, "the network")
+        if self.log_range is None or self.data_variance is None:
             return flat, 1.0, 1.0
-        if not isinstance(sigma, Tensor) and not sigma > 0:
-            raise ValueError(
-                f"sigma = {sigma}: this network is conditional and needs sigma > 0, in the range of its levels; pass "
-                "sigma, or build MLP(sigmas=None)"
-            )
+        if not torch.compiler.is_compiling() and not (isinstance(sigma, Tensor) and sigma.is_cuda):
+            ops.check_sigma(sigma, x, positive=True)
         std = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1).expand(len(x), 1)
         low, high = self.log_range
-        u = (2 * std.log() - (low + high)) / max(high - low, 1.0)
+        u = (2 * std.log() - (low + high)) / (high - low).clamp(min=1.0)
         phases = u * (math.pi / 2 * torch.arange(1, _FREQUENCIES + 1, dtype=x.dtype, device=x.device))
         in_factor = (std * std + self.data_variance).rsqrt()
         return torch.cat([flat * in_factor, u, phases.sin(), phases.cos()], 1), in_factor, 1 / std
