@@ -118,6 +118,8 @@ def check_count(value: int, name: str, minimum: int = 1) -> None:
 
 def check_positive(value: float, name: str) -> None:
     """Refuse what is not a finite number above zero."""
+    if type(value) is float and 0 < value < math.inf:  # the common case, at every step of a chain
+        return
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} is {type(value).__name__}: it must be a number; pass e.g. {name}=0.1")
     if not (math.isfinite(value) and value > 0):
@@ -244,6 +246,8 @@ def _like(s: Tensor, x: Tensor) -> Tensor:
             f"the score returned shape {list(s.shape)} for x of shape {list(x.shape)}: a score is shaped like x; "
             "check its last layer"
         )
+    if s.dtype == x.dtype and s.element_size() >= 4:
+        return s
     return s.to(torch.promote_types(x.dtype, torch.float32))
 
 
