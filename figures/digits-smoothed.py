@@ -94,8 +94,8 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     """One row per chain: noise, the levels, the denoised end, and the nearest training digit."""
     chains, sigmas = arrays["chains"], arrays["sigmas"]
     n, columns = chains.shape[:2]
-    widths = [1.0] * columns + [0.8, 1.0]
-    figure, axes = plt.subplots(n, columns + 2, figsize=(11.0, 10.2), width_ratios=widths, layout="constrained")
+    widths = [1.0] * columns + [1.25, 1.0]
+    figure, axes = plt.subplots(n, columns + 2, figsize=(11.4, 10.2), width_ratios=widths, layout="constrained")
     for row in range(n):
         for column in range(columns):
             image, sigma = chains[row, column, 0], sigmas[column]
@@ -104,14 +104,14 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
         axes[row, columns].axis("off")
         nearest = axes[row, columns + 1]
         nearest.imshow(arrays["nearest"][row, 0], cmap="gray_r", vmin=0, vmax=1, origin="upper")
-        steps = f"{arrays['before'][row]:.3f}\n{arrays['distance'][row]:.3f}"
-        axes[row, columns].text(0.5, 0.5, steps, ha="center", va="center", linespacing=1.8)
+        steps = f"{arrays['before'][row]:.3f} noisy\n{arrays['distance'][row]:.3f} clean"
+        axes[row, columns].text(0.5, 0.5, steps, ha="center", va="center", linespacing=1.8, fontsize=11)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
     for column, sigma in enumerate(sigmas):
         title = "start" if np.isinf(sigma) else "denoised" if sigma == 0 else rf"$\sigma={sigma:.2g}$"
         axes[0, column].set_title(title, fontsize=12)
-    axes[0, columns].set_title("before and\nafter denoising,\ndistance to", fontsize=12)
+    axes[0, columns].set_title("distance to", fontsize=12)
     axes[0, columns + 1].set_title("nearest in\ntraining set", fontsize=12)
     axes[0, 0].set_gid(
         f"{n} chains of 8 x 8 images, from noise of standard deviation {LEVELS[0]:g} to digits; the last column shows each end's nearest "
