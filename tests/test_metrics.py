@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -152,3 +153,9 @@ def test_mode_weight_errors_by_hand():
     p = GaussianMixture(torch.tensor([[100.0], [-100.0]]))
     x = torch.tensor([[100.0]] * 7 + [[-100.0]] * 3)
     assert mode_weight_errors(x, p).tolist() == pytest.approx([math.sqrt(0.7 * 0.3 / 9)] * 2)
+
+
+def test_a_missing_pot_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ot", None)
+    with pytest.raises(ImportError, match=r'need POT: install it with pip install "toyscore\[metrics\]"'):
+        wasserstein2(torch.zeros(2, 1), torch.ones(2, 1))

@@ -11,7 +11,7 @@ Everything returns Python floats or tensors on the input's device. POT is import
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -102,8 +102,7 @@ def wasserstein2(x: Tensor, y: Tensor) -> float:
 
     Cost grows with N M log N: use a few thousand points. In units of x. Source: peyre2019, Sec. 2.3.
     """
-    import ot
-
+    ot = _pot()
     a, b = _clouds(x, y)
     cost = ops.squared_distances(a, b).cpu().double().numpy()
     return math.sqrt(max(0.0, float(ot.emd2([], [], cost, numItermax=10_000_000))))
@@ -117,8 +116,7 @@ def sliced_wasserstein2(x: Tensor, y: Tensor, *, n_projections: int = 128, gener
         n_projections: directions, uniform on the sphere.
         generator: of the directions.
     """
-    import ot
-
+    ot = _pot()
     ops.check_count(n_projections, "n_projections")
     a, b = _clouds(x, y)
     directions = ops.normal_like(a.new_empty(a.shape[1], n_projections), generator)
@@ -209,6 +207,15 @@ def _halves(chains: Tensor) -> Tensor:
         )
     half = len(chains) // 2
     return torch.cat([chains[:half], chains[len(chains) - half :]], 1)
+
+
+def _pot() -> Any:
+    """POT, which takes seconds to import and is not needed otherwise."""
+    try:
+        import ot
+    except ImportError as error:
+        raise ImportError('Wasserstein distances need POT: install it with pip install "toyscore[metrics]"') from error
+    return ot
 
 
 def _clouds(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
