@@ -72,7 +72,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
 
 
 def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """The figure's claims, means over the networks; tolerances are four standard deviations (``run.py --spread 6``)."""
+    """The figure's claims, means over the networks; tolerances are four standard deviations (``run.py --spread 8``)."""
     return {
         "fisher_divergence": (float(arrays["fisher"].mean()), 0.001),
         "share_above_half": (float(arrays["share"].mean()), 0.08),

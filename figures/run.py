@@ -167,7 +167,11 @@ def main(arguments: list[str] | None = None) -> int:
         if name not in known:
             parser.error(f"--only {name}: there is no such figure; choose from {', '.join(known)}")
     names = options.only or known
-    if options.spread:
+    if options.spread is not None:
+        if options.spread < 2 or options.quick or options.check:
+            parser.error(
+                f"--spread {options.spread} needs two seeds or more, and neither --quick nor --check; pass --spread 8"
+            )
         return spread(names, options.spread)
     folder = FOLDER / "quick" if options.quick else FOLDER
     folder.mkdir(exist_ok=True)

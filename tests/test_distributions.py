@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import F64, assert_mean, cases, exact, plane, relative_error, rotation, seeded
-from toyscore.distributions import GaussianMixture, asymmetric, two_modes
+from toyscore.distributions import GaussianMixture, asymmetric, empirical, two_modes
 
 CASES = cases()
 SIGMAS = [0.0, 0.4, 3.0]
@@ -311,13 +311,42 @@ def test_float32_covariances_are_diagonalised_to_their_last_digit():
 
 
 def test_conditioning_a_degenerate_mixture():
-    """A plane in space, 50 of them: what is left is a line, whatever the rounding"""
-    for seed in range(50):
+    """A plane in space, 200 of them: what is left is a line, whatever the rounding"""
+    for seed in range(200):
         a = torch.randn(3, 2, generator=seeded(seed), dtype=F64)
         p = GaussianMixture(torch.zeros(1, 3, dtype=F64), (a @ a.mT)[None])
         left = p.condition([0], [1.0])
         assert torch.linalg.matrix_rank(left.covariances[0], rtol=1e-9) == 1
         assert torch.isfinite(left.log_prob(torch.zeros(1, 2, dtype=F64), 0.1)).all()
+
+
+def test_a_small_variance_beside_a_large_one_is_not_rounding():
+    wide = GaussianMixture([[0.0, 0.0]], [[1e6, 0.1]]).condition([0], [0.0])
+    assert float(wide.score(torch.ones(1, 1), 0.1)) == pytest.approx(-1 / 0.11, rel=1e-5)
+    assert float(wide.sample(4000, generator=seeded()).var()) == pytest.approx(0.1, rel=0.1)
+    block = GaussianMixture([[0.0, 0.0, 0.0]], [[[1e7, 0, 0], [0, 1, 0.5], [0, 0.5, 1]]])
+    for p in (block, block.to(dtype=F64)):
+        x = torch.tensor([[0.0, 1.0, 1.0]], dtype=p.means.dtype)
+        assert p.score(x, 0.1)[0].tolist() == pytest.approx([0, -1 / 1.51, -1 / 1.51], rel=1e-5)
+
+
+def test_many_dimensions_cost_the_responsibilities_no_digits():
+    """The normaliser that components share, D log sigma, stays out of the softmax"""
+    means = torch.randn(5, 784, generator=seeded())
+    x = 100 * torch.randn(20, 784, generator=seeded(1))
+    expected = GaussianMixture(means.to(F64), 0.0).responsibilities(x.to(F64), 100.0)
+    assert torch.allclose(GaussianMixture(means, 0.0).responsibilities(x, 100.0).to(F64), expected, rtol=1e-5)
+
+
+def test_distributions_made_in_inference_mode_serve_gradients_later():
+    with torch.inference_mode():
+        p = asymmetric()
+        made = [p, p.perturb(0.5), p.to(dtype=F64).to(dtype=torch.float32), p.marginal([0, 1])]
+        points = empirical(torch.randn(5, 2, generator=seeded()))
+    for q in (*made, points):
+        x = torch.randn(3, 2, generator=seeded(1)).requires_grad_()
+        q.score(x, 0.7).sum().backward()
+        assert torch.isfinite(x.grad).all()
 
 
 def test_a_mixture_is_a_constant():

@@ -64,6 +64,20 @@ def test_close_points_are_told_apart():
     assert r[0].tolist() == pytest.approx([0.5, 0.5, 0.0], abs=1e-5)
 
 
+def test_points_are_told_apart_from_far_away():
+    """There differences would lose them altogether; moving the points by a rounding unit changes the odds by 0.01"""
+    p = empirical(torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0]]))
+    x = torch.tensor([[0.01, -1e4], [0.1, 0.2]])
+    expected = GaussianMixture(p.points.to(F64), 0.0).responsibilities(x.to(F64), 0.25)
+    assert torch.allclose(p.responsibilities(x, 0.25).to(F64), expected, atol=2e-3)
+
+
+def test_an_outlier_does_not_blur_the_nearest_point():
+    index, distance = empirical(torch.tensor([[0.1], [0.2], [1e8]])).nearest(torch.tensor([[0.2], [0.15]]))
+    assert int(index[0]) == 1
+    assert distance.tolist() == pytest.approx([0.0, 0.05], abs=1e-7)
+
+
 def test_samples_are_points_drawn_evenly():
     p = empirical(torch.arange(4.0)[:, None])
     x = p.sample(40_000, generator=seeded())

@@ -343,7 +343,7 @@ CASES = {
     "resume another network": (
         lambda: train(model=MLP(width=5), state=state()),
         ValueError,
-        "layers.0.weight shape (4, 2) (5, 2) another network; build",
+        "layers.0.weight is torch.float32, shape [4, 2] in the state, [5, 2] in the model: another network; build",
     ),
     "a mixture for a score": (
         lambda: langevin(P, X, step_size=0.1, n_steps=2),
@@ -432,6 +432,21 @@ CASES = {
         lambda: MLP(sigmas=[1.0, 0.1])(X, torch.tensor([1.0, 0.0, 1.0])),
         ValueError,
         "sigma = 0: positive; pass sigma > 0",
+    ),
+    "resume in another dtype": (
+        lambda: train(model=MLP(width=4).double(), state=state()),
+        ValueError,
+        "torch.float32, in the state, torch.float64, in the model: build the same",
+    ),
+    "rows of sigma beyond float32": (
+        lambda: P.score(X, torch.full((3,), 1e20)),
+        ValueError,
+        "sigma = square must be finite pass",
+    ),
+    "a clamp of words": (
+        lambda: anneal([1.0, 0.5], clamp=("a", "b")),
+        ValueError,
+        "clamp = ('a', 'b'): (low, high) pass",
     ),
     "divergence on nothing": (lambda: fisher_divergence(P.score, P, X[:0]), ValueError, "empty"),
     "regions of another length": (

@@ -270,6 +270,16 @@ def test_finite_differences_in_float32_anywhere(centre, sigma):
     )
 
 
+@pytest.mark.parametrize("sigma", [0.0, 1e-6, 1e-4, 1.0])
+def test_finite_differences_survive_a_sigma_far_below_the_width(sigma):
+    """x ± h must not round back to x, however small sigma is"""
+    p = cases()["two_modes"].to(dtype=torch.float32)
+    x = p.sample(4000, generator=seeded())
+    value = finite_difference_score_matching(p.score, x, sigma, generator=seeded(1))
+    exact = implicit_score_matching(p.score, x, sigma).detach()
+    assert float((value - exact).mean().abs()) < 0.01
+
+
 def test_losses_keep_their_trace_in_inference_mode():
     x = ASYMMETRIC.sample(5, generator=seeded())
     expected = implicit_score_matching(ASYMMETRIC.score, x).detach()

@@ -26,7 +26,6 @@ References: hyvarinen2005, vincent2011, song2019sliced, pang2020, song2019.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -139,13 +138,13 @@ def finite_difference_score_matching(
     r"""The sliced objective without derivatives, ½‖s‖² + v·(s(x + hv) - s(x - hv)) / 2h. Source: pang2020, Sec. 3.
 
     v has random signs. The central difference errs by h²/6 times the third derivative of v·s along v, and by rounding,
-    about eps |s| / h with eps the rounding unit; the default h balances the two for a density of unit width. It is a power
-    of two, so that x ± h is exact while |x| < h / eps; beyond, the error grows by eps |x| |ds/dx| / h.
+    about eps |s| / h with eps the rounding unit; the default h balances the two for a density of width sigma, or of unit
+    width where sigma = 0. It is a power of two and at least 16 eps |x|, so that x ± h is exact.
 
     Args:
         score, x, sigma: as ``explicit_score_matching``.
-        step: h, in units of x; default ``eps^(1/3)`` to the nearest power of two (0.004 in float32, 8e-6 in float64), times
-            sigma where sigma > 0, since sigma is then the least width the density can have.
+        step: h, in units of x; default, per example, ``eps^(1/3)`` times the width to the nearest power of two (0.004 in
+            float32, 8e-6 in float64 for a unit width). Where sigma is far below the true width, a larger one is better.
         generator: of the signs.
 
     Returns:
@@ -164,12 +163,13 @@ def finite_difference_score_matching(
     return 0.5 * ops.dot(s, s) + ops.dot(v, difference)
 
 
-def _default_step(x: Tensor, sigma: Sigma) -> Sigma:
-    unit = torch.finfo(x.dtype).eps ** (1 / 3)
-    width = ops.expand(sigma, x)
-    if isinstance(width, Tensor):
-        return torch.where(width > 0, unit * width, unit).log2().round().exp2()
-    return 2.0 ** round(math.log2(unit * (width or 1.0)))
+def _default_step(x: Tensor, sigma: Sigma) -> Tensor:
+    """[B, 1, ...]."""
+    eps = torch.finfo(x.dtype).eps
+    width = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
+    best = eps ** (1 / 3) * torch.where(width > 0, width, 1.0)
+    exact = 16 * eps * ops.flatten(x.detach()).abs().amax(1)
+    return ops.per_example(torch.maximum(best.log2().round(), exact.log2().ceil()).exp2(), x)
 
 
 def denoising_score_matching(

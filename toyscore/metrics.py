@@ -69,7 +69,7 @@ def fisher_divergence_by_region(
             f"regions is {regions.dtype} of shape {list(regions.shape)}: it must be [{len(x)}] integers from 0; pass "
             "e.g. (x[:, 0] > 0).long()"
         )
-    errors = _squared_errors(score, distribution, x, sigma)
+    errors, regions = _squared_errors(score, distribution, x, sigma), regions.long()
     counts = torch.bincount(regions)
     return torch.zeros_like(counts, dtype=errors.dtype).index_add_(0, regions, errors) / counts
 

@@ -121,7 +121,12 @@ def annealed_langevin(
     sigmas = check_sigmas(check_sigmas(sigmas).to(x))
     _check_start(score, x, sigmas[-1], step_size)
     ops.check_count(n_steps_each, "n_steps_each")
-    if clamp is not None and not (isinstance(clamp, tuple | list) and len(clamp) == 2 and clamp[0] < clamp[1]):
+    if clamp is not None and not (
+        isinstance(clamp, tuple | list)
+        and len(clamp) == 2
+        and all(isinstance(c, int | float) for c in clamp)
+        and clamp[0] < clamp[1]
+    ):
         raise ValueError(f"clamp = {clamp}: it must be (low, high) with low < high; pass e.g. (0.0, 1.0)")
     return _annealed(score, x, sigmas, step_size, n_steps_each, denoise, clamp, generator)
 

@@ -199,15 +199,23 @@ def _restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Ada
                 f"{name} = {value}, but the state was made with {name} = {state['recipe'][name]}: resuming is exact "
                 "only with the same recipe; pass the same"
             )
-    theirs = {name: tuple(value.shape) for name, value in state["model"].items()}
-    ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    theirs, ours = (
+        {name: f"{value.dtype}, shape {list(value.shape)}" for name, value in tensors.items()}
+        for tensors in (state["model"], model.state_dict())
+    )
     for name in [*ours, *theirs]:
         if ours.get(name) != theirs.get(name):
             raise ValueError(
-                f"the state has {name} of shape {theirs.get(name)}, the model of shape {ours.get(name)}: it belongs "
-                "to another network; build the same one"
+                f"{name} is {theirs.get(name, 'missing')} in the state, {ours.get(name, 'missing')} in the model: it "
+                "belongs to another network; build the same one"
             )
+    parameters = optimizer.param_groups[0]["params"]
+    if len(parameters) != len(state["optimizer"]):
+        raise ValueError(
+            f"the state has moments of {len(state['optimizer'])} parameters, the model trains {len(parameters)}: the same "
+            "must be trainable; freeze the same ones"
+        )
     model.load_state_dict(state["model"])
-    for parameter, moments in zip(optimizer.param_groups[0]["params"], state["optimizer"], strict=True):
+    for parameter, moments in zip(parameters, state["optimizer"], strict=True):
         optimizer.state[parameter] = {name: value.to(parameter.device, copy=True) for name, value in moments.items()}
     return int(state["step"])

@@ -24,7 +24,8 @@ the logits, with R the largest ``|mu_k - c|`` from the centre c of the means:
   covariances are equal and :math:`R^2 p \le 100`, p being the largest precision, products lose at most two digits
   anywhere; they are two matrix products, and used everywhere.
 
-The responsibilities are then those of a point within a few rounding units of ``x`` and of the means.
+The responsibilities are then those of a point, means and covariances within a few rounding units of the given, up to
+1e18 standard deviations away; in float32 squares overflow soon after, and the score is NaN.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class _Level(NamedTuple):
     """What a noise level fixes; the last axis is 1, or B where sigma is given per row."""
 
     whiten: Tensor  # [K, D, 1 | B]  inverse standard deviations along the eigenvectors
-    log_norm: Tensor  # [K, 1 | B]  log weight + log normaliser
+    log_norm: Tensor  # [K, 1 | B]  log weight + log normaliser, relative to the largest
+    largest: Tensor  # [1 | B]  that largest
     precision: Tensor  # [D, 1 | B]  of the first component: of all, where they share one
     offset: Tensor  # [K, 1 | B]  the product form's constant
     products: bool  # may the product form be used everywhere?
@@ -58,8 +60,8 @@ class _Level(NamedTuple):
         """The level of some rows of x."""
         if self.log_norm.shape[1] == 1:
             return self
-        whiten, log_norm, precision, offset = (t[..., cut] for t in self[:4])
-        return _Level(whiten, log_norm, precision, offset, self.products)
+        whiten, log_norm, largest, precision, offset = (t[..., cut] for t in self[:5])
+        return _Level(whiten, log_norm, largest, precision, offset, self.products)
 
 
 class GaussianMixture:
@@ -80,6 +82,7 @@ class GaussianMixture:
     The mixture is a constant: no gradient flows into its parameters.
     """
 
+    @torch.inference_mode(False)  # what is kept must serve later gradients
     def __init__(self, means: Any, covariances: Any = 1.0, weights: Any = None) -> None:
         means = parameters.as_tensor(means, "means")
         if means.ndim != 2 or means.numel() == 0:
@@ -142,6 +145,7 @@ class GaussianMixture:
         n, dim = self._means.shape
         return f"GaussianMixture(K={n}, D={dim}, {str(self._means.dtype).removeprefix('torch.')}, {self._means.device})"
 
+    @torch.inference_mode(False)
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianMixture:
         """The same mixture on another device or in another dtype, its weights summing to one to the new rounding."""
         means, weights = self._means.to(device, dtype), self._weights.to(device, dtype)
@@ -161,9 +165,11 @@ class GaussianMixture:
             TypeError: x of another dtype.
             ValueError: wrong event, empty batch, sigma negative or NaN, or zero where a covariance is degenerate.
         """
-        return self._by_chunks(
-            lambda xt, level: torch.logsumexp(self._logits(self._whitened(xt, level), level), 0), x, sigma
-        )
+
+        def piece(xt: Tensor, level: _Level) -> Tensor:
+            return torch.logsumexp(self._logits(self._whitened(xt, level), level), 0) + level.largest
+
+        return self._by_chunks(piece, x, sigma)
 
     def score(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
         r"""Score of the perturbed mixture, :math:`\nabla_x \log q_\sigma(x) = \sum_k r_k(x) s_k(x)`. Source: song2019, Sec. 2.
@@ -202,6 +208,7 @@ class GaussianMixture:
             noise = torch.einsum("nij,nj->ni", self._bases[index], noise)
         return means + noise
 
+    @torch.inference_mode(False)
     def perturb(self, sigma: float) -> GaussianMixture:
         r"""The exact convolution with N(0, sigma^2 I): covariances :math:`\Sigma_k + \sigma^2 I`, for a single sigma."""
         ops.check_sigma(sigma, self._means)
@@ -218,6 +225,7 @@ class GaussianMixture:
         kept = parameters.check_dims(dims, self._means.shape[1])
         return GaussianMixture(self._means[:, kept], self.covariances[:, kept][:, :, kept], self._weights)
 
+    @torch.inference_mode(False)
     def condition(self, dims: Sequence[int], values: Any) -> GaussianMixture:
         r"""The exact law of the other coordinates, in their order, given that coordinates ``dims`` equal ``values``.
 
@@ -258,8 +266,7 @@ class GaussianMixture:
                 return remembered[1]
             ops.check_sigma(number, x)
             number = float(number)
-            if number * number > torch.finfo(x.dtype).max:
-                raise ValueError(f"sigma = {number}: its square must be finite in {x.dtype}; pass a smaller sigma")
+            _check_square(number, x)
             with torch.inference_mode(False):  # what is remembered must serve later gradients too
                 level = self._make_level(number * number, number)
             self._level_at = (number, level)
@@ -269,6 +276,7 @@ class GaussianMixture:
                 ops.check_sigma(sigma, x)
             return self._make_level(sigma.to(x).reshape(-1).square(), None)
         ops.check_sigma(sigma, x)
+        _check_square(float(sigma.detach().max()), x)
         return self._make_level(sigma.to(x).reshape(-1).square(), float(sigma.detach().min()))
 
     def _make_level(self, sigma2: Sigma, least: float | None) -> _Level:
@@ -281,10 +289,12 @@ class GaussianMixture:
                 "a density needs positive variances; pass sigma > 0, or add a small variance"
             )
         variances = self._variances[:, :, None] + sigma2
-        log_norm = self._weights.log()[:, None] - 0.5 * (2 * math.pi * variances).log().sum(1)
+        log_norm = self._weights.log()[:, None] - 0.5 * (variances.log() + math.log(2 * math.pi)).sum(1)
+        largest = log_norm.amax(0)  # kept apart: it would cost the responsibilities digits in many dimensions
+        log_norm = log_norm - largest
         offset = log_norm - 0.5 * (self._turned.square()[:, :, None] / variances).sum(1)
         products = self._shared and self._radius**2 <= _PRODUCT_LIMIT * smallest
-        return _Level(variances.rsqrt(), log_norm, variances[0].reciprocal(), offset, products)
+        return _Level(variances.rsqrt(), log_norm, largest, variances[0].reciprocal(), offset, products)
 
     def _by_chunks(
         self, function: Callable[[Tensor, _Level], Tensor], x: Tensor, sigma: Sigma, size: int = 1
@@ -311,7 +321,7 @@ class GaussianMixture:
         return differences if self._bases is None else self._bases.mT @ differences
 
     def _logits(self, whitened: Tensor, level: _Level) -> Tensor:
-        """[K, B]: log of weight times component density, by differences."""
+        """[K, B]: log of weight times component density, less ``level.largest``, by differences."""
         return level.log_norm - 0.5 * whitened.square().sum(1)
 
     def _products(self, ut: Tensor, level: _Level) -> Tensor:
@@ -371,3 +381,8 @@ class GaussianMixture:
         if self._bases is None:
             return spread - torch.diag_embed(precisions.sum(0).t()).movedim(0, -1)
         return spread - torch.einsum("kib,kdi,kei->deb", precisions, self._bases, self._bases)
+
+
+def _check_square(sigma: float, x: Tensor) -> None:
+    if sigma * sigma > torch.finfo(x.dtype).max:
+        raise ValueError(f"sigma = {sigma}: its square must be finite in {x.dtype}; pass a smaller sigma")

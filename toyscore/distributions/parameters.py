@@ -124,30 +124,39 @@ def schur(covariances: Tensor, others: list[int], given: list[int]) -> tuple[Ten
     cross = wide[:, others][:, :, given]
     gain = torch.linalg.solve(wide[:, given][:, :, given], cross.mT).mT
     left = wide[:, others][:, :, others] - gain @ cross.mT
-    eps, size = torch.finfo(covariances.dtype).eps, wide.abs().amax((1, 2))
-    return gain.to(covariances), _eigen(((left + left.mT) / 2).to(covariances), len(left), 8 * eps, size)
+    scale = wide.diagonal(dim1=1, dim2=2)[:, others]
+    left = ((left + left.mT) / 2).to(covariances)
+    return gain.to(covariances), _eigen(left, len(left), 2 * torch.finfo(covariances.dtype).eps, scale, checked=False)
 
 
-def _eigen(covariances: Tensor, n: int, eps: float, size: Tensor | None = None) -> Spread:
-    """Diagonalise symmetric matrices whose entries are exact to ``eps`` times ``size`` [K], by default their largest."""
+def _eigen(covariances: Tensor, n: int, eps: float, scale: Tensor | None = None, *, checked: bool = True) -> Spread:
+    """Diagonalise symmetric matrices whose entries ij are exact to ``eps`` times the root of ``scale`` i times ``scale`` j.
+
+    The scale [K, D] is by default their diagonal, so that a small variance beside a large one is not taken for rounding.
+    ``checked=False`` where they are positive semi-definite by construction, whatever rounding says.
+    """
     dim = covariances.shape[-1]
     wide = covariances.to("cpu", torch.float64)
-    size = wide.abs().amax((1, 2)) if size is None else size
+    size = wide.abs().amax((1, 2), keepdim=True)
     skew = (wide - wide.mT).abs().amax((1, 2))
-    if bool((skew > 100 * eps * size).any()):
-        worst = int((skew / size).nan_to_num().argmax())
+    if bool((skew > 100 * eps * size[:, 0, 0]).any()):
+        worst = int((skew / size[:, 0, 0]).nan_to_num().argmax())
         raise ValueError(
             f"covariances[{worst}] differs from its transpose by {float(skew[worst]):.3g}: a covariance is "
             "symmetric; pass (C + C.mT) / 2 if rounding did it"
         )
     wide = (wide + wide.mT) / 2
     values, vectors = torch.linalg.eigh(wide)
-    rounding = dim * eps * torch.maximum(size[:, None], values.abs().amax(1, keepdim=True))
-    if bool((values < -rounding).any()):
-        worst = int(values.min(1).values.argmin())
+    scale = (wide.diagonal(dim1=1, dim2=2) if scale is None else scale).abs()
+    scale = torch.where(scale > 0, scale, size[:, 0].clamp(min=torch.finfo(torch.float64).tiny))
+    scaled = torch.linalg.eigvalsh(wide / (scale[:, :, None] * scale[:, None, :]).sqrt())
+    rounding = max(8, dim) * eps
+    if checked and bool((scaled < -rounding).any()):
+        worst = int(scaled.min(1).values.argmin())
         raise ValueError(
             f"covariances[{worst}] has the eigenvalue {float(values[worst].min()):.6g}: a covariance is positive "
             "semi-definite; check its signs or add a multiple of I"
         )
-    values = torch.where(values.abs() <= rounding, torch.zeros_like(values), values)
+    nullity = (scaled <= rounding).sum(1, keepdim=True)
+    values = torch.where(torch.arange(dim) < nullity, 0.0, values.clamp(min=0))
     return Spread(*(t.to(covariances).expand(n, *t.shape[1:]).clone() for t in (values, vectors, wide)))

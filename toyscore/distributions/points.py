@@ -6,10 +6,10 @@ r"""A data set as a distribution: equal-weight deltas, whose smoothed score is e
 This is the global minimiser of denoising score matching on the data set: a network that reached it would only ever
 return training points. It stands in for a network anywhere, in any event shape.
 
-Points are kept relative to their mean, so that data far from the origin loses no digits: the score errs by about a rounding
-unit times ``max |x_n - mean| / sigma``, relative to 1 / sigma. Responsibilities come from a matrix product where that loses
-at most two digits (``max |x_n - mean|^2 <= 100 sigma^2``), from differences otherwise. Rows are taken a few at a time:
-memory stays near twice the size of the data set.
+Points are kept relative to their mean, so that data far from the origin loses no digits: with ``R = max |x_n - mean|`` the
+score errs by about a rounding unit times ``R / sigma``, relative to ``1 / sigma``. Responsibilities come from a matrix product
+where that loses at most two digits (``R^2 <= 100 sigma^2``) and where x is beyond ``2 R``, from differences otherwise. Rows
+are taken a few at a time: memory stays near twice the size of the data set.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _CHUNK = 1 << 23  # elements of the [B, N] intermediate held at once: 32 MiB in 
 class Empirical:
     """Equal-weight deltas at ``points`` [N, *event]; made by :func:`empirical`."""
 
+    @torch.inference_mode(False)  # what is kept must serve later gradients
     def __init__(self, points: Tensor) -> None:
         ops.check_batch(points, "points")
         ops.check_finite(points, "points")
@@ -82,8 +83,11 @@ class Empirical:
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Index of, and Euclidean distance to, the nearest point: two [B], int64 and like x."""
-        flat = ops.check_event(x, self._flat.shape[1], self.points.dtype, "the data set") - self._centre
-        pairs = [ops.squared_distances(xs, self._flat).min(1) for xs in flat.split(self._rows())]
+        flat, points = (
+            ops.check_event(x, self._flat.shape[1], self.points.dtype, "the data set"),
+            ops.flatten(self.points),
+        )
+        pairs = [ops.squared_distances(xs, points).min(1) for xs in flat.split(self._rows())]
         return torch.cat([p.indices for p in pairs]), torch.cat([p.values for p in pairs]).sqrt()
 
     def _rows(self) -> int:
@@ -104,9 +108,17 @@ class Empirical:
         return torch.cat([function(xs, v, products) for xs, v in pieces])
 
     def _responsibilities(self, x: Tensor, variance: Tensor, products: bool) -> Tensor:
-        if products:
-            return torch.softmax(torch.addmm(-0.5 * self._squares, x, self._flat.t()) / variance, 1)
-        return torch.softmax(-0.5 * ops.squared_distances(x, self._flat) / variance, 1)
+        far = x.square().sum(1, keepdim=True) > 4 * self._largest
+        if products or bool(far.all()):
+            return torch.softmax(self._products(x) / variance, 1)
+        logits = -0.5 * ops.squared_distances(x, self._flat) / variance
+        if bool(far.any()):
+            logits = torch.where(far, self._products(x) / variance, logits)
+        return torch.softmax(logits, 1)
+
+    def _products(self, x: Tensor) -> Tensor:
+        """[B, N]: minus half the squared distances, less the square of x, which all share."""
+        return torch.addmm(-0.5 * self._squares, x, self._flat.t())
 
     def _score(self, x: Tensor, variance: Tensor, products: bool) -> Tensor:
         return (self._responsibilities(x, variance, products) @ self._flat - x) / variance
