@@ -183,7 +183,7 @@ def test_chunks_change_nothing(monkeypatch):
     p = CASES["asymmetric"]
     x, sigma = points(p, 50), torch.rand(50, generator=seeded(), dtype=F64)
     whole = [m(x, s) for m in (p.score, p.log_prob, p.responsibilities, p.jacobian) for s in (0.3, sigma)]
-    monkeypatch.setattr("toyscore.distributions.mixture._CHUNK", 6 * 7)
+    monkeypatch.setattr("toyscore.distributions.components._CHUNK", 6 * 7)
     parts = [m(x, s) for m in (p.score, p.log_prob, p.responsibilities, p.jacobian) for s in (0.3, sigma)]
     for a, b in zip(whole, parts, strict=True):
         assert torch.allclose(a, b, rtol=1e-12)
