@@ -52,7 +52,8 @@ def rows() -> list[tuple[str, str, list[str], list[str], list[str]]]:
     """The table, sorted by paper and equation."""
     functions: dict[tuple[str, str], list[str]] = defaultdict(list)
     tests: dict[tuple[str, str], list[str]] = defaultdict(list)
-    figures: dict[str, list[str]] = defaultdict(list)
+    reproduced: dict[tuple[str, str], list[str]] = defaultdict(list)
+    importing: dict[str, list[str]] = defaultdict(list)
     for path in sorted((ROOT / "toyscore").rglob("*.py")):
         module = ".".join(path.relative_to(ROOT / "toyscore").with_suffix("").parts)
         for name, docstring in definitions(path):
@@ -65,16 +66,15 @@ def rows() -> list[tuple[str, str, list[str], list[str], list[str]]]:
     for path in sorted((ROOT / "figures").glob("*.py")):
         tree = ast.parse(path.read_text())
         for source in sources(ast.get_docstring(tree) or ""):
-            functions[source] += []
-            figures[f"{source}"].append(path.stem)
+            reproduced[source].append(path.stem)
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("toyscore"):
                 for alias in node.names:
-                    figures[alias.name].append(path.stem)
+                    importing[alias.name].append(path.stem)
     table = []
-    for source in sorted(functions, key=order):
+    for source in sorted(functions.keys() | reproduced.keys(), key=order):
         names = functions[source]
-        shown = sorted({f for key in [str(source), *(n.rsplit(".", 1)[1] for n in names)] for f in figures[key]})
+        shown = sorted({*reproduced[source], *(f for n in names for f in importing[n.rsplit(".", 1)[1]])})
         table.append((*source, names, tests[source], shown))
     return table
 

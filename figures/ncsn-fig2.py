@@ -52,8 +52,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     p = mixture()
     n_steps, n_seeds = (100, 2) if quick else (2000, 4)
     x = p.sample(20_000, generator=torch.Generator().manual_seed(seed))
-    axis = (torch.arange(GRID) + 0.5) * (2 * BOX / GRID) - BOX
-    box = torch.cartesian_prod(axis, axis)
+    box = plotting.grid(BOX, GRID)
     dense = p.log_prob(x).quantile(0.01)  # 99 % of the data lies where the density is higher
     region = (p.log_prob(box) < dense).long()
     models = [trained(p, n_seeds * seed + k, n_steps) for k in range(n_seeds)]
@@ -106,8 +105,7 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     (top_left, top_right), (bottom_left, bottom_right) = axes
     plotting.density(top_left, p.log_prob)
     top_left.set_title("data density")
-    grid = (torch.arange(20) + 0.5) * 0.8 - 8
-    scale = plotting.arrow_scale(p.score(torch.cartesian_prod(grid, grid)).norm(dim=1))
+    scale = plotting.arrow_scale(p.score(plotting.grid()).norm(dim=1))
     plotting.vector_field(top_right, p.score, role="truth", scale=scale)
     top_right.set_title(r"true score $\nabla\log p(x)$")
     plotting.vector_field(bottom_left, model, role="learned", scale=scale)

@@ -133,7 +133,7 @@ def spread(names: list[str], n_seeds: int) -> int:
 
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
         for name in names:
-            entries = list(pool.map(make, *zip(*[(name, False, None, seed) for seed in range(n_seeds)], strict=True)))
+            entries = list(pool.map(make, [name] * n_seeds, [False] * n_seeds, [None] * n_seeds, range(n_seeds)))
             for key in entries[0]["numbers"]:
                 values = [entry["numbers"][key]["value"] for entry in entries]
                 print(

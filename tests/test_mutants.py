@@ -180,8 +180,8 @@ MUTANTS = {
     ),
     "products where they lose digits": (
         "distributions/components.py",
-        "_PRODUCT_LIMIT = 100.0",
-        "_PRODUCT_LIMIT = 1e30",
+        "PRODUCT_LIMIT = 100.0",
+        "PRODUCT_LIMIT = 1e30",
         "test_distributions.py::test_close_modes_far_from_the_centre_are_told_apart",
     ),
     "r-hat without its root": (

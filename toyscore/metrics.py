@@ -43,7 +43,7 @@ def fisher_divergence(score: Score, distribution: Scored, x: Tensor, sigma: Sigm
     Raises:
         TypeError, ValueError: x or sigma is not what it must be.
     """
-    return float(_squared_errors(score, distribution, x, sigma).mean())
+    return float(_squared_errors(score, distribution.score, x, sigma).mean())
 
 
 def fisher_divergence_by_region(
@@ -69,7 +69,7 @@ def fisher_divergence_by_region(
             f"regions is {regions.dtype} of shape {list(regions.shape)}: it must be [{len(x)}] integers from 0; pass "
             "e.g. (x[:, 0] > 0).long()"
         )
-    errors, regions = _squared_errors(score, distribution, x, sigma), regions.long()
+    errors, regions = _squared_errors(score, distribution.score, x, sigma), regions.long()
     counts = torch.bincount(regions)
     return torch.zeros_like(counts, dtype=errors.dtype).index_add_(0, regions, errors) / counts
 
@@ -78,13 +78,13 @@ def fisher_divergence_by_region(
 def relative_errors(score: Score, distribution: Scored, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
     """‖s - s*‖ / ‖s*‖ at each x: [B], not finite where s* is zero. Args and errors as ``fisher_divergence``."""
     truth = ops.evaluate(distribution.score, x, sigma)
-    return (2 * _squared_errors(score, distribution, x, sigma)).sqrt() / ops.dot(truth, truth).sqrt()
+    return (2 * _squared_errors(score, lambda *_: truth, x, sigma)).sqrt() / ops.dot(truth, truth).sqrt()
 
 
 @torch.no_grad()
-def _squared_errors(score: Score, distribution: Scored, x: Tensor, sigma: Sigma) -> Tensor:
+def _squared_errors(score: Score, target: Score, x: Tensor, sigma: Sigma) -> Tensor:
     """½‖s - s*‖² at each x: [B]."""
-    return explicit_score_matching(score, x, sigma, target=distribution.score)
+    return explicit_score_matching(score, x, sigma, target=target)
 
 
 def mode_weights(x: Tensor, mixture: GaussianMixture) -> Tensor:

@@ -126,13 +126,16 @@ def check_positive(value: float, name: str) -> None:
         raise ValueError(f"{name} = {value}: it must be finite and positive; pass e.g. {name}=0.1")
 
 
-def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False) -> None:
+def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False) -> tuple[float, float]:
     """Refuse a ``sigma`` that is not a float, 0-d or ``[B]`` of finite standard deviations.
 
     Args:
         sigma: float | 0-d | [B], in units of ``x``.
         x: [B, *event].
         positive: also refuse zero.
+
+    Returns:
+        The least and the largest sigma.
 
     Raises:
         TypeError: neither a number nor a tensor.
@@ -156,6 +159,7 @@ def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False) -> None:
         )
     if positive and low == 0:
         raise ValueError("sigma = 0: here the noise must have a positive standard deviation; pass sigma > 0")
+    return low, high
 
 
 def expand(sigma: Sigma, x: Tensor) -> Sigma:

@@ -100,7 +100,7 @@ def density(
         n: cells per side.
         like: a tensor whose dtype and device the grid takes; default float32 on the CPU.
     """
-    values = log_prob(_grid(box, n, like), sigma).exp().view(n, n).mT
+    values = log_prob(grid(box, n, like), sigma).exp().view(n, n).mT
     image = ax.imshow(
         _numpy(values), extent=(-box, box, -box, box), cmap=DENSITY_MAP, interpolation="bilinear", origin="lower"
     )
@@ -140,7 +140,7 @@ def vector_field(
             norms spans one and a half cells.
         like: a tensor whose dtype and device the grid takes; default float32 on the CPU.
     """
-    points = _grid(box, n, like)
+    points = grid(box, n, like)
     arrows = score(points, sigma)
     norms = arrows.norm(dim=1)
     scale = arrow_scale(norms, box, n) if scale is None else scale
@@ -195,9 +195,9 @@ def field_comparison(
     Returns:
         The artists and the share.
     """
-    grid = _grid(box, n, like)
-    truth = target(grid, sigma)
-    error = ((score(grid, sigma) - truth).norm(dim=1) / truth.norm(dim=1)).view(n, n).mT
+    points = grid(box, n, like)
+    truth = target(points, sigma)
+    error = ((score(points, sigma) - truth).norm(dim=1) / truth.norm(dim=1)).view(n, n).mT
     extent = (-box, box, -box, box)
     image = ax.imshow(
         _numpy(error),
@@ -209,9 +209,9 @@ def field_comparison(
         origin="lower",
         alpha=0.75,
     )
-    axis = _numpy(grid[:n, 1])
+    axis = _numpy(points[:n, 1])
     contour = ax.contour(axis, axis, _numpy(error), levels=[threshold], colors="black", linewidths=1.2)
-    scale = arrow_scale(target(_grid(box, n_arrows, like), sigma).norm(dim=1), box, n_arrows)
+    scale = arrow_scale(target(grid(box, n_arrows, like), sigma).norm(dim=1), box, n_arrows)
     options: dict[str, Any] = {"sigma": sigma, "box": box, "n": n_arrows, "scale": scale, "like": like}
     true_arrows = vector_field(ax, target, role="truth", **options)
     learned_arrows = vector_field(ax, score, role="learned", **options)
@@ -310,7 +310,7 @@ def _describe(ax: Axes, text: str) -> None:
     ax.set_gid(text if before is None else f"{before} {text}")
 
 
-def _grid(box: float, n: int, like: Tensor | None) -> Tensor:
+def grid(box: float = 8.0, n: int = 20, like: Tensor | None = None) -> Tensor:
     """Centres of n x n cells of [-box, box]², x first: [n * n, 2]."""
     ops.check_positive(box, "box")
     ops.check_count(n, "n")

@@ -23,6 +23,7 @@ References: song2019, roberts1996.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -118,7 +119,7 @@ def annealed_langevin(
         DivergenceError: the chain left its bound.
     """
     ops.check_batch(x)
-    sigmas = check_sigmas(check_sigmas(sigmas).to(x))
+    sigmas = check_sigmas(sigmas, dtype=x.dtype).to(x.device)
     _check_start(score, x, sigmas[-1], step_size)
     ops.check_count(n_steps_each, "n_steps_each")
     if clamp is not None and not (
@@ -284,7 +285,7 @@ def _watch(
             )
             cause = (
                 "a Gaussian of variance v is stable only while the step size is below 4 v, so lower step_size"
-                if largest == largest
+                if not math.isnan(largest)
                 else "if the score is finite there, lower step_size, else look for the NaN in the score"
             )
             raise DivergenceError(

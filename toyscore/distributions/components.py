@@ -29,7 +29,7 @@ from toyscore import operators as ops
 from toyscore.distributions.parameters import Spread
 from toyscore.operators import Sigma
 
-_PRODUCT_LIMIT = 100.0  # R^2 p up to which products lose at most two digits
+PRODUCT_LIMIT = 100.0  # R^2 p up to which products lose at most two digits
 _CHUNK = 1 << 24  # elements of the [K, D, B] intermediate held at once: 64 MiB in float32
 
 
@@ -75,8 +75,7 @@ class Components:
             remembered = self._level_at
             if remembered is not None and remembered[0] == number:
                 return remembered[1]
-            ops.check_sigma(number, x)
-            number = float(number)
+            number, _ = ops.check_sigma(number, x)
             _check_square(number, x)
             with torch.inference_mode(False):  # what is remembered must serve later gradients too
                 level = self._make_level(number * number, number)
@@ -86,9 +85,9 @@ class Components:
             if sigma.ndim and sigma.shape != x.shape[:1]:
                 ops.check_sigma(sigma, x)
             return self._make_level(sigma.to(x).reshape(-1).square(), None)
-        ops.check_sigma(sigma, x)
-        _check_square(float(sigma.detach().max()), x)
-        return self._make_level(sigma.to(x).reshape(-1).square(), float(sigma.detach().min()))
+        least, largest = ops.check_sigma(sigma, x)
+        _check_square(largest, x)
+        return self._make_level(sigma.to(x).reshape(-1).square(), least)
 
     def _make_level(self, sigma2: Sigma, least: float | None) -> Level:
         """What ``sigma2`` fixes; ``least`` is the smallest sigma in it, or None where it is not known."""
@@ -104,7 +103,7 @@ class Components:
         largest = log_norm.amax(0)  # kept apart: it would cost the responsibilities digits in many dimensions
         log_norm = log_norm - largest
         offset = log_norm - 0.5 * (self._turned.square()[:, :, None] / variances).sum(1)
-        products = self._shared and self._radius**2 <= _PRODUCT_LIMIT * smallest
+        products = self._shared and self._radius**2 <= PRODUCT_LIMIT * smallest
         return Level(variances.rsqrt(), log_norm, largest, variances[0].reciprocal(), offset, products)
 
     def apply(self, function: Callable[[Tensor, Level], Tensor], x: Tensor, sigma: Sigma, size: int = 1) -> Tensor:

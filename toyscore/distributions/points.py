@@ -21,9 +21,9 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
+from toyscore.distributions.components import PRODUCT_LIMIT
 from toyscore.operators import Sigma
 
-_PRODUCT_LIMIT = 100.0  # max |x_n|^2 / sigma^2 up to which the product form loses at most two digits
 _CHUNK = 1 << 23  # elements of the [B, N] intermediate held at once: 32 MiB in float32
 
 
@@ -83,10 +83,8 @@ class Empirical:
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Index of, and Euclidean distance to, the nearest point: two [B], int64 and like x."""
-        flat, points = (
-            ops.check_event(x, self._flat.shape[1], self.points.dtype, "the data set"),
-            ops.flatten(self.points),
-        )
+        flat = ops.check_event(x, self._flat.shape[1], self.points.dtype, "the data set")
+        points = ops.flatten(self.points)
         pairs = [ops.squared_distances(xs, points).min(1) for xs in flat.split(self._rows())]
         return torch.cat([p.indices for p in pairs]), torch.cat([p.values for p in pairs]).sqrt()
 
@@ -103,7 +101,7 @@ class Empirical:
             raise ValueError(
                 f"sigma has the square {least} in {x.dtype}: it must be a normal number; pass sigma nearer to 1"
             )
-        products, rows = self._largest <= _PRODUCT_LIMIT * least, self._rows()
+        products, rows = self._largest <= PRODUCT_LIMIT * least, self._rows()
         pieces = zip(flat.split(rows), variance.expand(len(x), 1).split(rows), strict=True)
         return torch.cat([function(xs, v, products) for xs, v in pieces])
 

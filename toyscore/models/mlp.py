@@ -92,9 +92,8 @@ class MLP(nn.Module):
         *hidden, last = self._linears
         for layer in hidden:
             a = layer(h)
-            t = torch.sigmoid(a) * (
-                t @ layer.weight[:, : t.shape[2]].t()
-            )  # the first layer also sees features of sigma
+            weight = layer.weight[:, : t.shape[2]]  # the first layer also sees features of sigma
+            t = torch.sigmoid(a) * (t @ weight.t())
             h = functional.softplus(a)
         return (last(h) * out_factor).view(x.shape), (t @ last.weight.t() * out_factor).view(tangents.shape)
 
