@@ -30,6 +30,7 @@ def cases():
             torch.tensor([[-1.0], [2.0], [3.0]], dtype=F64), [0.5, 1.0, 0.2], [0.2, 0.5, 0.3]
         ),
         "three dimensions": GaussianMixture(means3, full, [0.7, 0.3]),
+        "shared isotropic": GaussianMixture(means3, 0.3, [0.6, 0.4]),
         "diagonal": GaussianMixture(means3, [[1.0, 0.2, 3.0], [0.5, 0.5, 2.0]], [0.4, 0.6]),
         "shared full": GaussianMixture(means3, full[:1], [0.9, 0.1]),
         "shared, far apart": GaussianMixture(40 * means3, full[:1], [0.9, 0.1]),

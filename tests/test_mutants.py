@@ -114,15 +114,33 @@ MUTANTS = {
     ),
     "a drift without its half": (
         "samplers.py",
-        "(grad.to(x.dtype) * (step_size / 2))",
-        "(grad.to(x.dtype) * step_size)",
+        "torch.add(x, grad, alpha=step_size / 2)",
+        "torch.add(x, grad, alpha=step_size)",
         "test_samplers.py::test_langevin_follows_its_recursion_on_a_gaussian",
     ),
     "noise without its root": (
         "samplers.py",
-        "noise.mul_(step_size**0.5)",
-        "noise.mul_(step_size)",
+        "noise, alpha=step_size**0.5",
+        "noise, alpha=step_size",
         "test_samplers.py::test_langevin_follows_its_recursion_on_a_gaussian",
+    ),
+    "a step size per row without its half": (
+        "samplers.py",
+        "x + step_size / 2 * grad",
+        "x + step_size * grad",
+        "test_samplers.py::test_a_step_is_the_formula_and_differentiable",
+    ),
+    "a precision forgotten where it is one number": (
+        "distributions/components.py",
+        "beta=-level.scale, alpha=level.scale",
+        "beta=-1.0",
+        "test_distributions.py::test_score_is_the_gradient_of_log_prob",
+    ),
+    "logits without the precision": (
+        "distributions/components.py",
+        "ut, alpha=level.scale)",
+        "ut)",
+        "test_distributions.py::test_score_is_the_gradient_of_log_prob",
     ),
     "annealing by sigma": (
         "samplers.py",

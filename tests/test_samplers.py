@@ -34,15 +34,20 @@ def assert_gaussian(x, mean, covariance):
             assert_mean((x[:, d] - mean[d]) * (x[:, e] - mean[e]), covariance[d, e])
 
 
-def test_one_step_is_the_formula():
-    """song2019, Eq. (4)"""
+def test_a_step_is_the_formula_and_differentiable():
+    """song2019, Eq. (4): whatever the memory order of the score, and with a step size per row"""
     x, grad = torch.randn(3, 2, generator=seeded(), dtype=F64), torch.randn(3, 2, generator=seeded(1), dtype=F64)
     z = torch.randn(3, 2, generator=seeded(2), dtype=F64)
     stepped = langevin_step(x, grad, 0.3, generator=seeded(2))
     assert torch.allclose(stepped, x + 0.15 * grad + math.sqrt(0.3) * z, rtol=1e-14)
-    assert torch.allclose(langevin_step(x, grad, torch.tensor(0.3, dtype=F64), generator=seeded(2)), stepped)
+    other_order = langevin_step(x, grad.t().contiguous().t(), 0.3, generator=seeded(2))
+    assert torch.equal(other_order, stepped)
+    assert other_order.stride() == (1, 3)
+    rows = torch.tensor([[0.3], [0.1], [2.0]], dtype=F64)
+    assert torch.allclose(langevin_step(x, grad, rows, generator=seeded(2)), x + rows / 2 * grad + rows.sqrt() * z)
     inputs = (x.requires_grad_(), grad.requires_grad_())
-    assert torch.autograd.gradcheck(lambda a, b: langevin_step(a, b, 0.3, generator=seeded(2)), inputs)
+    for order in (lambda t: t, lambda t: t.t().contiguous().t()):
+        assert torch.autograd.gradcheck(lambda a, b, o=order: langevin_step(a, o(b), 0.3, generator=seeded(2)), inputs)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.5])

@@ -175,6 +175,11 @@ def flatten(x: Tensor) -> Tensor:
     return x if x.ndim == 2 else x.reshape(len(x), -1)
 
 
+def unflatten(flat: Tensor, x: Tensor) -> Tensor:
+    """``[B, D]`` -> shaped like ``x``, a view."""
+    return flat if x.ndim == 2 else flat.view(x.shape)
+
+
 def sum_event(x: Tensor) -> Tensor:
     """Sum over the event: ``[B, *event]`` -> ``[B]``, in float32 or wider."""
     return flatten(x).sum(1, dtype=torch.promote_types(x.dtype, torch.float32))
@@ -213,7 +218,8 @@ def normal_like(x: Tensor, generator: Generator | None = None) -> Tensor:
     Drawn in the logical order of ``x.shape`` on the generator's device, then moved.
     """
     device = source(generator, x)
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device)
+    return noise if device == x.device else noise.to(x.device)
 
 
 def uniform(shape: tuple[int, ...], like: Tensor, generator: Generator | None = None) -> Tensor:

@@ -49,7 +49,12 @@ def langevin_step(x: Tensor, grad: Tensor, step_size: float | Tensor, *, generat
     if not isinstance(step_size, Tensor):
         ops.check_positive(step_size, "step_size")
     noise = ops.normal_like(x, generator)
-    return (grad.to(x.dtype) * (step_size / 2)).add_(x).add_(noise.mul_(step_size**0.5))  # Eq. (4), on fresh tensors
+    grad = grad if grad.dtype == x.dtype else grad.to(x.dtype)
+    if isinstance(step_size, Tensor):
+        return x + step_size / 2 * grad + step_size**0.5 * noise  # Eq. (4)
+    if x.stride() != grad.stride():  # at the first step of a chain, which then keeps the score's memory order
+        x = torch.empty_like(grad).copy_(x)
+    return torch.add(x, grad, alpha=step_size / 2).add_(noise, alpha=step_size**0.5)
 
 
 def langevin(

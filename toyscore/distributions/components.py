@@ -42,13 +42,14 @@ class Level(NamedTuple):
     precision: Tensor  # [D, 1 | B]  of the first component: of all, where they share one
     offset: Tensor  # [K, 1 | B]  the product form's constant
     products: bool  # may the product form be used everywhere?
+    scale: float | None  # the precision, where it is one number for all rows and axes
 
     def rows(self, cut: slice) -> Level:
         """The level of some rows of x."""
         if self.log_norm.shape[1] == 1:
             return self
         whiten, log_norm, largest, precision, offset = (t[..., cut] for t in self[:5])
-        return Level(whiten, log_norm, largest, precision, offset, self.products)
+        return Level(whiten, log_norm, largest, precision, offset, self.products, self.scale)
 
 
 class Components:
@@ -64,6 +65,7 @@ class Components:
         self._centre = centre[:, None] if centre.any() else None  # what the product form subtracts, where it pays
         self._turned = offsets if bases is None else (offsets[:, None] @ bases)[:, 0]  # along the eigenvectors: [K, D]
         self._shared = bool((variances == variances[:1]).all()) and (bases is None or bool((bases == bases[:1]).all()))
+        self._isotropic = self._shared and bool((variances == variances[0, 0]).all())
         self._smallest = float(variances.min())
         self._radius = float(offsets.norm(dim=1).max())
         self._level_at: tuple[float, Level] | None = None
@@ -104,7 +106,9 @@ class Components:
         log_norm = log_norm - largest
         offset = log_norm - 0.5 * (self._turned.square()[:, :, None] / variances).sum(1)
         products = self._shared and self._radius**2 <= PRODUCT_LIMIT * smallest
-        return Level(variances.rsqrt(), log_norm, largest, variances[0].reciprocal(), offset, products)
+        precision = variances[0].reciprocal()
+        scale = float(precision[0, 0]) if self._isotropic and isinstance(sigma2, float) else None
+        return Level(variances.rsqrt(), log_norm, largest, precision, offset, products, scale)
 
     def apply(self, function: Callable[[Tensor, Level], Tensor], x: Tensor, sigma: Sigma, size: int = 1) -> Tensor:
         """Apply ``function`` to ``[D, B]`` pieces of x, ``size`` [K, D, B] at a time; its last axis comes back first."""
@@ -112,13 +116,13 @@ class Components:
         flat = ops.check_event(x, dim, self.means.dtype, "the mixture")
         level = self._level(sigma, x)
         rows = max(1, _CHUNK // (n * dim * size))
-        if len(flat) <= rows:
-            return function(flat.t(), level).movedim(-1, 0)
+        if flat.shape[0] <= rows:
+            return _rows_first(function(flat.t(), level))
         pieces = []
         for start in range(0, len(flat), rows):
             cut = slice(start, start + rows)
             pieces.append(function(flat[cut].t(), level.rows(cut)))
-        return torch.cat(pieces, -1).movedim(-1, 0)
+        return _rows_first(torch.cat(pieces, -1))
 
     def _whitened(self, xt: Tensor, level: Level) -> Tensor:
         """[K, D, B]: the differences along the eigenvectors, in standard deviations."""
@@ -134,6 +138,8 @@ class Components:
 
     def _products(self, ut: Tensor, level: Level) -> Tensor:
         """[K, B]: for a shared covariance, the logits by products; ``ut`` is x - c along its eigenvectors."""
+        if level.scale is not None:
+            return torch.addmm(level.offset, self._turned, ut, alpha=level.scale)
         return torch.addmm(level.offset, self._turned, level.precision * ut)
 
     def _far_logits(self, xt: Tensor, level: Level) -> Tensor:
@@ -174,7 +180,10 @@ class Components:
         if level.products:
             ut = self._along(xt)
             r = torch.softmax(self._products(ut, level), 0)
-            st = level.precision * torch.addmm(ut, self._turned.t(), r, beta=-1)
+            if level.scale is not None:  # a factor of the matrix product costs nothing
+                st = torch.addmm(ut, self._turned.t(), r, beta=-level.scale, alpha=level.scale)
+            else:
+                st = level.precision * torch.addmm(ut, self._turned.t(), r, beta=-1)
             return st if self.bases is None else self.bases[0] @ st
         whitened = self._whitened(xt, level)
         r = self._posterior(xt, whitened, level)
@@ -196,6 +205,10 @@ class Components:
         if self.bases is None:
             return spread - torch.diag_embed(precisions.sum(0).t()).movedim(0, -1)
         return spread - torch.einsum("kib,kdi,kei->deb", precisions, self.bases, self.bases)
+
+
+def _rows_first(x: Tensor) -> Tensor:
+    return x.t() if x.ndim < 3 else x.movedim(-1, 0)
 
 
 def _check_square(sigma: float, x: Tensor) -> None:

@@ -128,7 +128,7 @@ class GaussianMixture:
         Returns:
             [B, *event], in units of 1/x. Stored components first, whatever the layout of x.
         """
-        return self._parts.apply(self._parts.score, x, sigma).view_as(x)
+        return ops.unflatten(self._parts.apply(self._parts.score, x, sigma), x)
 
     def responsibilities(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
         """Posterior probability of each component given x; args and errors as ``log_prob``. Returns [B, K]."""
