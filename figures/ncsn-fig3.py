@@ -9,6 +9,8 @@ the two agree when the level sigma is read as noise of standard deviation sqrt(s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -31,25 +33,34 @@ def mixture() -> GaussianMixture:
     return two_modes()
 
 
-def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
-    """The ends of the chains, and the share of each mode with its standard error."""
-    p = mixture()
+def noise(sigma: torch.Tensor) -> torch.Tensor:
+    """The standard deviation by which unit modes convolve to modes of standard deviation sigma."""
+    return (sigma.square() - 1).clamp(min=0).sqrt()
+
+
+def chains(p: GaussianMixture, seed: int, quick: bool) -> tuple[torch.Tensor, dict[str, Iterator[torch.Tensor]]]:
+    """The start, and three chains that share a generator: consume them in their order."""
     n_chains, n_steps = (200, 100) if quick else (1280, 1000)
     generator = torch.Generator().manual_seed(seed)
     start = BOX * (2 * torch.rand(n_chains, 2, generator=generator) - 1)
     sigmas = geometric(*LEVELS)
 
     def replaced(x, sigma):
-        return p.score(x, (sigma.square() - sigmas[-1].square()).clamp(min=0).sqrt())
+        return p.score(x, noise(sigma))
 
-    each = n_steps // len(sigmas)
-    ends = {
-        "exact": p.sample(n_chains, generator=generator),
-        "plain": final(langevin(p.score, start, step_size=EPSILON, n_steps=n_steps, generator=generator)),
-        "annealed": final(
-            annealed_langevin(replaced, start, sigmas, step_size=EPSILON, n_steps_each=each, generator=generator)
-        ),
+    options = {"step_size": EPSILON, "generator": generator}
+    return start, {
+        "exact": iter([p.sample(n_chains, generator=generator)]),
+        "plain": langevin(p.score, start, n_steps=n_steps, **options),
+        "annealed": annealed_langevin(replaced, start, sigmas, n_steps_each=n_steps // len(sigmas), **options),
     }
+
+
+def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
+    """The ends of the chains, and the share of each mode with its standard error."""
+    p = mixture()
+    _, states = chains(p, seed, quick)
+    ends = {name: final(chain) for name, chain in states.items()}
     arrays = {f"samples.{name}": x.contiguous().numpy() for name, x in ends.items()}
     arrays |= {f"weights.{name}": mode_weights(x, p).numpy() for name, x in ends.items()}
     return arrays | {f"errors.{name}": mode_weight_errors(x, p).numpy() for name, x in ends.items()}

@@ -5,7 +5,7 @@ A figure is a file ``figures/<id>.py`` with
 - ``compute(seed, quick) -> arrays``, everything slow, a dictionary of NumPy arrays;
 - ``numbers(arrays) -> {name: (value, tolerance)}``, what the figure claims; the tolerance is what another machine's
   rounding, or another seed, may change;
-- ``draw(arrays) -> Figure``;
+- ``draw(arrays) -> Figure``, or ``frames(arrays) -> (frames, fps)`` for a GIF;
 - ``caption(arrays) -> str``, made from the numbers.
 
 Figures are independent and run in parallel processes of one thread each. One that fails does not stop the others; the exit
@@ -75,10 +75,13 @@ def make(name: str, quick: bool, out: str | None, seed: int = SEED) -> dict[str,
     }
     if out is not None:
         with mpl.rc_context(plotting.STYLE):
-            figure = module.draw(arrays)
-            plotting.save(
-                figure, Path(out) / f"{name}.png", description=f"{entry['caption']} {plotting.alt_text(figure)}"
-            )
+            if hasattr(module, "frames"):
+                frames, fps = module.frames(arrays)
+                plotting.save_gif(frames, Path(out) / f"{name}.gif", fps=fps, description=entry["caption"])
+            else:
+                figure = module.draw(arrays)
+                description = f"{entry['caption']} {plotting.alt_text(figure)}"
+                plotting.save(figure, Path(out) / f"{name}.png", description=description)
     entry["seconds"] = round(time.perf_counter() - start, 1)
     return entry
 

@@ -1,0 +1,483 @@
+"""Live figures in a notebook: controls over a plain function that changes the artists of one kept figure.
+
+.. code-block:: python
+
+    figure, ax = plotting.canvas()
+    image = plotting.density(ax, p.log_prob)
+
+    def draw(sigma):
+        plotting.density(ax, p.log_prob, sigma=sigma, update=image)
+
+    panel(figure, draw, play="sigma", sigma=Slider(0.0, 4.0, 0.0))
+
+Nothing is drawn anew: a change of a control calls ``draw`` with all values, the figure is rendered by Agg and sent as one
+picture. ``draw`` should look things up (a stored trajectory, a closed form), not run them.
+
+- *Play, step, stop, reset* move one control, in the kernel, so that frames never queue up.
+- *The state* (every value, a seed among them) is one line of text, ``sigma=1.5&seed=3``: copy it to the class, paste it to
+  be where the sender was.
+- *The picture* can be saved as PNG, SVG or, over the range of the played control, GIF; its description in words and
+  numbers goes with it.
+- *Without a kernel* the stored notebook shows the first frame and its description.
+
+Controls work from the keyboard. What ``draw`` raises is shown under the picture, and the last good picture stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import html
+import inspect
+import io
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, urlencode
+
+import ipywidgets
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from PIL import Image
+
+from toyscore import operators as ops
+from toyscore import plotting
+
+_MIME = {"png": "image/png", "svg": "image/svg+xml", "gif": "image/gif"}
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number from ``low`` to ``high`` in steps of ``step`` (a hundredth of the range by default); integers stay integers.
+
+    Raises:
+        ValueError: not low <= value <= high, low = high, or a step that is not positive.
+    """
+
+    low: float
+    high: float
+    value: float
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(
+                f"a slider from {self.low} to {self.high}: it must be finite and rise; pass e.g. Slider(0.0, 1.0, 0.5)"
+            )
+        if not self.low <= self.value <= self.high:
+            raise ValueError(
+                f"a slider at {self.value}: it must start within [{self.low}, {self.high}]; pass a value in between"
+            )
+        if self.step is not None:
+            ops.check_positive(self.step, "step")
+
+    @property
+    def stride(self) -> float:
+        """The step that is taken."""
+        if self.step is not None:
+            return self.step
+        return 1 if all(isinstance(v, int) for v in (self.low, self.high, self.value)) else (self.high - self.low) / 100
+
+    @property
+    def whole(self) -> bool:
+        """Whether the values are integers."""
+        return isinstance(self.low, int) and isinstance(self.stride, int)
+
+    def parse(self, text: str) -> float:
+        """A value from the state string, on the slider's own grid."""
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no number; give one from {self.low} to {self.high}") from error
+        if not self.low <= value <= self.high:
+            raise ValueError(f"{text} is out of range; give a number from {self.low} to {self.high}")
+        return self.at(self.place(value))
+
+    def at(self, n: int) -> float:
+        """The value n strides above ``low``."""
+        value = self.low + n * self.stride
+        return value if self.whole else float(f"{value:.6g}")
+
+    def place(self, value: float) -> int:
+        """The n for which ``at(n)`` is nearest."""
+        return min(round((value - self.low) / self.stride), self.n_values - 1)
+
+    @property
+    def n_values(self) -> int:
+        """How many values there are."""
+        return math.floor((self.high - self.low) / self.stride + 1e-9) + 1
+
+    def widget(self, label: str) -> Any:
+        """The ipywidgets control."""
+        kind, form = (ipywidgets.IntSlider, {}) if self.whole else (ipywidgets.FloatSlider, {"readout_format": ".3g"})
+        return kind(self.value, min=self.low, max=self.high, step=self.stride, description=label, **form)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of ``options``.
+
+    Raises:
+        ValueError: no options, or a value that is not among them.
+    """
+
+    options: Sequence[str]
+    value: str
+
+    def __post_init__(self) -> None:
+        if self.value not in self.options:
+            raise ValueError(f"a choice of {self.value!r}: the options are {', '.join(self.options)}; pass one of them")
+
+    def parse(self, text: str) -> str:
+        """A value from the state string."""
+        if text not in self.options:
+            raise ValueError(f"{text!r} is no option; choose from {', '.join(self.options)}")
+        return text
+
+    def widget(self, label: str) -> Any:
+        """The ipywidgets control."""
+        return ipywidgets.Dropdown(options=list(self.options), value=self.value, description=label)
+
+
+@dataclass(frozen=True)
+class Toggle:
+    """Yes or no."""
+
+    value: bool = False
+
+    def parse(self, text: str) -> bool:
+        """A value from the state string."""
+        if text not in ("True", "False"):
+            raise ValueError(f"{text!r} is neither True nor False; give one of them")
+        return text == "True"
+
+    def widget(self, label: str) -> Any:
+        """The ipywidgets control."""
+        return ipywidgets.Checkbox(self.value, description=label)
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A seed from 0 to 2³¹ - 1, part of the state like every other value."""
+
+    value: int = 0
+
+    def __post_init__(self) -> None:
+        self.parse(str(self.value))
+
+    def parse(self, text: str) -> int:
+        """A value from the state string."""
+        if not (text.isdecimal() and int(text) < 2**31):
+            raise ValueError(f"{text!r} is no seed; give a whole number from 0 to {2**31 - 1}")
+        return int(text)
+
+    def widget(self, label: str) -> Any:
+        """The ipywidgets control."""
+        return ipywidgets.BoundedIntText(self.value, min=0, max=2**31 - 1, description=label)
+
+
+Control: TypeAlias = Slider | Choice | Toggle | Seed
+
+
+class Panel:
+    """A figure with controls; made by :func:`panel`, shown by being the last line of a cell."""
+
+    def __init__(
+        self,
+        figure: Figure,
+        draw: Callable[..., object],
+        controls: Mapping[str, Control],
+        play: str | None,
+        interval: float,
+        name: str,
+    ) -> None:
+        self.figure, self.name, self.interval = figure, name, interval
+        self.controls = MappingProxyType(dict(controls))
+        self._draw, self._played = draw, play
+        self._inputs = {key: control.widget(key.replace("_", " ")) for key, control in controls.items()}
+        self._picture = ipywidgets.Image(format="png")
+        self._picture.layout.max_width = "100%"
+        self._words, self._status = ipywidgets.HTML(), ipywidgets.HTML()
+        self._state = ipywidgets.Text(description="state", continuous_update=False)
+        self._state.layout.width = "100%"
+        self._task: asyncio.Task[None] | None = None
+        self._quiet = False
+        with mpl.rc_context(plotting.STYLE):
+            self._draw(**self.values)
+            self._render = plotting.renderer(figure)
+        self._show()
+        self.box = self._assemble()
+
+    def _assemble(self) -> Any:
+        for control in self._inputs.values():
+            control.style.description_width = "7em"
+            control.observe(self._handler(lambda _: self._show()), "value")
+        self._state.observe(self._handler(lambda change: self.restore(change["new"])), "value")
+        plays = self._played is not None
+        actions: dict[str, Callable[[], object]] = (
+            {"play": self.play, "step": self.step, "stop": self.stop} if plays else {}
+        )
+        actions["reset"] = self.reset
+        for kind in ("png", "svg", "gif") if plays else ("png", "svg"):
+            actions[kind.upper()] = partial(self._offer, kind)
+        row = []
+        for label, action in actions.items():
+            button = ipywidgets.Button(description=label, layout={"width": "auto"})
+            button.on_click(self._handler(_ignoring(action)))
+            row.append(button)
+        return ipywidgets.VBox(
+            [
+                *self._inputs.values(),
+                ipywidgets.HBox(row, layout={"flex_flow": "row wrap"}),
+                self._picture,
+                self._status,
+                self._words,
+                self._state,
+            ]
+        )
+
+    def _handler(self, action: Callable[[Any], object]) -> Callable[[Any], None]:
+        def handle(event: Any) -> None:
+            if not self._quiet:
+                with self._reporting():
+                    action(event)
+
+        return handle
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Show the reader what fails in an event, where a traceback would go to a log."""
+        try:
+            yield
+        except Exception as error:
+            self._say(f"{type(error).__name__}: {error}", problem=True)
+            raise
+
+    def _say(self, text: str, *, problem: bool = False) -> None:
+        colour = "#b00020" if problem else "inherit"
+        self._status.value = f'<span role="status" style="color: {colour}">{html.escape(text)}</span>' if text else ""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What ``draw`` is called with."""
+        return {
+            key: control.at(control.place(self._inputs[key].value))
+            if isinstance(control, Slider)
+            else self._inputs[key].value
+            for key, control in self.controls.items()
+        }
+
+    @property
+    def state(self) -> str:
+        """Every value as one line, ``sigma=1.5&seed=3``; ``restore`` takes it back."""
+        return urlencode(self.values)
+
+    @property
+    def alt(self) -> str:
+        """What the picture shows, in words and numbers."""
+        return plotting.alt_text(self.figure)
+
+    @property
+    def png(self) -> bytes:
+        """The picture that is shown."""
+        return bytes(self._picture.value)
+
+    def set(self, **values: Any) -> None:
+        """Change some values and draw once.
+
+        Raises:
+            ValueError: an unknown name, or a value that its control does not have. Then nothing changes.
+        """
+        self.restore(urlencode(values))
+
+    def restore(self, state: str) -> None:
+        """Take the values of a state string; those it does not name stay.
+
+        Raises:
+            ValueError: an unknown name, or a value that its control does not have. Then nothing changes.
+        """
+        new = {}
+        for key, text in parse_qsl(state.strip(), keep_blank_values=True, strict_parsing=bool(state.strip())):
+            if key not in self.controls:
+                near = get_close_matches(key, self.controls, 1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"state has {key}={text}: the controls are {', '.join(self.controls)}{meant}")
+            try:
+                new[key] = self.controls[key].parse(text)
+            except ValueError as error:
+                raise ValueError(f"state has {key}={text}: {error}") from error
+        with self._silence():
+            for key, value in new.items():
+                self._inputs[key].value = value
+        self._show()
+
+    @contextmanager
+    def _silence(self) -> Iterator[None]:
+        """Change controls without drawing at each."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+    def reset(self) -> None:
+        """Stop, and put every control back to where it began."""
+        self.stop()
+        self.set(**{key: control.value for key, control in self.controls.items()})
+
+    def step(self) -> bool:
+        """Move the played control on by one step; False at its end, where nothing is drawn."""
+        key, slider = self._play_control()
+        n = slider.place(self.values[key]) + 1
+        if n == slider.n_values:
+            return False
+        self.set(**{key: slider.at(n)})
+        return True
+
+    def play(self) -> None:
+        """Step until the end or :meth:`stop`, in the kernel's event loop; at the end, from the beginning.
+
+        Raises:
+            RuntimeError: there is no event loop, as in a script.
+        """
+        key, slider = self._play_control()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise RuntimeError("play needs a notebook's event loop: call step(), or export a GIF") from error
+        if self.playing:
+            return
+        if slider.place(self.values[key]) == slider.n_values - 1:
+            self.set(**{key: slider.low})
+        self._task = loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        with self._reporting():
+            while self.step():
+                await asyncio.sleep(self.interval)
+
+    @property
+    def playing(self) -> bool:
+        """Whether the play button is at work."""
+        return self._task is not None and not self._task.done()
+
+    def stop(self) -> None:
+        """Stop playing, where it is."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _play_control(self) -> tuple[str, Slider]:
+        control = self.controls.get(self._played or "")
+        if self._played is None or not isinstance(control, Slider):
+            raise ValueError('this panel plays nothing: make it with play="the name of a slider"')
+        return self._played, control
+
+    def export(self, path: str | Path) -> None:
+        """Write the picture as .png or .svg, or its run over the played control as .gif, with its description.
+
+        Raises:
+            ValueError: another ending; a GIF of a panel that plays nothing.
+        """
+        path = Path(path)
+        with mpl.rc_context(plotting.STYLE):
+            if path.suffix != ".gif":
+                plotting.save(self.figure, path)
+                return
+            key, slider = self._play_control()
+            values = self.values
+
+            def update(value: float) -> None:
+                self._draw(**values | {key: value})
+
+            grid = [slider.at(n) for n in range(slider.n_values)]
+            frames = plotting.animate(self.figure, update, grid)
+            try:
+                plotting.save_gif(frames, path, fps=min(50.0, 1 / self.interval), description=self.alt)
+            finally:
+                update(values[key])
+
+    def _offer(self, kind: str) -> None:
+        """Put a link to the exported picture under it, which works wherever the reader's browser is."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{self.name}.{kind}"
+            self.export(path)
+            data = path.read_bytes()
+        address = f"data:{_MIME[kind]};base64,{base64.b64encode(data).decode()}"
+        self._status.value = (
+            f'<a role="status" download="{path.name}" href="{address}">save {path.name}</a> ({len(data) / 1000:.0f} kB)'
+        )
+
+    def _show(self) -> None:
+        """Draw with the values that are, render, and send."""
+        with mpl.rc_context(plotting.STYLE):
+            self._draw(**self.values)
+            pixels = self._render()
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+        self._picture.value = buffer.getvalue()
+        words = self.alt
+        self._picture.tooltip = words
+        self._words.value = f"<details><summary>in words</summary>{html.escape(words)}</details>"
+        self._say("")
+        with self._silence():
+            self._state.value = self.state
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """The live panel; for readers without a kernel, the picture and its description."""
+        live = self.box._repr_mimebundle_()
+        return {**live, "image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}
+
+
+def _ignoring(action: Callable[[], object]) -> Callable[[Any], object]:
+    """The action of a button, which is passed itself."""
+    return lambda _: action()
+
+
+def panel(
+    figure: Figure,
+    draw: Callable[..., object],
+    /,
+    *,
+    play: str | None = None,
+    interval: float = 0.06,
+    name: str = "toyscore",
+    **controls: Control,
+) -> Panel:
+    """Controls over ``draw``, which is called with all their values and changes the artists of ``figure``.
+
+    Args:
+        figure: from ``plotting.canvas``; it is kept.
+        draw: called by keyword, ``draw(sigma=..., seed=...)``; what it returns is ignored.
+        play: the slider that the play button moves.
+        interval: seconds between the steps of playing.
+        name: of exported files.
+        controls: ``name=Slider(...)``, ``Choice``, ``Toggle`` or ``Seed``, in the order shown.
+
+    Raises:
+        TypeError: ``draw`` does not take these controls, or a control is none.
+        ValueError: no control; ``play`` is not the name of a slider.
+    """
+    if not controls:
+        raise ValueError("a panel without controls: pass e.g. sigma=Slider(0.0, 4.0, 1.0)")
+    for key, control in controls.items():
+        if not isinstance(control, Control):
+            raise TypeError(
+                f"{key} is {type(control).__name__}: a control is a Slider, Choice, Toggle or Seed; pass one"
+            )
+    try:
+        inspect.signature(draw).bind(**controls)
+    except TypeError as error:
+        raise TypeError(f"draw does not take the controls {', '.join(controls)}: {error}; name them alike") from error
+    if play is not None and not isinstance(controls.get(play), Slider):
+        raise ValueError(
+            f"play = {play!r}: it must name a slider, of {', '.join(k for k, c in controls.items() if isinstance(c, Slider))}"
+        )
+    ops.check_positive(interval, "interval")
+    return Panel(figure, draw, controls, play, interval, name)
