@@ -78,9 +78,10 @@ def test_a_change_in_the_browser_draws_once_with_all_values(live):
 
 def test_the_picture_is_the_figure(live):
     """What is put together from kept ticks and drawn artists equals the figure drawn whole, also after limits change."""
-    for limit in (8, 5):
+    live.ax.annotate("over the edge", (8, 8), annotation_clip=False)
+    for limit, sigma in ((8, 1.0), (8, 2.0), (5, 2.0), (5, 0.0)):
         live.ax.set(xlim=(-limit, limit), xlabel=f"to {limit}")
-        live.panel.set(sigma=1.0)
+        live.panel.set(sigma=sigma)
         with Image.open(io.BytesIO(live.panel.png)) as image:
             shown = np.asarray(image)
         canvas = FigureCanvasAgg(live.figure)
@@ -261,6 +262,10 @@ def test_sliders_stay_on_their_grid():
         (lambda: Slider(1.0, 1.0, 1.0), "a slider from 1.0 to 1.0: it must be finite and rise"),
         (lambda: Slider(0.0, float("inf"), 1.0), "a slider from 0.0 to inf: it must be finite and rise"),
         (lambda: Slider(0.0, 1.0, 2.0), r"a slider at 2.0: it must start within \[0.0, 1.0\]"),
+        (
+            lambda: Slider(0.0, 7.0, 5.0),
+            "a slider at 5.0 in steps of 0.07 from 0.0: it must start on a step, the nearest is 4.97",
+        ),
         (lambda: Slider(0.0, 1.0, 0.0, step=0.0), "step = 0.0: it must be finite and positive"),
         (lambda: Choice(("a",), "b"), "a choice of 'b': the options are a; pass one of them"),
         (lambda: Seed(-1), "'-1' is no seed"),

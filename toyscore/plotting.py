@@ -32,6 +32,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.quiver import Quiver
 from PIL import Image
 from torch import Tensor
@@ -91,7 +92,8 @@ def canvas(n_rows: int = 1, n_columns: int = 1, *, size: float = 4.6) -> tuple[F
         size: of a panel, in inches.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(size * n_columns, size * n_rows), layout="constrained")
+        layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
+        figure = Figure(figsize=(size * n_columns, size * n_rows), layout=layout)
         return figure, figure.subplots(n_rows, n_columns)
 
 
@@ -363,24 +365,23 @@ def renderer(figure: Figure) -> Callable[[], np.ndarray[Any, Any]]:
         return [*labelled, *((ax.get_xlim(), ax.get_ylim()) for ax in figure.axes)]
 
     def render() -> np.ndarray[Any, Any]:
-        now = decorations()
+        now, pen = decorations(), agg.get_renderer()
         if kept.get("decorations") != now:
             agg.draw()  # which places what depends on the limits
-            agg.renderer.clear()
+            pen.clear()
             background: list[Artist] = [
                 figure.patch,
                 *(a for ax in figure.axes for a in (ax.patch, ax.xaxis, ax.yaxis)),
             ]
             for artist in background:
-                artist.draw(agg.renderer)
-            behind = {*background, *figure.axes}
-            kept.update(decorations=now, behind=behind, background=agg.copy_from_bbox(figure.bbox))
-        agg.restore_region(kept["background"])
+                artist.draw(pen)
+            kept.update(decorations=now, behind={*background, *figure.axes}, pixels=np.array(pen.buffer_rgba()))
+        np.asarray(pen.buffer_rgba())[:] = kept["pixels"]
         for owner in (figure, *figure.axes):
             artists = [a for a in owner.get_children() if a not in kept["behind"]]
             for artist in sorted(artists, key=lambda a: a.get_zorder()):
-                artist.draw(agg.renderer)
-        return np.asarray(agg.buffer_rgba())[..., :3].copy()
+                artist.draw(pen)
+        return np.asarray(pen.buffer_rgba())[..., :3].copy()
 
     return render
 

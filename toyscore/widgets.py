@@ -46,6 +46,7 @@ import ipywidgets
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from PIL import Image
+from traitlets import Unicode
 
 from toyscore import operators as ops
 from toyscore import plotting
@@ -58,7 +59,7 @@ class Slider:
     """A number from ``low`` to ``high`` in steps of ``step`` (a hundredth of the range by default); integers stay integers.
 
     Raises:
-        ValueError: not low <= value <= high, low = high, or a step that is not positive.
+        ValueError: not low <= value <= high, low = high, a step that is not positive, or a value between two steps.
     """
 
     low: float
@@ -77,6 +78,12 @@ class Slider:
             )
         if self.step is not None:
             ops.check_positive(self.step, "step")
+        nearest = self.at(self.place(self.value))
+        if not math.isclose(nearest, self.value, rel_tol=1e-5, abs_tol=1e-5 * self.stride):
+            raise ValueError(
+                f"a slider at {self.value} in steps of {self.stride:g} from {self.low}: it must start on a step, the nearest is "
+                f"{nearest}; pass another step or value"
+            )
 
     @property
     def stride(self) -> float:
@@ -186,6 +193,12 @@ class Seed:
 Control: TypeAlias = Slider | Choice | Toggle | Seed
 
 
+class _Picture(ipywidgets.Image):  # type: ignore[misc]
+    """An image that may have a title, its accessible name: the browser's half reads ``description`` to set one."""
+
+    description = Unicode("").tag(sync=True)
+
+
 class Panel:
     """A figure with controls; made by :func:`panel`, shown by being the last line of a cell."""
 
@@ -202,11 +215,11 @@ class Panel:
         self.controls = MappingProxyType(dict(controls))
         self._draw, self._played = draw, play
         self._inputs = {key: control.widget(key.replace("_", " ")) for key, control in controls.items()}
-        self._picture = ipywidgets.Image(format="png")
+        self._picture = _Picture(format="png")
         self._picture.layout.max_width = "100%"
         self._words, self._status = ipywidgets.HTML(), ipywidgets.HTML()
         self._state = ipywidgets.Text(description="state", continuous_update=False)
-        self._state.layout.width = "100%"
+        self._state.layout.width = "auto"
         self._task: asyncio.Task[None] | None = None
         self._quiet = False
         with mpl.rc_context(plotting.STYLE):

@@ -1,0 +1,184 @@
+"""JupyterLab in a browser, as a reader uses it: open a notebook, run it, move a slider by keyboard, see the picture change.
+
+Runs where Chromium and its driver are installed; elsewhere it is skipped, unless TOYSCORE_BROWSER=required.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCREENSHOTS = ROOT / "build" / "screenshots"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,1400",
+]
+PATIENCE = 90
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not (CHROMIUM and DRIVER):
+        message = "the browser tests need Chromium and its driver (Debian: apt-get install chromium chromium-driver)"
+        if os.environ.get("TOYSCORE_BROWSER") == "required":
+            pytest.fail(message)
+        pytest.skip(message)
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab over a copy of the notebooks, with its token."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
+    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder / 'notebooks'}"]
+    command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    private = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
+    with open(folder / "log", "w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | private | {"OMP_NUM_THREADS": "1"})
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(PATIENCE * 2):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/api/status?token={token}", timeout=2).close()
+                break
+            assert server.poll() is None, (folder / "log").read_text()
+            time.sleep(0.5)
+        else:
+            pytest.fail((folder / "log").read_text())
+        yield lambda notebook: f"{address}/lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?reset&token={token}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def wait(driver, what, seconds=PATIENCE):
+    """The value of ``what()`` once it is true; a screenshot and the page's words where it never is."""
+    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(NoSuchElementException, StaleElementReferenceException):
+            if found := what():
+                return found
+        time.sleep(0.1)
+    shoot(driver, "failed")
+    return pytest.fail(
+        f"waited {seconds} s in vain; the page says:\n{driver.find_element('tag name', 'body').text[-3000:]}"
+    )
+
+
+def shoot(driver, name):
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
+
+
+def press(driver, label):
+    (button,) = [b for b in driver.find_elements("css selector", ".widget-button") if b.text == label]
+    button.click()
+
+
+def scroll_to(driver, selector):
+    """The first such element of the notebook, of which JupyterLab keeps only what is near the window."""
+    scroller = driver.find_element("css selector", ".jp-WindowedPanel-outer")
+    driver.execute_script("arguments[0].scrollTop = 0", scroller)
+
+    def look():
+        if found := driver.find_elements("css selector", selector):
+            driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found[0])
+            return found[0]
+        return driver.execute_script("arguments[0].scrollTop += 300", scroller)
+
+    return wait(driver, look)
+
+
+def test_a_reader_runs_the_notebook_and_moves_a_slider(browser, lab):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(lab("01_what_is_a_score.ipynb"))
+    wait(browser, lambda: browser.find_elements("css selector", ".jp-Notebook .jp-Cell"))
+    still = wait(browser, lambda: browser.find_elements("css selector", ".jp-OutputArea-output img"))
+    assert still, "before anything ran, the stored picture is shown"
+
+    ready = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
+    wait(browser, lambda: browser.find_elements("css selector", ready))
+    run_all(browser)
+    wait(browser, lambda: "Correct: within 1e-6" in browser.find_element("css selector", ".jp-Notebook").text)
+    picture = scroll_to(browser, ".widget-image")
+    first = picture.get_attribute("src")
+    handles = browser.find_elements("css selector", ".widget-slider .noUi-handle")
+    assert len(handles) == 4
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", handles[3])
+    handles[3].send_keys(Keys.ARROW_RIGHT * 5)
+    wait(browser, lambda: picture.get_attribute("src") != first)
+    state = browser.find_element("css selector", ".widget-text input")
+    wait(browser, lambda: "sigma=0.5" in state.get_attribute("value"))
+    assert "σ = 0.5" in picture.get_attribute("title")
+    shoot(browser, "01-slider")
+
+    press(browser, "play")
+    wait(browser, lambda: float(state.get_attribute("value").split("sigma=")[1].split("&")[0]) > 1.5)
+    press(browser, "stop")
+    time.sleep(0.5)
+    stopped = state.get_attribute("value")
+    assert not stopped.endswith("sigma=6.0")
+    time.sleep(0.5)
+    assert state.get_attribute("value") == stopped
+
+    state.send_keys(Keys.CONTROL, "a", Keys.NULL, "weight=0.3&sigma=2&x=-1", Keys.ENTER)
+    wait(browser, lambda: "weights 0.3 and 0.7" in picture.get_attribute("title"))
+    state.send_keys(Keys.CONTROL, "a", Keys.NULL, "weight=3", Keys.ENTER)
+    wait(browser, lambda: "3 is out of range" in browser.find_element("css selector", "[role=status]").text)
+    press(browser, "reset")
+    wait(browser, lambda: picture.get_attribute("title").startswith("density, weights 0.8 and 0.2"))
+    press(browser, "PNG")
+    link = wait(browser, lambda: browser.find_element("css selector", "a[download='what-is-a-score.png']"))
+    assert link.get_attribute("href").startswith("data:image/png;base64,")
+    shoot(browser, "01-after")
+
+
+def run_all(driver):
+    """The menu Run, entry Run All Cells."""
+    menu = wait(
+        driver, lambda: [m for m in driver.find_elements("css selector", ".lm-MenuBar-item") if m.text == "Run"]
+    )
+    menu[0].click()
+    entry = wait(
+        driver,
+        lambda: [
+            e for e in driver.find_elements("css selector", ".lm-Menu-item") if e.text.startswith("Run All Cells")
+        ],
+    )
+    entry[0].click()

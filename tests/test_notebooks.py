@@ -1,0 +1,216 @@
+"""Notebooks come from their sources, are stored with their outputs, and judge the reader fairly. (nbval runs them again.)"""
+
+import importlib.metadata
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+sys.path.insert(0, str(FOLDER))
+import build as builder  # noqa: E402
+import checks  # noqa: E402
+
+SOURCES = builder.sources([])
+
+
+def stored(path):
+    return json.loads(path.with_suffix(".ipynb").read_text())
+
+
+def without_pictures(notebook):
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output["data"]["image/png"] = "a picture"
+    return notebook
+
+
+@pytest.fixture(params=SOURCES, ids=lambda p: p.stem, scope="module")
+def source(request):
+    return request.param
+
+
+def test_two_builds_give_the_same_bytes_and_what_is_stored(source):
+    """Pictures are compared between the builds alone: another machine may round a pixel otherwise."""
+    first, second = builder.build(source), builder.build(source)
+    assert first == second
+    assert without_pictures(json.loads(first)) == without_pictures(stored(source))
+
+
+def test_every_cell_was_run_in_order_by_the_public_kernel(source):
+    """nbval passes a notebook whose outputs were cleared; this does not."""
+    notebook = stored(source)
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert not [o for cell in code for o in cell["outputs"] if o["output_type"] == "error"]
+    assert sum(bool(cell["outputs"]) for cell in code) >= 3
+    assert notebook["metadata"] == builder.METADATA
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert builder.LIVE not in json.dumps(notebook)
+
+
+def test_every_picture_is_stored_and_followed_by_its_numbers(source):
+    cells = stored(source)["cells"]
+    shown = [
+        n for n, cell in enumerate(cells) if any("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
+    ]
+    assert shown
+    for n in shown:
+        printed = "".join("".join(o.get("text", "")) for o in cells[n + 1].get("outputs", []))
+        assert re.search(r"\d", printed), f"cell {n} shows a picture; the next prints no number"
+
+
+def test_a_notebook_is_short_and_says_how_long_it_takes(source):
+    cells = stored(source)["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 120
+    assert not re.search(r"^\s*class ", code, re.MULTILINE)
+    assert re.search(r"Running time: under \d+ seconds", "".join(cells[0]["source"]))
+
+
+@pytest.mark.parametrize("source", SOURCES[1:], ids=lambda p: p.stem)
+def test_the_exercise_is_open_and_its_solution_collapsed(source):
+    """The reader's version fails with a hint, the solution passes; both were run by the build."""
+    cells = stored(source)["cells"]
+    said = {}
+    for cell in cells:
+        for tag in cell["metadata"].get("tags", []):
+            said[tag] = "".join("".join(o["text"]) for o in cell["outputs"])
+            assert cell["metadata"].get("jupyter", {}).get("source_hidden", False) == (tag == "solution")
+    assert said["exercise"].startswith("Not yet: ")
+    assert "Hint: " in said["exercise"]
+    assert said["solution"].startswith("Correct: ")
+
+
+def test_the_command_line_names_what_there_is(capsys):
+    with pytest.raises(SystemExit) as stop:
+        builder.main(["99"])
+    assert stop.value.code == 2
+    assert "no notebook 99: choose from 00, 01" in capsys.readouterr().err
+
+
+def test_a_changed_source_is_stale(tmp_path, monkeypatch, capsys):
+    (tmp_path / "07_small.py").write_text("# %%\nprint(6 * 7)\n")
+    monkeypatch.setattr(builder, "FOLDER", tmp_path)
+    assert builder.main(["--check"]) == 1
+    assert builder.main([]) == 0
+    assert builder.main(["--check", "07"]) == 0
+    (tmp_path / "07_small.py").write_text("# %%\nprint(6 * 8)\n")
+    assert builder.main(["--check"]) == 1
+    assert "07_small.ipynb: is not what its source gives: run make notebooks" in capsys.readouterr().out
+
+
+def parts(x, means, variances, weights):
+    differences = means - x[:, None]
+    heights = np.exp(-(differences**2).sum(2) / (2 * variances)) / variances
+    return differences, differences / variances[:, None], heights
+
+
+def wrong_answers():
+    def plain_sum(x, m, v, w):
+        return parts(x, m, v, w)[1].sum(1)
+
+    def prior(x, m, v, w):
+        return (w[:, None] * parts(x, m, v, w)[1]).sum(1)
+
+    def mean_by(r, pulls):
+        return (r[..., None] * pulls).sum(1) / r.sum(1)[:, None]
+
+    def no_weights(x, m, v, w):
+        _, pulls, heights = parts(x, m, v, w)
+        return mean_by(heights, pulls)
+
+    def no_normaliser(x, m, v, w):
+        _, pulls, heights = parts(x, m, v, w)
+        return mean_by(w * heights * v, pulls)
+
+    def no_variance(x, m, v, w):
+        differences, _, heights = parts(x, m, v, w)
+        return mean_by(w * heights, differences)
+
+    def naive(x, m, v, w):
+        _, pulls, heights = parts(x, m, v, w)
+        return mean_by(w * heights, pulls)
+
+    def density(x, m, v, w):
+        _, pulls, heights = parts(x, m, v, w)
+        return (w * heights / (2 * np.pi))[..., None] * pulls
+
+    yield "plain sum of the components' scores", plain_sum
+    yield "weighed by the mixture weights alone", prior
+    yield "leave out the mixture weights", no_weights
+    yield "leave out the normaliser", no_normaliser
+    yield "divided by its variance", no_variance
+    yield "only the far point is wrong", naive
+    yield "check the sign", lambda *a: -naive(*a)
+    yield "the score is the gradient of its logarithm", lambda *a: density(*a).sum(1)
+    yield "all zeros so far", lambda x, *_: 0 * x
+    yield "one arrow per point, [B, 2]", lambda x, *_: x[:, 0]
+    yield "x is [B, 2], means [K, 2]", lambda x, *_: x @ x
+    yield "a single component first", lambda x, *_: x + 7
+
+
+@pytest.mark.parametrize(("hint", "answer"), list(wrong_answers()), ids=[hint for hint, _ in wrong_answers()])
+def test_a_wrong_score_gets_the_hint_that_helps(hint, answer, capsys):
+    checks.mixture_score(answer)
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet")
+    assert hint in said
+
+
+def test_a_right_score_is_right_and_nearly_right_is_not(capsys):
+    import torch
+
+    from toyscore.distributions import GaussianMixture
+
+    def right(x, means, variances, weights):
+        return (
+            GaussianMixture(torch.tensor(means), torch.tensor(variances), torch.tensor(weights))
+            .score(torch.tensor(x))
+            .numpy()
+        )
+
+    checks.mixture_score(right)
+    assert capsys.readouterr().out.startswith("Correct: within 1e-6 at all 4 points")
+    checks.mixture_score(lambda *a: right(*a) + 2e-6)
+    assert capsys.readouterr().out.startswith("Not yet")
+
+
+def test_setup_names_what_is_missing_and_how_to_mend_it(monkeypatch, capsys, tmp_path):
+    checks.setup()
+    said = capsys.readouterr().out
+    assert said.count("✅") >= 4
+    assert "❌ a notebook kernel\n   -> open this notebook in JupyterLab (make lab)" in said  # pytest is none
+    assert "1 of 6 to mend" in said
+
+    def gone(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", gone)
+    monkeypatch.setattr(checks, "PYTHON", (4, 0))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "toyscore.distributions", None)
+    checks.setup()
+    said = capsys.readouterr().out
+    assert "❌ Python 4.0 or newer\n   -> this kernel runs Python 3." in said
+    assert "toyscore is not installed for" in said
+    assert 'pip install -e ".[notebooks]"' in said
+    assert "sliders would show as text: pip install jupyterlab_widgets" in said
+    assert "mend the lines above first" in said
+    assert "5 of 6 to mend, from the top; then restart the kernel." in said
+
+
+def test_setup_names_packages_that_are_missing_or_too_old(monkeypatch, capsys):
+    needs = ["numpy>=99", "no-such-package", 'other; extra == "test"', "torch"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: needs)
+    checks.setup()
+    said = capsys.readouterr().out
+    assert (
+        f"numpy is {np.__version__}, not >=99; no-such-package is missing: in toyscore's folder run pip install" in said
+    )
+    assert "other" not in said
