@@ -1,66 +1,22 @@
-"""Pictures of densities, vector fields, samples and chains in the plane.
-
-Every function draws on the Axes it is given and returns the artists it made, so that a slider can update them and a figure
-can be composed; none of them owns a figure. Three things are the same in all of them:
-
-- *One colour and marker per role* (``ROLES``: truth, learned, plain, annealed, ...), from the colour-blind-safe palette of
-  Okabe and Ito; density maps are perceptually uniform.
-- *Comparable panels*: the same square box, equal aspect, and, for fields, arrows in data units of one ``scale``.
-- *Alternative text*: each function writes what it drew, with numbers, on its Axes; ``alt_text`` collects it for a figure,
-  and ``save`` stores it in the file.
-
-Points come as tensors ``[B, 2]`` on any device. Scores and log densities are called as ``f(x, sigma)`` on a grid in
-float32 on the CPU, or like the tensor ``like``.
-"""
+"""Pictures in the plane: densities, vector fields, samples and chains, all on the square [-box, box]²."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.contour import QuadContourSet
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.quiver import Quiver
 from torch import Tensor
 
 from toyscore import operators as ops
 from toyscore.operators import Score, Sigma
-
-DENSITY_MAP = "cividis"
-ERROR_MAP = "magma_r"
-STYLE: dict[Any, Any] = {
-    "font.size": 12.0,
-    "axes.titlesize": 13.0,
-    "axes.labelsize": 12.0,
-    "figure.dpi": 100.0,
-    "savefig.dpi": 110.0,
-    "svg.hashsalt": "toyscore",
-    "image.origin": "lower",
-}
-
-
-@dataclass(frozen=True)
-class Role:
-    """How something is drawn, everywhere."""
-
-    colour: str
-    marker: str
-    name: str
-
-
-ROLES = {
-    "truth": Role("#0072B2", "o", "exact"),
-    "learned": Role("#D55E00", "s", "learned"),
-    "plain": Role("#CC79A7", "^", "plain Langevin"),
-    "annealed": Role("#009E73", "D", "annealed Langevin"),
-}
+from toyscore.plotting.style import DENSITY_MAP, ERROR_MAP, ROLES, describe, to_numpy
 
 
 @dataclass(frozen=True)
@@ -102,13 +58,13 @@ def density(
     """
     values = log_prob(grid(box, n, like), sigma).exp().view(n, n).mT
     image = ax.imshow(
-        _numpy(values), extent=(-box, box, -box, box), cmap=DENSITY_MAP, interpolation="bilinear", origin="lower"
+        to_numpy(values), extent=(-box, box, -box, box), cmap=DENSITY_MAP, interpolation="bilinear", origin="lower"
     )
     frame(ax, box)
     i, j = divmod(int(values.argmax()), n)
     x, y = (round(-box + (k + 0.5) * 2 * box / n, 1) + 0.0 for k in (j, i))
     inside = float(values.sum()) * (2 * box / n) ** 2
-    _describe(
+    describe(
         ax,
         f"Density map with its maximum {float(values.max()):.3g} near ({x:g}, {y:g}); {inside:.1%} of the mass is in the box.",
     )
@@ -144,7 +100,7 @@ def vector_field(
     arrows = score(points, sigma)
     norms = arrows.norm(dim=1)
     scale = arrow_scale(norms, box, n) if scale is None else scale
-    x, (u, v) = _numpy(points), _numpy(arrows * scale).T
+    x, (u, v) = to_numpy(points), to_numpy(arrows * scale).T
     quiver = ax.quiver(
         x[:, 0],
         x[:, 1],
@@ -158,7 +114,7 @@ def vector_field(
         pivot="tail",
     )
     frame(ax, box)
-    _describe(
+    describe(
         ax,
         f"{n} x {n} arrows of the {ROLES[role].name} score: median norm {float(norms.median()):.3g}, largest {float(norms.max()):.3g}.",
     )
@@ -200,7 +156,7 @@ def field_comparison(
     error = ((score(points, sigma) - truth).norm(dim=1) / truth.norm(dim=1)).view(n, n).mT
     extent = (-box, box, -box, box)
     image = ax.imshow(
-        _numpy(error),
+        to_numpy(error),
         extent=extent,
         cmap=ERROR_MAP,
         vmin=0,
@@ -209,14 +165,14 @@ def field_comparison(
         origin="lower",
         alpha=0.75,
     )
-    axis = _numpy(points[:n, 1])
-    contour = ax.contour(axis, axis, _numpy(error), levels=[threshold], colors="black", linewidths=1.2)
+    axis = to_numpy(points[:n, 1])
+    contour = ax.contour(axis, axis, to_numpy(error), levels=[threshold], colors="black", linewidths=1.2)
     scale = arrow_scale(target(grid(box, n_arrows, like), sigma).norm(dim=1), box, n_arrows)
     options: dict[str, Any] = {"sigma": sigma, "box": box, "n": n_arrows, "scale": scale, "like": like}
     true_arrows = vector_field(ax, target, role="truth", **options)
     learned_arrows = vector_field(ax, score, role="learned", **options)
     share = float((error > threshold).float().mean())
-    _describe(
+    describe(
         ax,
         f"The relative error exceeds {threshold:.0%} on {share:.1%} of the box; its median is {float(error.median()):.2g}.",
     )
@@ -234,13 +190,13 @@ def samples(ax: Axes, x: Tensor, *, role: str = "truth", box: float = 8.0, size:
         size: area of a marker, in points squared.
     """
     ops.check_batch(x)
-    xy = _numpy(x)
+    xy = to_numpy(x)
     kind = ROLES[role]
     dots = ax.scatter(xy[:, 0], xy[:, 1], s=size, c=kind.colour, marker=kind.marker, alpha=0.45, linewidths=0)
     frame(ax, box)
     outside = int((x.abs() > box).any(1).sum())
     centre = ", ".join(f"{float(m) + 0.0:.2f}" for m in x.mean(0))
-    _describe(ax, f"{len(x)} {kind.name} samples, mean ({centre}); {outside} of them outside the box.")
+    describe(ax, f"{len(x)} {kind.name} samples, mean ({centre}); {outside} of them outside the box.")
     return dots
 
 
@@ -259,55 +215,19 @@ def chains(ax: Axes, states: Tensor, *, role: str = "plain", box: float = 8.0) -
     if states.ndim != 3 or states.shape[2] != 2:
         raise ValueError(f"states has shape {list(states.shape)}: it must be [T, B, 2]; pass torch.stack(list(chain))")
     kind = ROLES[role]
-    lines = LineCollection(list(_numpy(states.movedim(1, 0))), colors=kind.colour, linewidths=0.7, alpha=0.6)
+    lines = LineCollection(list(to_numpy(states.movedim(1, 0))), colors=kind.colour, linewidths=0.7, alpha=0.6)
     ax.add_collection(lines)
-    ends = _numpy(states[-1])
+    ends = to_numpy(states[-1])
     dots = ax.scatter(
         ends[:, 0], ends[:, 1], s=28, c=kind.colour, marker=kind.marker, edgecolors="white", linewidths=0.6, zorder=3
     )
     frame(ax, box)
     travelled = float((states[-1] - states[0]).norm(dim=1).mean())
-    _describe(
+    describe(
         ax,
         f"{states.shape[1]} chains of {len(states)} {kind.name} states; ends are {travelled:.2f} from starts on average.",
     )
     return lines, dots
-
-
-def alt_text(figure: Figure) -> str:
-    """What the figure shows, in words and numbers: the titles and descriptions of its panels, in order."""
-    parts = []
-    for ax in figure.axes:
-        title = ax.get_title().replace("\n", ", ").replace("$", "")
-        described = ax.get_gid() or ""
-        if described:
-            parts.append(f"{title}. {described}" if title else described)
-    return " ".join(parts)
-
-
-def save(figure: Figure, path: str | Path, description: str | None = None) -> None:
-    """Write a PNG, SVG or PDF whose bytes depend on the figure alone, with its alternative text inside.
-
-    Raises:
-        ValueError: another ending.
-    """
-    path = Path(path)
-    text = alt_text(figure) if description is None else description
-    metadata: dict[str, dict[str, Any]] = {
-        ".png": {"Software": None, "Description": text},
-        ".svg": {"Date": None, "Description": text},
-        ".pdf": {"CreationDate": None, "Subject": text},
-    }
-    if path.suffix not in metadata:
-        raise ValueError(f"path ends in {path.suffix!r}: it must be .png, .svg or .pdf; rename {path.name}")
-    with mpl.rc_context({"svg.hashsalt": STYLE["svg.hashsalt"]}):
-        figure.savefig(path, metadata=metadata[path.suffix])
-
-
-def _describe(ax: Axes, text: str) -> None:
-    """Add to the description that an Axes carries (as its gid, which SVG readers can reach)."""
-    before = ax.get_gid()
-    ax.set_gid(text if before is None else f"{before} {text}")
 
 
 def grid(box: float = 8.0, n: int = 20, like: Tensor | None = None) -> Tensor:
@@ -317,7 +237,3 @@ def grid(box: float = 8.0, n: int = 20, like: Tensor | None = None) -> Tensor:
     like = torch.empty((), dtype=torch.float32) if like is None else like
     axis = (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) * (2 * box / n) - box
     return torch.cartesian_prod(axis, axis)
-
-
-def _numpy(x: Tensor) -> Any:
-    return x.detach().cpu().numpy()

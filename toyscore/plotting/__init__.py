@@ -1,0 +1,46 @@
+"""Pictures of densities, vector fields, samples and chains in the plane.
+
+Every function draws on the Axes it is given and returns the artists it made, so that a slider can update them and a figure
+can be composed; none of them owns a figure. Three things are the same in all of them:
+
+- *One colour and marker per role* (``ROLES``: truth, learned, plain, annealed, ...), from the colour-blind-safe palette of
+  Okabe and Ito; density maps are perceptually uniform.
+- *Comparable panels*: the same square box, equal aspect, and, for fields, arrows in data units of one ``scale``.
+- *Alternative text*: each function writes what it drew, with numbers, on its Axes; ``alt_text`` collects it for a figure,
+  and ``save`` stores it in the file.
+
+Points come as tensors ``[B, 2]`` on any device. Scores and log densities are called as ``f(x, sigma)`` on a grid in
+float32 on the CPU, or like the tensor ``like``.
+"""
+
+from toyscore.plotting.plane import (
+    FieldComparison,
+    arrow_scale,
+    chains,
+    density,
+    field_comparison,
+    frame,
+    grid,
+    samples,
+    vector_field,
+)
+from toyscore.plotting.style import DENSITY_MAP, ERROR_MAP, ROLES, STYLE, Role, alt_text, save
+
+__all__ = [
+    "DENSITY_MAP",
+    "ERROR_MAP",
+    "ROLES",
+    "STYLE",
+    "FieldComparison",
+    "Role",
+    "alt_text",
+    "arrow_scale",
+    "chains",
+    "density",
+    "field_comparison",
+    "frame",
+    "grid",
+    "samples",
+    "save",
+    "vector_field",
+]
