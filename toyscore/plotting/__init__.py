@@ -1,11 +1,12 @@
-"""Pictures of densities, vector fields, samples and chains in the plane.
+"""Pictures of densities, vector fields, samples and chains in the plane, and of what training gains.
 
 Every function draws on the Axes it is given and returns the artists it made, so that a slider can update them and a figure
 can be composed; none of them owns a figure. Three things are the same in all of them:
 
-- *One colour and marker per role* (``ROLES``: truth, learned, plain, annealed, ...), from the colour-blind-safe palette of
-  Okabe and Ito; density maps are perceptually uniform.
-- *Comparable panels*: the same square box, equal aspect, and, for fields, arrows in data units of one ``scale``.
+- *One colour and marker per role* (``ROLES``: truth, learned, plain, annealed, each objective, ...), from the colour-blind-safe
+  palette of Okabe and Ito; density maps are perceptually uniform.
+- *Comparable panels*: the same square box, equal aspect, and, for fields, arrows in data units of one ``scale``, or arrows of one
+  length over colours of one pair of ``limits``.
 - *Alternative text*: each function writes what it drew, with numbers, on its Axes; ``alt_text`` collects it for a figure,
   and ``save`` stores it in the file.
 
@@ -13,6 +14,7 @@ Points come as tensors ``[B, 2]`` on any device. Scores and log densities are ca
 float32 on the CPU, or like the tensor ``like``.
 """
 
+from toyscore.plotting.curves import curves
 from toyscore.plotting.plane import (
     FieldComparison,
     arrow_scale,
@@ -22,13 +24,15 @@ from toyscore.plotting.plane import (
     frame,
     grid,
     samples,
+    score_map,
     vector_field,
 )
-from toyscore.plotting.style import DENSITY_MAP, ERROR_MAP, ROLES, STYLE, Role, alt_text, save
+from toyscore.plotting.style import DENSITY_MAP, ERROR_MAP, NORM_MAP, ROLES, STYLE, Role, alt_text, save
 
 __all__ = [
     "DENSITY_MAP",
     "ERROR_MAP",
+    "NORM_MAP",
     "ROLES",
     "STYLE",
     "FieldComparison",
@@ -36,11 +40,13 @@ __all__ = [
     "alt_text",
     "arrow_scale",
     "chains",
+    "curves",
     "density",
     "field_comparison",
     "frame",
     "grid",
     "samples",
     "save",
+    "score_map",
     "vector_field",
 ]

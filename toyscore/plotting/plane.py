@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import LogNorm
 from matplotlib.contour import QuadContourSet
 from matplotlib.image import AxesImage
 from matplotlib.quiver import Quiver
 from torch import Tensor
+from torch.nn import functional
 
 from toyscore import operators as ops
 from toyscore.operators import Score, Sigma
-from toyscore.plotting.style import DENSITY_MAP, ERROR_MAP, ROLES, describe, to_numpy
+from toyscore.plotting.style import DENSITY_MAP, ERROR_MAP, NORM_MAP, ROLES, describe, to_numpy
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,68 @@ def field_comparison(
         f"The relative error exceeds {threshold:.0%} on {share:.1%} of the box; its median is {float(error.median()):.2g}.",
     )
     return FieldComparison(image, contour, true_arrows, learned_arrows, threshold, share)
+
+
+@torch.no_grad()
+def score_map(
+    ax: Axes,
+    score: Score,
+    *,
+    sigma: Sigma = 0.0,
+    role: str = "truth",
+    box: float = 8.0,
+    n: int = 80,
+    n_arrows: int = 10,
+    limits: tuple[float, float] = (0.01, 100.0),
+    like: Tensor | None = None,
+) -> tuple[AxesImage, Quiver]:
+    """A score whose norm spans decades: the norm as a map of logarithmic colours, the direction as arrows of one length.
+
+    Args:
+        ax: where to draw.
+        score: ``score(x, sigma)``.
+        sigma, box, like: as ``density``.
+        role: a key of ``ROLES``.
+        n: cells of the map per side.
+        n_arrows: arrows per side, each centred on its point; none where the score is zero.
+        limits: the norms at the ends of the colours, in units of 1/x; pass one pair to panels that are compared.
+
+    Returns:
+        The map and the arrows.
+    """
+    norms = score(grid(box, n, like), sigma).norm(dim=1)
+    image = ax.imshow(
+        to_numpy(norms.view(n, n).mT),
+        extent=(-box, box, -box, box),
+        cmap=NORM_MAP,
+        norm=LogNorm(*limits),
+        interpolation="nearest",
+        origin="lower",
+    )
+    points = grid(box, n_arrows, like)
+    x, (u, v) = to_numpy(points), to_numpy(functional.normalize(score(points, sigma)) * (1.5 * box / n_arrows)).T
+    quiver = ax.quiver(
+        x[:, 0],
+        x[:, 1],
+        u,
+        v,
+        color=ROLES[role].colour,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.014,
+        headwidth=3.6,
+        headlength=4.0,
+        headaxislength=3.6,
+        pivot="mid",
+    )
+    frame(ax, box)
+    describe(
+        ax,
+        f"Norm and direction of the {ROLES[role].name} score: least norm {float(norms.min()):.2g}, median "
+        f"{float(norms.median()):.2g}, largest {float(norms.max()):.2g}.",
+    )
+    return image, quiver
 
 
 def samples(ax: Axes, x: Tensor, *, role: str = "truth", box: float = 8.0, size: float = 7.0) -> PathCollection:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 DENSITY_MAP = "cividis"
 ERROR_MAP = "magma_r"
+NORM_MAP = "YlOrBr"  # pale enough for arrows at both ends
 STYLE: dict[Any, Any] = {
     "font.size": 12.0,
     "axes.titlesize": 13.0,
@@ -38,6 +39,13 @@ ROLES = {
     "learned": Role("#D55E00", "s", "learned"),
     "plain": Role("#CC79A7", "^", "plain Langevin"),
     "annealed": Role("#009E73", "D", "annealed Langevin"),
+    # the objectives: colours of their own among themselves, markers of their own among all
+    "explicit": Role("#000000", "*", "explicit"),
+    "implicit": Role("#0072B2", "v", "implicit"),
+    "sliced": Role("#E69F00", "p", "sliced"),
+    "finite_difference": Role("#CC79A7", "X", "finite difference"),
+    "denoising": Role("#009E73", "P", "denoising"),
+    "yours": Role("#D55E00", "h", "yours"),
 }
 
 
