@@ -71,11 +71,18 @@ def call(*arguments, **options):
 
 
 def test_the_command_line():
-    assert call("--list", check=True).stdout.split() == ["digits-smoothed", "ncsn-fig2", "ncsn-fig3"]
+    assert call("--list", check=True).stdout.split() == [
+        "digits-smoothed",
+        "ncsn-fig2",
+        "ncsn-fig3",
+        "objectives",
+        "toys",
+    ]
     unknown = call("--only", "ncsn-fig9")
     assert unknown.returncode == 2
     assert (
-        "--only ncsn-fig9: there is no such figure; choose from digits-smoothed, ncsn-fig2, ncsn-fig3" in unknown.stderr
+        "--only ncsn-fig9: there is no such figure; choose from digits-smoothed, ncsn-fig2, ncsn-fig3, objectives, toys"
+        in unknown.stderr
     )
     assert call("--quick", "--check").returncode == 2
 
@@ -84,6 +91,25 @@ def test_check_recomputes_and_compares():
     run = call("--only", "ncsn-fig3", "--check")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "ncsn-fig3: agrees" in run.stdout
+
+
+def test_compute_is_counted_as_torch_counts_it():
+    """The figure's counter takes what torch's own refuses (a leaf under autograd.grad), and agrees with it elsewhere."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    figure = runner.load("objectives")
+    x = figure.mixture().sample(32, generator=torch.Generator().manual_seed(0))
+    for role, passes in (("denoising", 3), ("finite_difference", 9), ("sliced", 6), ("implicit", 9)):
+        loss, model = figure.objectives()[role], figure.MLP()
+        with torch.no_grad(), FlopCounterMode(display=False) as forward:
+            model(x)
+        with FlopCounterMode(display=False) as step:
+            loss(model, x, 0.5, generator=torch.Generator()).mean().backward()
+        counted = figure.cost(loss, x, by_hand=True)[0]
+        assert counted == step.get_total_flops() / forward.get_total_flops()
+        assert counted == pytest.approx(passes, abs=0.05)
+    assert figure.cost(loss, x, by_hand=False)[0] == pytest.approx(counted, abs=0.05)
 
 
 def test_one_failing_figure_does_not_stop_the_others(tmp_path):
