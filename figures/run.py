@@ -1,8 +1,10 @@
 """Draw every figure of the repository and write down its numbers: ``python figures/run.py [--list] [--only ID] [--quick] [--check]``.
 
+``--only objectives --loss module:function [--clean]`` puts a loss of your own into the picture of the library's.
+
 A figure is a file ``figures/<id>.py`` with
 
-- ``compute(seed, quick) -> arrays``, everything slow, a dictionary of NumPy arrays;
+- ``compute(seed, quick) -> arrays``, everything slow, a dictionary of NumPy arrays; one that takes ``yours`` takes a loss;
 - ``numbers(arrays) -> {name: (value, tolerance)}``, what the figure claims; the tolerance is what another machine's
   rounding, or another seed, may change;
 - ``draw(arrays) -> Figure``, or ``frames(arrays) -> (frames, fps)`` for a GIF;
@@ -15,8 +17,11 @@ code says so.
 from __future__ import annotations
 
 import argparse
+import difflib
+import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import math
 import multiprocessing
@@ -25,6 +30,7 @@ import platform
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from types import ModuleType
@@ -50,18 +56,63 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def make(name: str, quick: bool, out: str | None, seed: int = SEED) -> dict[str, Any]:
-    """Compute a figure, draw it into ``out`` (or nowhere), and return its entry for numbers.json."""
+def find_loss(path: str) -> Callable[..., Any]:
+    """The function that ``module:function`` names, imported from the current folder or from what is installed.
+
+    Raises:
+        ValueError: no such thing; says what there is.
+    """
+    module_name, colon, name = path.partition(":")
+    if not (module_name and colon and name):
+        raise ValueError("it must be module:function; write e.g. mine:my_loss for my_loss of mine.py in this folder")
+    here = str(Path.cwd())
+    if sys.path[0] != here:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ValueError(
+            f"importing {module_name} gave {type(error).__name__}: {error}; it must be importable from {here}; "
+            f"try python -c 'import {module_name}' there"
+        ) from error
+    if not hasattr(module, name):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        near = difflib.get_close_matches(name, public, 1) or sorted(public)[:8]
+        raise ValueError(
+            f"{module_name} has no {name}: it must be a function of it; pass {' or '.join(near) or 'another'}"
+        )
+    if not callable(getattr(module, name)):
+        raise ValueError(
+            f"{name} is {type(getattr(module, name)).__name__}: it must be callable as loss(score, x, sigma, *, generator); "
+            "pass a function"
+        )
+    return getattr(module, name)
+
+
+def takes_loss(name: str) -> bool:
+    """Whether a figure has room for a loss of the reader's."""
+    return "yours" in inspect.signature(load(name).compute).parameters
+
+
+def make(
+    name: str, quick: bool, out: str | None, seed: int = SEED, loss: str | None = None, clean: bool = False
+) -> dict[str, Any]:
+    """Compute a figure, draw it into ``out`` (or nowhere), and return its entry for numbers.json.
+
+    ``loss``, a ``module:function`` that takes x drawn from q_sigma, or ``clean`` x, goes into the figures that take one.
+    """
     import matplotlib as mpl
     import torch
 
     from toyscore import plotting
+    from toyscore.losses import perturbed
 
     mpl.use("Agg")
     torch.set_num_threads(1)
     start = time.perf_counter()
     module = load(name)
-    arrays = module.compute(seed, quick)
+    given = {} if loss is None else {"yours": find_loss(loss) if clean else perturbed(find_loss(loss))}
+    arrays = module.compute(seed, quick, **given)
     entry = {
         "seed": seed,
         "seconds": 0.0,
@@ -108,15 +159,15 @@ def same(stored: dict[str, Any], found: dict[str, Any]) -> bool:
     return {**stored, "seconds": 0} == {**found, "seconds": 0}
 
 
-def run(names: list[str], quick: bool, out: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The entries of the figures that came out, and the names of those that failed."""
+def run(names: list[str], quick: bool, out: str | None, *loss: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The entries of the figures that came out, and the names of those that failed; ``loss`` as ``make`` takes it."""
     from tqdm import tqdm
 
     entries, failed = {}, []
     os.environ["OMP_NUM_THREADS"] = "1"
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1), mp_context=spawn) as pool:
-        jobs = {pool.submit(make, name, quick, out): name for name in names}
+        jobs = {pool.submit(make, name, quick, out, SEED, *loss): name for name in names}
         with tqdm(total=len(jobs), unit="figure", disable=None) as bar:
             for job in as_completed(jobs):
                 name = jobs[job]
@@ -157,6 +208,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--spread", metavar="N", type=int, help="mean and deviation of each number over seeds 0 to N - 1; draw nothing"
     )
+    parser.add_argument(
+        "--loss",
+        metavar="MODULE:FUNCTION",
+        help="with --only objectives: a loss of your own, loss(score, x, sigma, *, generator) -> [B] with x drawn from "
+        "q_sigma, beside the library's; drawn into figures/custom; numbers are not kept",
+    )
+    parser.add_argument("--clean", action="store_true", help="the loss takes clean x and adds the noise itself")
     options = parser.parse_args(arguments)
     if options.quick and options.check:
         parser.error(
@@ -170,16 +228,31 @@ def main(arguments: list[str] | None = None) -> int:
         if name not in known:
             parser.error(f"--only {name}: there is no such figure; choose from {', '.join(known)}")
     names = options.only or known
-    if options.spread is not None:
-        if options.spread < 2 or options.quick or options.check:
+    if options.clean and options.loss is None:
+        parser.error("--clean says what x a loss takes, and there is none; pass --loss module:function")
+    if options.loss is not None:
+        if options.check:
             parser.error(
-                f"--spread {options.spread} needs two seeds or more, and neither --quick nor --check; pass --spread 8"
+                f"--loss {options.loss} draws a picture that is not kept, so --check has nothing to compare; pass one of the two"
+            )
+        refused = [name for name in names if not takes_loss(name)]
+        if refused:
+            taking = ", ".join(f"--only {name}" for name in known if takes_loss(name))
+            parser.error(f"--loss {options.loss}: {', '.join(refused)} takes no loss; pass {taking}")
+        try:
+            find_loss(options.loss)
+        except ValueError as error:
+            parser.error(f"--loss {options.loss}: {error}")
+    if options.spread is not None:
+        if options.spread < 2 or options.quick or options.check or options.loss:
+            parser.error(
+                f"--spread {options.spread} needs two seeds or more, and none of --quick, --check and --loss; pass --spread 8"
             )
         return spread(names, options.spread)
-    folder = FOLDER / "quick" if options.quick else FOLDER
+    folder = FOLDER / ("custom" if options.loss else "quick" if options.quick else "")
     folder.mkdir(exist_ok=True)
     start = time.perf_counter()
-    entries, failed = run(names, options.quick, None if options.check else str(folder))
+    entries, failed = run(names, options.quick, None if options.check else str(folder), options.loss, options.clean)
     stored = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
     if options.check:
         for name, entry in entries.items():
@@ -188,7 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
             failed += [name] if wrong else []
             print(f"{name}: {'; '.join(wrong) if wrong else 'agrees'}")
-    elif not options.quick:
+    elif not (options.quick or options.loss):
         changed = {name: entry for name, entry in entries.items() if not same(stored.get(name, {}), entry)}
         stored = {name: entry for name, entry in (stored | changed).items() if name in known}
         NUMBERS.write_text(json.dumps(stored, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

@@ -90,6 +90,24 @@ def test_the_readmes_example_runs():
     assert len(code.strip().splitlines()) <= 12
 
 
+def test_the_loss_that_contributing_shows_is_unbiased():
+    """Over 20,000 draws of its axis, five standard errors from the exact trace."""
+    import torch
+
+    from helpers import assert_mean, seeded
+    from toyscore.distributions import asymmetric
+    from toyscore.losses import implicit_score_matching
+
+    names = {}
+    code = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
+    exec(code, names)
+    p = asymmetric()
+    x = p.sample(1, generator=seeded()).expand(20_000, 2)
+    exact = implicit_score_matching(p.score, x[:1], 0.5)
+    with torch.no_grad():
+        assert_mean(names["coordinate"](p.score, x, 0.5, generator=seeded()), exact)
+
+
 def test_numbers_in_the_readme_are_those_of_the_benchmarks():
     rows = re.findall(
         r"^\| (.*) \| [\d.]+ \| [\d.-]+ \| ([\d.]+|-) \|$",

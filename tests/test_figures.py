@@ -1,6 +1,7 @@
 """The runner and its figures: numbers, not pixels."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,11 +72,18 @@ def call(*arguments, **options):
 
 
 def test_the_command_line():
-    assert call("--list", check=True).stdout.split() == ["digits-smoothed", "ncsn-fig2", "ncsn-fig3"]
+    assert call("--list", check=True).stdout.split() == [
+        "digits-smoothed",
+        "ncsn-fig2",
+        "ncsn-fig3",
+        "objectives",
+        "toys",
+    ]
     unknown = call("--only", "ncsn-fig9")
     assert unknown.returncode == 2
     assert (
-        "--only ncsn-fig9: there is no such figure; choose from digits-smoothed, ncsn-fig2, ncsn-fig3" in unknown.stderr
+        "--only ncsn-fig9: there is no such figure; choose from digits-smoothed, ncsn-fig2, ncsn-fig3, objectives, toys"
+        in unknown.stderr
     )
     assert call("--quick", "--check").returncode == 2
 
@@ -84,6 +92,95 @@ def test_check_recomputes_and_compares():
     run = call("--only", "ncsn-fig3", "--check")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "ncsn-fig3: agrees" in run.stdout
+
+
+MINE = """
+from toyscore.losses import denoising_score_matching as clean, sliced_score_matching as good
+
+def reduced(score, x, sigma, *, generator=None):
+    return good(score, x, sigma, generator=generator).mean()
+
+table = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """A folder with a reader's losses, one that does not parse, and a copy of the figures to draw into."""
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "mine.py").write_text(MINE)
+    (folder / "half.py").write_text("def loss(")
+    (folder / "figures").mkdir()
+    for name in ("run.py", "objectives.py", "toys.py"):
+        (folder / "figures" / name).write_text((ROOT / "figures" / name).read_text())
+    return folder
+
+
+def with_loss(folder, *arguments):
+    command = [sys.executable, str(folder / "figures" / "run.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+@pytest.mark.parametrize(("arguments", "twin"), [(["mine:good"], "sliced"), (["mine:clean", "--clean"], "denoising")])
+def test_a_loss_of_ones_own_joins_the_picture(mine, arguments, twin):
+    """The library's own loss by another name reaches what the library's does; nothing is stored."""
+    from PIL import Image
+
+    run = with_loss(mine, "--only", "objectives", "--quick", "--loss", *arguments)
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"yours (\S+ \([^)]*\))", run.stdout)[1] == re.search(rf"{twin} (\S+ \([^)]*\))", run.stdout)[1]
+    with Image.open(mine / "figures" / "custom" / "objectives.png") as image:
+        assert "; yours from " in image.info["Description"]
+    assert not (mine / "figures" / "numbers.json").exists()
+    assert not (mine / "figures" / "quick").exists()
+
+
+def test_a_loss_that_fails_meets_the_librarys_error(mine):
+    run = with_loss(mine, "--only", "objectives", "--quick", "--loss", "mine:reduced")
+    assert run.returncode == 1
+    assert "ValueError: the loss returned shape [] for 128 examples: it must be per example, [128]" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["objectives", "--loss", "mine"], "--loss mine: it must be module:function; write e.g. mine:my_loss"),
+        (["objectives", "--loss", "nine:good"], "importing nine gave ModuleNotFoundError: No module named 'nine'; it must"),
+        (["objectives", "--loss", "half:loss"], "--loss half:loss: importing half gave SyntaxError: "),
+        (["objectives", "--loss", "mine:goood"], "mine has no goood: it must be a function of it; pass good"),
+        (["objectives", "--loss", "mine:table"], "table is int: it must be callable as loss(score, x, sigma, *, generator)"),
+        (["toys", "--loss", "mine:good"], "--loss mine:good: toys takes no loss; pass --only objectives"),
+        (["objectives", "--loss", "mine:good", "--check"], "--check has nothing to compare; pass one of the two"),
+        (["objectives", "--loss", "mine:good", "--spread", "2"], "none of --quick, --check and --loss; pass --spread 8"),
+        (["objectives", "--clean"], "--clean says what x a loss takes, and there is none; pass --loss module:function"),
+    ],
+)  # fmt: skip
+def test_bad_losses_are_refused_with_the_remedy(mine, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(mine)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as exit:
+        runner.main(["--only", *arguments])
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_compute_is_counted_as_torch_counts_it():
+    """The figure's counter takes what torch's own refuses (a leaf under autograd.grad), and agrees with it elsewhere."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    figure = runner.load("objectives")
+    x = figure.mixture().sample(32, generator=torch.Generator().manual_seed(0))
+    for role, passes in (("denoising", 3), ("finite_difference", 9), ("sliced", 6), ("implicit", 9)):
+        loss, model = figure.objectives()[role], figure.MLP()
+        with torch.no_grad(), FlopCounterMode(display=False) as forward:
+            model(x)
+        with FlopCounterMode(display=False) as step:
+            loss(model, x, 0.5, generator=torch.Generator()).mean().backward()
+        counted = figure.cost(loss, x, by_hand=True)[0]
+        assert counted == step.get_total_flops() / forward.get_total_flops()
+        assert counted == pytest.approx(passes, abs=0.05)
+    assert figure.cost(loss, x, by_hand=False)[0] == pytest.approx(counted, abs=0.05)
 
 
 def test_one_failing_figure_does_not_stop_the_others(tmp_path):

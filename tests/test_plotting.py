@@ -66,6 +66,24 @@ def test_comparison_measures_the_share_of_the_box(ax):
     assert np.allclose(stretch, np.where(shown.truth.X > 4, 1.8, 1.0), rtol=1e-4)  # both fields in one scale
 
 
+def test_score_map_shows_norms_and_directions(ax):
+    image, quiver = plotting.score_map(ax, P.score, sigma=0.7, n=40, n_arrows=6, limits=(0.1, 10.0))
+    points = torch.as_tensor(np.stack([quiver.X, quiver.Y], 1)).float()
+    expected = P.score(points, 0.7)
+    length = np.hypot(quiver.U, quiver.V)
+    assert np.allclose(
+        length, 1.5 * 16 / 2 / 6, rtol=1e-5
+    )  # one length, three quarters of a cell to each side of its point
+    assert np.allclose(
+        np.stack([quiver.U, quiver.V], 1) / length[:, None], expected / expected.norm(dim=1, keepdim=True)
+    )
+    row, column = 31, 4  # not transposed: where this row and column are
+    cell = torch.tensor([[-8 + (column + 0.5) * 0.4, -8 + (row + 0.5) * 0.4]])
+    assert float(image.get_array()[row, column]) == pytest.approx(float(P.score(cell, 0.7).norm()), rel=1e-4)
+    assert (image.norm.vmin, image.norm.vmax, ax.get_aspect()) == (0.1, 10.0, 1)
+    assert "Norm and direction of the exact score: least norm" in plotting.alt_text(ax.figure)
+
+
 def test_samples_and_chains(ax):
     x = P.sample(50, generator=seeded())
     dots = plotting.samples(ax, x, role="learned")
@@ -82,9 +100,38 @@ def test_samples_and_chains(ax):
         plotting.chains(ax, x[:5])
 
 
-def test_roles_differ_in_colour_and_marker():
-    assert len({r.colour for r in plotting.ROLES.values()}) == len(plotting.ROLES)
-    assert len({r.marker for r in plotting.ROLES.values()}) == len(plotting.ROLES)
+def test_curves_are_geometric_means_between_the_extremes(ax):
+    x = torch.tensor([0.0, 10.0, 20.0])
+    values = {"sliced": torch.tensor([[4.0, 2.0, 1.0], [1.0, 0.5, 0.01]]), "denoising": torch.tensor([[3.0, 2.0, 1.0]])}
+    artists = plotting.curves(ax, x, values)
+    line, band = artists["sliced"]
+    assert np.allclose(line.get_ydata(), [2.0, 1.0, 0.1])
+    assert np.allclose(line.get_xdata(), x.numpy())
+    corners = {(float(a), round(float(b), 6)) for a, b in band.get_paths()[0].vertices}
+    assert {(0.0, 1.0), (0.0, 4.0), (20.0, 0.01), (20.0, 1.0)} <= corners
+    assert (ax.get_yscale(), [text.get_label() for text in ax.get_lines()]) == ("log", ["sliced", "denoising"])
+    text = plotting.alt_text(ax.figure)
+    assert (
+        "over 1 and 2 seeds (and their range), from 0 to 20: sliced from 2 to 0.1 (0.01 to 1); denoising from 3" in text
+    )
+    for wrong, message in (
+        (torch.ones(3), r"the values of sliced have shape \[3\]: they must be \[n_seeds, 3\]"),
+        (torch.ones(2, 4), r"shape \[2, 4\]: they must be \[n_seeds, 3\]; stack one row per seed"),
+        (torch.tensor([[1.0, 0.0, 2.0]]), "go from 0 to 2: a logarithmic axis needs them finite and positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plotting.curves(ax, x, {"sliced": wrong})
+    with pytest.raises(ValueError, match=r"x has shape \[1, 3\]: it must be \[T\]"):
+        plotting.curves(ax, x[None], values)
+
+
+OBJECTIVES = ["explicit", "implicit", "sliced", "finite_difference", "denoising", "yours"]
+
+
+@pytest.mark.parametrize("family", [OBJECTIVES, [role for role in plotting.ROLES if role not in OBJECTIVES]])
+def test_roles_of_one_family_differ_in_colour_and_all_in_marker(family):
+    assert len({plotting.ROLES[role].colour for role in family}) == len(family)
+    assert len({role.marker for role in plotting.ROLES.values()}) == len(plotting.ROLES)
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])

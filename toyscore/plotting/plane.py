@@ -1,75 +1,24 @@
-"""Pictures of densities, vector fields, samples and chains in the plane.
-
-Every function draws on the Axes it is given and returns the artists it made, so that a figure can be composed; none of
-them owns a figure. Given those artists back as ``update``, it changes them in place, which is what a slider and an
-animation do. Three things are the same in all of them:
-
-- *One colour and marker per role* (``ROLES``: truth, learned, plain, annealed, ...), from the colour-blind-safe palette of
-  Okabe and Ito; density maps are perceptually uniform.
-- *Comparable panels*: the same square box, equal aspect, and, for fields, arrows in data units of one ``scale``.
-- *Alternative text*: each function writes what it drew, with numbers, on its artist (as its gid, which SVG readers can
-  reach); ``alt_text`` collects it for a figure, and ``save`` and ``save_gif`` store it in the file.
-
-Points come as tensors ``[B, 2]`` on any device. Scores and log densities are called as ``f(x, sigma)`` on a grid in
-float32 on the CPU, or like the tensor ``like``.
-"""
+"""Pictures in the plane: densities, vector fields, samples and chains, all on the square [-box, box]²."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import matplotlib as mpl
-import numpy as np
 import torch
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import LogNorm
 from matplotlib.contour import QuadContourSet
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.quiver import Quiver
-from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from toyscore import operators as ops
 from toyscore.operators import Score, Sigma
-
-State = TypeVar("State")
-
-DENSITY_MAP = "cividis"
-ERROR_MAP = "magma_r"
-STYLE: dict[Any, Any] = {
-    "font.size": 12.0,
-    "axes.titlesize": 13.0,
-    "axes.labelsize": 12.0,
-    "figure.dpi": 100.0,
-    "savefig.dpi": 110.0,
-    "svg.hashsalt": "toyscore",
-    "image.origin": "lower",
-}
-
-
-@dataclass(frozen=True)
-class Role:
-    """How something is drawn, everywhere."""
-
-    colour: str
-    marker: str
-    name: str
-
-
-ROLES = {
-    "truth": Role("#0072B2", "o", "exact"),
-    "learned": Role("#D55E00", "s", "learned"),
-    "plain": Role("#CC79A7", "^", "plain Langevin"),
-    "annealed": Role("#009E73", "D", "annealed Langevin"),
-}
+from toyscore.plotting.style import DENSITY_MAP, ERROR_MAP, NORM_MAP, ROLES, to_numpy
 
 
 @dataclass(frozen=True)
@@ -82,19 +31,6 @@ class FieldComparison:
     learned: Quiver
     threshold: float
     share: float
-
-
-def canvas(n_rows: int = 1, n_columns: int = 1, *, size: float = 4.6) -> tuple[Figure, Any]:
-    """A figure of square panels that no notebook shows by itself, and its Axes, one or an array as ``plt.subplots`` has it.
-
-    Args:
-        n_rows, n_columns: panels.
-        size: of a panel, in inches.
-    """
-    with mpl.rc_context(STYLE):
-        layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
-        figure = Figure(figsize=(size * n_columns, size * n_rows), layout=layout)
-        return figure, figure.subplots(n_rows, n_columns)
 
 
 def frame(ax: Axes, box: float) -> None:
@@ -128,11 +64,11 @@ def density(
     values = log_prob(grid(box, n, like), sigma).exp().view(n, n).mT
     if update is None:
         extent = (-box, box, -box, box)
-        image = ax.imshow(_numpy(values), extent=extent, cmap=DENSITY_MAP, interpolation="bilinear", origin="lower")
+        image = ax.imshow(to_numpy(values), extent=extent, cmap=DENSITY_MAP, interpolation="bilinear", origin="lower")
         frame(ax, box)
     else:
         image = update
-        image.set(data=_numpy(values), clim=(0, float(values.max())))
+        image.set(data=to_numpy(values), clim=(0, float(values.max())))
     i, j = divmod(int(values.argmax()), n)
     x, y = (round(-box + (k + 0.5) * 2 * box / n, 1) + 0.0 for k in (j, i))
     inside = float(values.sum()) * (2 * box / n) ** 2
@@ -173,7 +109,7 @@ def vector_field(
     arrows = score(points, sigma)
     norms = arrows.norm(dim=1)
     scale = arrow_scale(norms, box, n) if scale is None else scale
-    x, (u, v) = _numpy(points), _numpy(arrows * scale).T
+    x, (u, v) = to_numpy(points), to_numpy(arrows * scale).T
     if update is None:
         options: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "pivot": "tail"}
         quiver = ax.quiver(x[:, 0], x[:, 1], u, v, color=ROLES[role].colour, width=0.0045, **options)
@@ -222,7 +158,7 @@ def field_comparison(
     error = ((score(points, sigma) - truth).norm(dim=1) / truth.norm(dim=1)).view(n, n).mT
     extent = (-box, box, -box, box)
     image = ax.imshow(
-        _numpy(error),
+        to_numpy(error),
         extent=extent,
         cmap=ERROR_MAP,
         vmin=0,
@@ -231,8 +167,8 @@ def field_comparison(
         origin="lower",
         alpha=0.75,
     )
-    axis = _numpy(points[:n, 1])
-    contour = ax.contour(axis, axis, _numpy(error), levels=[threshold], colors="black", linewidths=1.2)
+    axis = to_numpy(points[:n, 1])
+    contour = ax.contour(axis, axis, to_numpy(error), levels=[threshold], colors="black", linewidths=1.2)
     scale = arrow_scale(target(grid(box, n_arrows, like), sigma).norm(dim=1), box, n_arrows)
     options: dict[str, Any] = {"sigma": sigma, "box": box, "n": n_arrows, "scale": scale, "like": like}
     true_arrows = vector_field(ax, target, role="truth", **options)
@@ -242,6 +178,56 @@ def field_comparison(
         f"The relative error exceeds {threshold:.0%} on {share:.1%} of the box; its median is {float(error.median()):.2g}."
     )
     return FieldComparison(image, contour, true_arrows, learned_arrows, threshold, share)
+
+
+@torch.no_grad()
+def score_map(
+    ax: Axes,
+    score: Score,
+    *,
+    sigma: Sigma = 0.0,
+    role: str = "truth",
+    box: float = 8.0,
+    n: int = 80,
+    n_arrows: int = 10,
+    limits: tuple[float, float] = (0.01, 100.0),
+    like: Tensor | None = None,
+    update: tuple[AxesImage, Quiver] | None = None,
+) -> tuple[AxesImage, Quiver]:
+    """A score whose norm spans decades: the norm as a map of logarithmic colours, the direction as arrows of one length.
+
+    Args:
+        ax: where to draw.
+        score: ``score(x, sigma)``.
+        sigma, box, like: as ``density``.
+        role: a key of ``ROLES``.
+        n: cells of the map per side.
+        n_arrows: arrows per side, each centred on its point; none where the score is zero.
+        limits: the norms at the ends of the colours, in units of 1/x; pass one pair to panels that are compared.
+        update: the artists of an earlier call with the same role, box and limits, to be changed instead of drawing anew.
+
+    Returns:
+        The map and the arrows.
+    """
+    norms, points = score(grid(box, n, like), sigma).norm(dim=1), grid(box, n_arrows, like)
+    x, (u, v) = to_numpy(points), to_numpy(functional.normalize(score(points, sigma)) * (1.5 * box / n_arrows)).T
+    values = to_numpy(norms.view(n, n).mT)
+    if update is None:
+        colours: dict[str, Any] = {"cmap": NORM_MAP, "norm": LogNorm(*limits), "interpolation": "nearest"}
+        image = ax.imshow(values, extent=(-box, box, -box, box), origin="lower", **colours)
+        arrows: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "pivot": "mid", "width": 0.014}
+        heads: dict[str, Any] = {"headwidth": 3.6, "headlength": 4.0, "headaxislength": 3.6}
+        quiver = ax.quiver(x[:, 0], x[:, 1], u, v, color=ROLES[role].colour, **arrows, **heads)
+        frame(ax, box)
+    else:
+        image, quiver = update
+        image.set_data(values)
+        quiver.set_UVC(u, v)
+    image.set_gid(
+        f"Norm and direction of the {ROLES[role].name} score: least norm {float(norms.min()):.2g}, median "
+        f"{float(norms.median()):.2g}, largest {float(norms.max()):.2g}.",
+    )
+    return image, quiver
 
 
 def samples(
@@ -264,7 +250,7 @@ def samples(
         update: the artist of an earlier call with the same role, to be changed instead of drawing anew.
     """
     ops.check_batch(x)
-    xy = _numpy(x)
+    xy = to_numpy(x)
     kind = ROLES[role]
     if update is None:
         dots = ax.scatter(xy[:, 0], xy[:, 1], s=size, c=kind.colour, marker=kind.marker, alpha=0.45, linewidths=0)
@@ -301,7 +287,7 @@ def chains(
     if states.ndim != 3 or states.shape[2] != 2:
         raise ValueError(f"states has shape {list(states.shape)}: it must be [T, B, 2]; pass torch.stack(list(chain))")
     kind = ROLES[role]
-    paths, ends = list(_numpy(states.movedim(1, 0))), _numpy(states[-1])
+    paths, ends = list(to_numpy(states.movedim(1, 0))), to_numpy(states[-1])
     if update is None:
         lines = LineCollection(paths, colors=kind.colour, linewidths=0.7, alpha=0.6)
         ax.add_collection(lines)
@@ -319,132 +305,6 @@ def chains(
     return lines, dots
 
 
-def alt_text(figure: Figure) -> str:
-    """What the figure shows, in words and numbers: the titles and descriptions of its panels, in order."""
-    parts = []
-    for ax in figure.axes:
-        title = ax.get_title().replace("\n", ", ").replace("$", "")
-        described = [gid for artist in ax.get_children() if (gid := artist.get_gid())]
-        if described:
-            parts += [f"{title}.", *described] if title else described
-    return " ".join(parts)
-
-
-def save(figure: Figure, path: str | Path, description: str | None = None) -> None:
-    """Write a PNG, SVG or PDF whose bytes depend on the figure alone, with its alternative text inside.
-
-    Raises:
-        ValueError: another ending.
-    """
-    path = Path(path)
-    text = alt_text(figure) if description is None else description
-    metadata: dict[str, dict[str, Any]] = {
-        ".png": {"Software": None, "Description": text},
-        ".svg": {"Date": None, "Description": text},
-        ".pdf": {"CreationDate": None, "Subject": text},
-    }
-    if path.suffix not in metadata:
-        raise ValueError(f"path ends in {path.suffix!r}: it must be .png, .svg or .pdf; rename {path.name}")
-    with mpl.rc_context({"svg.hashsalt": STYLE["svg.hashsalt"]}):
-        figure.savefig(path, metadata=metadata[path.suffix])
-
-
-def renderer(figure: Figure) -> Callable[[], np.ndarray[Any, Any]]:
-    """A function that renders the figure, [H, W, 3] bytes, again and again.
-
-    The layout is made once and kept, so that frames do not jump. Ticks and their labels, half of the time of a frame, are
-    drawn once and kept until the limits or labels of an Axes change; being outside the box they are never drawn over.
-    """
-    agg = FigureCanvasAgg(figure)
-    agg.draw()
-    figure.set_layout_engine("none")
-    kept: dict[str, Any] = {}
-
-    def decorations() -> list[Any]:
-        labelled = [(ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_yscale()) for ax in figure.axes]
-        return [*labelled, *((ax.get_xlim(), ax.get_ylim()) for ax in figure.axes)]
-
-    def render() -> np.ndarray[Any, Any]:
-        now, pen = decorations(), agg.get_renderer()
-        if kept.get("decorations") != now:
-            agg.draw()  # which places what depends on the limits
-            pen.clear()
-            background: list[Artist] = [
-                figure.patch,
-                *(a for ax in figure.axes for a in (ax.patch, ax.xaxis, ax.yaxis)),
-            ]
-            for artist in background:
-                artist.draw(pen)
-            kept.update(decorations=now, behind={*background, *figure.axes}, pixels=np.array(pen.buffer_rgba()))
-        np.asarray(pen.buffer_rgba())[:] = kept["pixels"]
-        for owner in (figure, *figure.axes):
-            artists = [a for a in owner.get_children() if a not in kept["behind"]]
-            for artist in sorted(artists, key=lambda a: a.get_zorder()):
-                artist.draw(pen)
-        return np.asarray(pen.buffer_rgba())[..., :3].copy()
-
-    return render
-
-
-def animate(
-    figure: Figure, update: Callable[[State], object], states: Iterable[State], *, every: int = 1
-) -> Iterator[np.ndarray[Any, Any]]:
-    """Frames of a chain, a training run, or any other iterable, made as they are asked for.
-
-    Args:
-        figure: what is drawn.
-        update: called with a state, changes the figure's artists.
-        states: e.g. ``langevin(...)``, ``fit(...)``, or the values of a slider.
-        every: a frame after every so many states.
-
-    Yields:
-        [H, W, 3] bytes, for ``save_gif``.
-    """
-    ops.check_count(every, "every")
-    render = renderer(figure)
-    for state in islice(states, every - 1, None, every):
-        update(state)
-        yield render()
-
-
-def save_gif(
-    frames: Iterable[np.ndarray[Any, Any]],
-    path: str | Path,
-    *,
-    fps: float = 20.0,
-    n_colours: int = 64,
-    description: str = "",
-) -> None:
-    """Write an endless GIF whose bytes depend on the frames alone.
-
-    Args:
-        frames: [H, W, 3] bytes each, from ``animate``.
-        path: ends in .gif.
-        fps: frames a second; a GIF counts in hundredths of a second.
-        n_colours: of one palette for all frames, 2 to 256; fewer make a smaller file.
-        description: alternative text, stored as the GIF's comment.
-
-    Raises:
-        ValueError: another ending, no frame, or numbers out of range.
-    """
-    path = Path(path)
-    if path.suffix != ".gif":
-        raise ValueError(f"path ends in {path.suffix!r}: it must be .gif; rename {path.name}")
-    if not 0 < fps <= 50:
-        raise ValueError(f"fps = {fps}: viewers show at most 50 frames a second; pass e.g. fps=20")
-    if not 2 <= n_colours <= 256:
-        raise ValueError(f"n_colours = {n_colours}: a GIF has 2 to 256; pass e.g. n_colours=64")
-    images = [Image.fromarray(frame) for frame in frames]
-    if not images:
-        raise ValueError("there is no frame: the states were consumed already, or `every` exceeds them; pass them anew")
-    shown = images[:: max(1, len(images) // 4)]  # what the palette is chosen from
-    strip = Image.fromarray(np.concatenate([np.asarray(image) for image in shown]))
-    palette = strip.quantize(n_colours, method=Image.Quantize.MAXCOVERAGE)
-    first, *others = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    options: dict[str, Any] = {"duration": round(100 / fps) * 10, "loop": 0, "comment": description.encode()}
-    first.save(path, save_all=True, append_images=others, optimize=False, **options)
-
-
 def grid(box: float = 8.0, n: int = 20, like: Tensor | None = None) -> Tensor:
     """Centres of n x n cells of [-box, box]², x first: [n * n, 2]."""
     ops.check_positive(box, "box")
@@ -452,7 +312,3 @@ def grid(box: float = 8.0, n: int = 20, like: Tensor | None = None) -> Tensor:
     like = torch.empty((), dtype=torch.float32) if like is None else like
     axis = (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) * (2 * box / n) - box
     return torch.cartesian_prod(axis, axis)
-
-
-def _numpy(x: Tensor) -> Any:
-    return x.detach().cpu().numpy()

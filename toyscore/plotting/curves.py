@@ -1,0 +1,62 @@
+"""Curves of a positive quantity, repeated over seeds: what they agree on, and how far apart they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.lines import Line2D
+from torch import Tensor
+
+from toyscore.plotting.style import ROLES, to_numpy
+
+
+@torch.no_grad()
+def curves(ax: Axes, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, tuple[Line2D, PolyCollection]]:
+    """Each role's geometric mean over seeds as a line with its marker, in a band from the least to the largest seed.
+
+    The vertical axis is logarithmic; lines are labelled with the names of their roles, for a legend.
+
+    Args:
+        ax: where to draw.
+        x: [T], what was spent, e.g. steps.
+        values: a key of ``ROLES`` -> [n_seeds, T], positive, e.g. Fisher divergences.
+
+    Returns:
+        The line and the band of each role.
+
+    Raises:
+        ValueError: x is not [T], a role's values are not [n_seeds, T], or not finite and positive.
+    """
+    if x.ndim != 1 or not len(x):
+        raise ValueError(f"x has shape {list(x.shape)}: it must be [T], one number per point of a curve; flatten it")
+    artists: dict[str, tuple[Line2D, PolyCollection]] = {}
+    told = []
+    for role, y in values.items():
+        if y.ndim != 2 or not len(y) or y.shape[1] != len(x):
+            raise ValueError(
+                f"the values of {role} have shape {list(y.shape)}: they must be [n_seeds, {len(x)}]; stack one row per seed"
+            )
+        if not bool((torch.isfinite(y) & (y > 0)).all()):
+            raise ValueError(
+                f"the values of {role} go from {float(y.min()):g} to {float(y.max()):g}: a logarithmic axis needs them "
+                "finite and positive; leave the others out"
+            )
+        kind, mean, low, high = ROLES[role], y.log().mean(0).exp(), y.min(0).values, y.max(0).values
+        across, centre = to_numpy(x), to_numpy(mean)
+        band = ax.fill_between(across, to_numpy(low), to_numpy(high), color=kind.colour, alpha=0.18, linewidth=0)
+        (line,) = ax.plot(
+            across, centre, color=kind.colour, marker=kind.marker, markersize=7, linewidth=1.8, label=kind.name
+        )
+        artists[role] = line, band
+        told.append(
+            f"{kind.name} from {centre[0]:.3g} to {centre[-1]:.3g} ({float(low[-1]):.3g} to {float(high[-1]):.3g})"
+        )
+    ax.set_yscale("log")
+    seeds = " and ".join(sorted({f"{len(y)}" for y in values.values()}))
+    ax.set_gid(
+        f"Geometric means over {seeds} seeds (and their range), from {float(x[0]):,g} to {float(x[-1]):,g}: {'; '.join(told)}.",
+    )
+    return artists
