@@ -1,42 +1,65 @@
-# setup, figures and test each work on a bare clone: they install first, into .venv, and only when a pin changed.
+# Each of figures, lab and test works on a bare clone: it first installs what it needs into .venv, and only when a pin changed.
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
+CORE := .venv/.core
+NOTEBOOKS := .venv/.notebooks
+TEST := .venv/.test
 export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
 
-.PHONY: setup figures check-figures bench test lint equations clean
+.PHONY: setup figures check-figures notebooks check-notebooks lab bench lint test equations clean
 
-setup: $(STAMP)
-
-$(STAMP): pyproject.toml constraints.txt
+define install
 	@if command -v uv >/dev/null 2>&1; then \
 	  test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) .venv; \
-	  UV_FIND_LINKS="$$PIP_FIND_LINKS" uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]'; \
+	  UV_FIND_LINKS="$$PIP_FIND_LINKS" uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(1)]'; \
 	else \
 	  test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(1)]'; \
 	fi
 	@touch $@
+endef
 
-figures: $(STAMP)
+setup: $(TEST)
+
+$(CORE): pyproject.toml constraints.txt
+	$(call install,metrics)
+
+$(NOTEBOOKS): pyproject.toml constraints.txt
+	$(call install,notebooks)
+
+$(TEST): pyproject.toml constraints.txt
+	$(call install,test)
+	@touch $(CORE) $(NOTEBOOKS)
+
+figures: $(CORE)
 	$(BIN)/python figures/run.py
 
-check-figures: $(STAMP)
+check-figures: $(CORE)
 	$(BIN)/python figures/run.py --check
 
-bench: $(STAMP)
+lab: $(NOTEBOOKS)
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_setup_check.ipynb
+
+notebooks: $(TEST)
+	$(BIN)/python notebooks/build.py
+
+check-notebooks: $(TEST)
+	$(BIN)/python notebooks/build.py --check
+
+bench: $(TEST)
 	$(BIN)/python benchmarks/run.py
 
-lint: $(STAMP)
+lint: $(TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --cov
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 60 notebooks
 
-equations: $(STAMP)
+equations: $(TEST)
 	$(BIN)/python docs/make_equations.py
 
 clean:

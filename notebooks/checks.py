@@ -61,8 +61,12 @@ def _packages() -> tuple[bool, str, str]:
 
 
 def _kernel() -> tuple[bool, str, str]:
-    inside = "ipykernel" in sys.modules
-    return inside, "a notebook kernel", "open this notebook in JupyterLab (make lab) instead of running it as a script"
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return (
+        hasattr(shell, "kernel"),
+        "a notebook kernel",
+        "open this notebook in JupyterLab (make lab) instead of running it as a script",
+    )
 
 
 def _widgets() -> tuple[bool, str, str]:
@@ -108,7 +112,7 @@ def mixture_score(answer: Callable[..., object]) -> None:
 
     means = np.array([[2.0, 1.0], [-1.0, 2.0], [0.5, -2.0]])
     variances, weights = np.array([1.0, 0.5, 2.0]), np.array([0.5, 0.3, 0.2])
-    x = np.array([[0.3, -0.4], [2.0, 1.5], [-1.5, 1.0], [40.0, -30.0]])
+    x = np.array([[0.3, -0.4], [2.0, 1.5], [-1.5, 1.0], [80.0, -60.0]])
 
     def log_density(points: np.ndarray) -> np.ndarray:
         squares = ((points[:, None] - means) ** 2).sum(2)
@@ -130,44 +134,39 @@ def mixture_score(answer: Callable[..., object]) -> None:
             f"Not yet: the shape is {list(given.shape)}.\nHint: one arrow per point, [B, 2] = {list(x.shape)}; sum over K."
         )
         return
-    error = np.abs(given - truth).max(1)
-    if (error < 1e-6).all():
+    off = np.abs(given - truth).max(1)
+    if (off < 1e-6).all():
         print(f"Correct: within 1e-6 at all {len(x)} points, also where every density is zero to machine precision.")
         return
-    pulls = (means - x[:, None]) / variances[:, None]
-    squares = ((x[:, None] - means) ** 2).sum(2)
-    heights = np.exp(-squares / (2 * variances)) / (2 * np.pi * variances)
     near = slice(0, 3)
+    differences = means - x[near, None]
+    pulls = differences / variances[:, None]
+    heights = np.exp(-(differences**2).sum(2) / (2 * variances)) / (2 * np.pi * variances)
 
-    def share(r: np.ndarray) -> np.ndarray:
-        return (r[..., None] * pulls[near]).sum(1) / r.sum(1)[:, None]
+    def mean(shares: np.ndarray, of: np.ndarray = pulls) -> np.ndarray:
+        return (shares[..., None] * of).sum(1) / shares.sum(1)[:, None]
 
     known = {
         "it is the arrow towards higher density: check the sign, (mean - x), not (x - mean)": -truth[near],
         "this is the plain sum of the components' scores: weigh each by its responsibility, the share of the density it "
-        "contributes at x": pulls[near].sum(1),
+        "contributes at x": pulls.sum(1),
         "the components are weighed by the mixture weights alone: at x they count by weight times density at x": (
-            weights[:, None] * pulls[near]
+            weights[:, None] * pulls
         ).sum(1),
-        "the responsibilities leave out the mixture weights": share(heights[near]),
-        "the responsibilities leave out the normaliser 1 / (2 pi variance), which differs between components": share(
-            weights * (heights * variances)[near]
+        "the responsibilities leave out the mixture weights": mean(heights),
+        "the responsibilities leave out the normaliser 1 / (2 pi variance), which differs between components": mean(
+            weights * heights * variances
         ),
-        "each pull (mean - x) is to be divided by its variance": (
-            (weights * heights / (weights * heights).sum(1, keepdims=True))[near, :, None] * (means - x[near, None])
-        ).sum(1),
+        "each pull (mean - x) is to be divided by its variance": mean(weights * heights, differences),
         "divide by the density: the score is the gradient of its logarithm": (
-            (weights * heights)[near, :, None] * pulls[near]
+            (weights * heights)[..., None] * pulls
         ).sum(1),
         "all zeros so far: start from (mean - x) / variance of one component": np.zeros_like(truth[near]),
+        "only the far point is wrong: there every density underflows to 0 and 0/0 follows; work with logarithms and subtract "
+        "the largest before exp": truth[near],
     }
     hint = next((text for text, wrong in known.items() if np.allclose(given[near], wrong, atol=1e-6)), None)
-    if hint is None and (error[near] < 1e-6).all():
-        hint = (
-            "only the far point is wrong: there every density underflows to 0 and 0/0 follows; work with logarithms and "
-            "subtract the largest before exp"
-        )
-    worst = int(np.nan_to_num(error, nan=np.inf).argmax())
+    worst = int(np.nan_to_num(off, nan=np.inf).argmax())
     print(
         f"Not yet: at x = {x[worst].tolist()} it is {np.round(given[worst], 4).tolist()}, the truth {np.round(truth[worst], 4).tolist()}.\n"
         f"Hint: {hint or 'compare with the formula at a single component first (weights 1, 0, 0)'}."
