@@ -1,59 +1,86 @@
 """Ratios, measured in one run with the contestants interleaved: ``python benchmarks/run.py`` prints the table and writes results.md.
 
-One thread, medians over repetitions. Only the ratios travel between machines; the seconds say on what scale they were taken.
+One thread, medians over repetitions. Only the ratios travel between machines; the times say on what scale they were taken.
 """
 
 from __future__ import annotations
 
-import math
+import importlib.metadata
+import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import peers
 import torch
+from torch import Tensor
 
-from toyscore.distributions import BOX, two_modes
-from toyscore.losses import implicit_score_matching
+from toyscore import losses
+from toyscore.distributions import BOX, asymmetric, empirical, two_modes
 from toyscore.metrics import fisher_divergence
 from toyscore.models import MLP
 from toyscore.samplers import final, langevin
 from toyscore.train import fit
 
-RESULTS = Path(__file__).parent / "results.md"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results.md"
 OFFICIAL_FISHER = 0.0147  # what the official Figure 2 recipe reaches in 10,000 steps
 FIT_STEPS = 300
 
 
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: milliseconds of ours, and of the other where there is one."""
+
+    key: str
+    what: str
+    ours: float
+    other: float | None = None
+
+    def __str__(self) -> str:
+        cells = [f'<a id="{self.key}"></a>{self.what}', f"{self.ours:.3g}"]
+        cells += ["", ""] if self.other is None else [f"{self.other:.3g}", f"{self.other / self.ours:.2g}"]
+        return f"| {' | '.join(cells)} |"
+
+
 def timed(function: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Milliseconds of one call."""
     start = time.perf_counter()
     function()
-    return time.perf_counter() - start
+    return 1000 * (time.perf_counter() - start)
 
 
 def interleaved(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, taking turns, after one call to warm up."""
+    """Median milliseconds of each, taking turns, after one call to warm up."""
     for function in contestants.values():
         function()
     rounds = [{name: timed(function) for name, function in contestants.items()} for _ in range(repeats)]
     return {name: statistics.median(r[name] for r in rounds) for name in contestants}
 
 
-def textbook_langevin(x: torch.Tensor, n_steps: int, step_size: float) -> torch.Tensor:
-    """The loop of a tutorial: autograd of a [B, K] log density at every step."""
-    p = two_modes()
-    means, log_weights = p.means, p.weights.log()
-    for _ in range(n_steps):
-        x = x.detach().requires_grad_()
-        squares = (x[:, None] - means).square().sum(-1)
-        log_prob = torch.logsumexp(log_weights - 0.5 * squares - math.log(2 * math.pi), 1)
-        (grad,) = torch.autograd.grad(log_prob.sum(), x)
-        x = x.detach() + step_size / 2 * grad + math.sqrt(step_size) * torch.randn_like(x)
-    return x
+def sampling() -> list[Row]:
+    """Plain Langevin of Figure 3 through the public API against every loop there is."""
+    p, rows = two_modes(), []
+    for name, (what, loop) in peers.installed(p).items():
+        for n_chains, n_steps in ((1280, 1000), (100_000, 40)):
+            start = BOX * (2 * torch.rand(n_chains, 2) - 1)
+            ours = partial(our_sampling, start, n_steps, 0.1)
+            found = interleaved({"ours": ours, "other": partial(loop, start, n_steps, 0.1)}, 15)
+            described = f"Langevin, {n_chains:,} chains, {n_steps:,} steps, against {what}"
+            rows.append(Row(f"langevin-{n_chains}-{name}", described, found["ours"], found["other"]))
+    return rows
+
+
+def our_sampling(x: Tensor, n_steps: int, step_size: float) -> Tensor:
+    """The public API."""
+    return final(langevin(two_modes().score, x, step_size=step_size, n_steps=n_steps))
 
 
 def official_training(n_steps: int) -> MLP:
@@ -77,34 +104,12 @@ def our_training() -> MLP:
     """``fit`` with its defaults."""
     torch.manual_seed(0)
     model = MLP()
-    for _ in fit(model, two_modes(), implicit_score_matching, n_steps=FIT_STEPS):
+    for _ in fit(model, two_modes(), losses.implicit_score_matching, n_steps=FIT_STEPS):
         pass
     return model
 
 
-def sampling_rows() -> list[tuple[str, float, float]]:
-    """Plain Langevin of Figure 3 through the public API against the textbook loop."""
-    p, rows = two_modes(), []
-    for n_chains, n_steps, repeats in ((1280, 1000, 9), (100_000, 40, 9)):
-        start = BOX * (2 * torch.rand(n_chains, 2) - 1)
-        seconds = interleaved(
-            {
-                "ours": lambda x=start, n=n_steps: final(langevin(p.score, x, step_size=0.1, n_steps=n)),
-                "textbook": lambda x=start, n=n_steps: textbook_langevin(x, n, 0.1),
-            },
-            repeats,
-        )
-        rows.append(
-            (
-                f"Langevin, {n_chains:,} chains, {n_steps:,} steps, against the textbook loop",
-                seconds["ours"],
-                seconds["textbook"],
-            )
-        )
-    return rows
-
-
-def training_rows() -> list[tuple[str, float, float]]:
+def training() -> list[Row]:
     """Training to the Fisher divergence of the official recipe."""
     p = two_modes()
     x = p.sample(50_000, generator=torch.Generator().manual_seed(1))
@@ -117,51 +122,172 @@ def training_rows() -> list[tuple[str, float, float]]:
     reached = {name: fisher_divergence(model, p, x) for name, model in models.items()}
     if reached["ours"] > OFFICIAL_FISHER:
         raise RuntimeError(f"fit reached {reached['ours']:.4f}, not {OFFICIAL_FISHER}: raise FIT_STEPS")
-    name = (
-        f"training to Fisher divergence {OFFICIAL_FISHER}: `fit`, {FIT_STEPS} steps (reached {reached['ours']:.4f}), "
-        f"against the official recipe, 10,000 steps (reached {reached['official']:.4f})"
+    what = (
+        f"training to Fisher divergence {OFFICIAL_FISHER}: `fit`, {FIT_STEPS} steps (reached {reached['ours']:.4f}), against "
+        f"the official recipe, 10,000 steps (reached {reached['official']:.4f})"
     )
-    return [(name, statistics.median(ours), statistics.median(official))]
+    return [Row("training", what, statistics.median(ours), statistics.median(official))]
 
 
-def import_row() -> tuple[str, float]:
-    """Seconds that importing toyscore adds to importing torch."""
-    code = "import torch, time; t = time.perf_counter(); import toyscore; print(time.perf_counter() - t)"
-    seconds = [
+def objectives() -> list[Row]:
+    """A step, loss and backward pass, of each objective: with tangents carried by hand, and by autograd."""
+    p, sigma = asymmetric(), 0.5
+    x = p.perturb(sigma).sample(128)
+    model = MLP()
+    kinds = {
+        "explicit": partial(losses.explicit_score_matching, target=p.score),
+        "denoising": losses.denoising_score_matching,
+        "sliced": losses.sliced_score_matching,
+        "implicit": losses.implicit_score_matching,
+        "finite difference": losses.finite_difference_score_matching,
+    }
+
+    def steps(loss: Callable[..., Tensor], score: Callable[..., Tensor]) -> None:
+        for _ in range(50):
+            loss(score, x, sigma).mean().backward()
+
+    contestants = {}
+    for name, loss in kinds.items():
+        contestants[name, "hand"] = partial(steps, loss, model)
+        contestants[name, "autograd"] = partial(steps, loss, lambda x, sigma: model(x, sigma))
+    found = {key: value / 50 for key, value in interleaved(contestants, 15).items()}  # type: ignore[arg-type]
+    rows = []
+    for name in kinds:
+        differs = name in ("sliced", "implicit")
+        what = f"a step of the {name} loss, batch 128" + (", tangents by hand, against autograd" if differs else "")
+        autograd = found[name, "autograd"] if differs else None  # type: ignore[index]
+        rows.append(Row(f"step-{name.replace(' ', '-')}", what, found[name, "hand"], autograd))  # type: ignore[index]
+    return rows
+
+
+def data_sets() -> list[Row]:
+    """The exact score of 60,000 smoothed points of 784 numbers, against autograd of the log density by differences."""
+    generator = torch.Generator().manual_seed(0)
+    prototypes = torch.rand(10, 784, generator=generator)
+    digits = prototypes[torch.randint(10, (60_000,), generator=generator)]
+    points = (digits + 0.2 * torch.randn(60_000, 784, generator=generator)).clamp(0, 1)
+    p, rows = empirical(points), []
+
+    def textbook(x: Tensor, sigma: float) -> Tensor:
+        scores = []
+        for row in x:
+            row = row.clone().requires_grad_()
+            log_prob = torch.logsumexp(-(row - points).square().sum(1) / (2 * sigma**2), 0)
+            scores.append(torch.autograd.grad(log_prob, row)[0])
+        return torch.stack(scores)
+
+    for sigma in (2.0, 0.1):
+        x = points[:16] + sigma * torch.randn(16, 784, generator=generator)
+        found = interleaved({"ours": partial(p.score, x, sigma), "other": partial(textbook, x, sigma)}, 5)
+        error = float((p.score(x, sigma) - textbook(x, sigma)).norm() / textbook(x, sigma).norm())
+        if error > 1e-4:
+            raise RuntimeError(f"the two scores differ by {error:.1e} at sigma = {sigma}")
+        what = f"`empirical`, 60,000 points of 784 numbers, 16 queries, sigma = {sigma:g}, against autograd of log q"
+        rows.append(Row(f"empirical-{sigma:g}", what, found["ours"], found["other"]))
+    return rows
+
+
+def sliders() -> list[Row]:
+    """A slider step of notebook 01 in a real kernel, all that happens there: draw, render, encode, send."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    import build
+
+    notebook = build.read(ROOT / "notebooks" / "01_what_is_a_score.py")
+    probe = """
+import json, time
+times = []
+for _ in range(4):
+    view.reset()
+    moved = True
+    while moved:
+        start = time.perf_counter()
+        moved = view.step()
+        times += [time.perf_counter() - start] * moved
+print(json.dumps(times))
+"""
+    notebook.cells.append(nbformat.v4.new_code_cell(probe))
+    NotebookClient(
+        notebook, kernel_name="python3", timeout=120, resources={"metadata": {"path": str(ROOT / "notebooks")}}
+    ).execute()
+    times = sorted(1000 * t for t in json.loads(notebook.cells[-1].outputs[0].text))
+    median, tail = statistics.median(times), times[int(0.95 * len(times))]
+    return [
+        Row("slider-median", f"a slider step of notebook 01 in its kernel, median of {len(times)}", median),
+        Row("slider-p95", f"a slider step of notebook 01 in its kernel, 95th percentile of {len(times)}", tail),
+    ]
+
+
+def notebooks() -> list[Row]:
+    """Each notebook from top to bottom, the start of its kernel included."""
+    import build
+
+    return [
+        Row(
+            f"notebook-{path.stem[:2]}",
+            f"notebook {path.stem[:2]} from top to bottom",
+            statistics.median(timed(partial(build.build, path)) for _ in range(3)),
+        )
+        for path in build.sources([])
+    ]
+
+
+def imports() -> list[Row]:
+    """What importing toyscore adds to importing torch."""
+    code = "import torch, time; t = time.perf_counter(); import toyscore; print(1000 * (time.perf_counter() - t))"
+    found = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
         for _ in range(7)
     ]
-    return "`import toyscore` after `import torch`", statistics.median(seconds)
+    return [Row("import", "`import toyscore` after `import torch`", statistics.median(found))]
+
+
+def machine() -> str:
+    """What this ran on."""
+    info = Path("/proc/cpuinfo")
+    named = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ("torch", "numpy", "matplotlib", "torchebm", "jax")
+        if name in present()
+    }
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    processor = (named or [platform.processor() or "unknown processor"])[0]
+    return f"{processor}, {platform.system()} {platform.machine()}; Python {platform.python_version()}, {listed}"
+
+
+def present() -> set[str]:
+    """The distributions that are installed."""
+    return {d.name.lower() for d in importlib.metadata.distributions()}
 
 
 def main() -> None:
     """Measure, print, write."""
     torch.set_num_threads(1)
-    rows = [*sampling_rows(), *training_rows()]
-    processor = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        )
-        if Path("/proc/cpuinfo").exists()
-        else iter(()),
-        platform.processor(),
+    os.environ["XLA_FLAGS"] = (
+        "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"  # before JAX is imported
     )
+    sys.path.insert(0, str(ROOT / "notebooks"))
     lines = [
         "# Benchmarks",
         "",
         "Written by `make bench`; do not edit. Contestants took turns in one run on one thread; medians.",
-        f"Machine: {processor}, {platform.system()} {platform.machine()}; Python {platform.python_version()}, torch {torch.__version__}.",
+        "torchebm and JAX take part where they are installed beside toyscore.",
+        f"Machine: {machine()}.",
         "",
-        "| what | seconds | of the other | ratio |",
+        "| what | ms | ms of the other | ratio |",
         "| --- | --- | --- | --- |",
-        *(f"| {name} | {ours:.3f} | {theirs:.3f} | {theirs / ours:.1f} |" for name, ours, theirs in rows),
-        "| {} | {:.3f} | - | - |".format(*import_row()),
-        "",
     ]
-    RESULTS.write_text("\n".join(lines))
-    print("\n".join(lines))
+    for measure in (sampling, training, objectives, data_sets, sliders, notebooks, imports):
+        for row in measure():
+            lines.append(str(row))
+            print(row, flush=True)
+    RESULTS.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -64,6 +64,15 @@ def test_close_points_are_told_apart():
     assert r[0].tolist() == pytest.approx([0.5, 0.5, 0.0], abs=1e-5)
 
 
+def test_rounding_rules_no_point_out():
+    """Five hundred pairs of points around as many x, sigma so small that products order the two by rounding alone"""
+    x = 500 * torch.randn(500, 3, generator=seeded())
+    offset = torch.tensor([0.0078125, 0.0, 0.0])
+    p = empirical(torch.cat([x + offset, x - offset]))
+    shares = p.responsibilities(x, 0.0078125).view(500, 2, 500)
+    assert torch.allclose(torch.diagonal(shares, dim1=0, dim2=2), torch.tensor(0.5), atol=0.02)
+
+
 def test_points_are_told_apart_from_far_away():
     """There differences would lose them altogether; moving the points by a rounding unit changes the odds by 0.01"""
     p = empirical(torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0]]))

@@ -7,6 +7,7 @@ import torch
 
 from helpers import F64, seeded
 from toyscore import operators as ops
+from toyscore import plotting, widgets
 from toyscore.distributions import TOYS, GaussianMixture, empirical, two_modes
 from toyscore.losses import (
     at_random_sigma,
@@ -38,6 +39,7 @@ SHEAR = torch.tensor([[[1.0, 0.5], [0.2, 1.0]]])
 INDEFINITE = torch.tensor([[[1.0, 2.0], [2.0, 1.0]]])
 CLOUD = empirical(torch.zeros(4, 2))
 MEANS = torch.zeros(3, 2)
+AX = plotting.canvas()[1]
 
 
 def train(**options):
@@ -467,6 +469,74 @@ CASES = {
         lambda: split_r_hat(torch.zeros(3, 2, 2)),
         ValueError,
         "chains has shape [3, 2, 2] n_steps >= 4 torch.stack",
+    ),
+    "a role that is none": (
+        lambda: plotting.samples(AX, X, role="truht"),
+        ValueError,
+        "role = 'truht': the roles are truth, did you mean 'truth'?",
+    ),
+    "a score for a log density": (
+        lambda: plotting.density(AX, P.score, n=4),
+        ValueError,
+        "log_prob returned shape [16, 2] for 16 points: [B]; pass e.g. mixture.log_prob",
+    ),
+    "points of space in the plane": (
+        lambda: plotting.samples(AX, torch.zeros(4, 3)),
+        ValueError,
+        "x has shape [4, 3]: [B, 2], pass",
+    ),
+    "a flat trajectory": (
+        lambda: plotting.chains(AX, X),
+        ValueError,
+        "states has shape [3, 2]: [T, B, 2]; pass torch.stack(list(chain))",
+    ),
+    "no arrows": (lambda: plotting.vector_field(AX, P.score, n=0), ValueError, "n = 0: at least 1; pass"),
+    "a box of nothing": (lambda: plotting.score_map(AX, P.score, box=0.0), ValueError, "box = 0.0: positive; pass"),
+    "curves of unequal length": (
+        lambda: plotting.curves(AX, torch.arange(3.0), {"plain": torch.ones(2, 4)}),
+        ValueError,
+        "the values of plain have shape [2, 4]: [n_seeds, 3]; stack",
+    ),
+    "no frame in between": (
+        lambda: next(plotting.animate(AX.figure, print, [1], every=0)),
+        ValueError,
+        "every = 0: at least 1; pass",
+    ),
+    "a gif by another name": (
+        lambda: plotting.save_gif([], "chains.mp4"),
+        ValueError,
+        "path ends in '.mp4': .gif; rename chains.mp4",
+    ),
+    "a gif of nothing": (
+        lambda: plotting.save_gif([], "x.gif"),
+        ValueError,
+        "no frame: consumed already; pass them anew",
+    ),
+    "a gif too fast": (lambda: plotting.save_gif([], "x.gif", fps=200), ValueError, "fps = 200: 50 frames; pass"),
+    "a gif of one colour": (
+        lambda: plotting.save_gif([], "x.gif", n_colours=1),
+        ValueError,
+        "n_colours = 1: 2 to 256; pass",
+    ),
+    "a picture of an unknown kind": (
+        lambda: plotting.save(AX.figure, "x.bmp"),
+        ValueError,
+        "path ends in '.bmp': .png, .svg or .pdf; rename x.bmp",
+    ),
+    "a panel without controls": (
+        lambda: widgets.panel(AX.figure, print),
+        ValueError,
+        "a panel without controls: pass e.g. sigma=Slider",
+    ),
+    "a number for a control": (
+        lambda: widgets.panel(AX.figure, print, sigma=1.0),
+        TypeError,
+        "sigma is float: a control is a Slider, Choice, Toggle or Seed; pass one",
+    ),
+    "a slider between its steps": (
+        lambda: widgets.Slider(0.0, 1.0, 0.25, step=0.1),
+        ValueError,
+        "a slider at 0.25 steps of 0.1 from 0.0: nearest is 0.2; pass",
     ),
     "chains without chains": (
         lambda: effective_sample_size(torch.zeros(30, 2)),

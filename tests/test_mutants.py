@@ -64,6 +64,18 @@ MUTANTS = {
         "@ self._flat - x) / variance.sqrt()",
         "test_empirical.py::test_score_is_the_gradient_of_log_prob",
     ),
+    "points ruled out for coming second": (
+        "distributions/points.py",
+        "keepdim=True) - slack)",
+        "keepdim=True))",
+        "test_empirical.py::test_close_points_are_told_apart",
+    ),
+    "points ruled out by rounding": (
+        "distributions/points.py",
+        "slack = 5 * dim * eps * self._largest + variance",
+        "slack = variance",
+        "test_empirical.py::test_rounding_rules_no_point_out",
+    ),
     "the trace without its partner's half": (
         "losses.py",
         "return 0.5 * ops.dot(s, s) + trace  # Eq. (1)",

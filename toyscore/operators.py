@@ -88,6 +88,8 @@ def check_event(x: Tensor, dim: int, dtype: torch.dtype, owner: str) -> Tensor:
         TypeError: as ``check_batch``; another dtype.
         ValueError: as ``check_batch``; another event.
     """
+    if isinstance(x, Tensor) and x.dtype == dtype and x.shape[1:] == (dim,) and x.shape[0]:  # at every step of a chain
+        return x
     check_batch(x)
     if x.dtype != dtype:
         raise TypeError(f"x is {x.dtype}, {owner} {dtype}: they must agree; convert one with .to({dtype})")

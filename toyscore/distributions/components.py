@@ -65,6 +65,7 @@ class Components:
         self._centre = centre[:, None] if centre.any() else None  # what the product form subtracts, where it pays
         self._turned = offsets if bases is None else (offsets[:, None] @ bases)[:, 0]  # along the eigenvectors: [K, D]
         self._shared = bool((variances == variances[:1]).all()) and (bases is None or bool((bases == bases[:1]).all()))
+        self._dim = means.shape[1]
         self._isotropic = self._shared and bool((variances == variances[0, 0]).all())
         self._smallest = float(variances.min())
         self._radius = float(offsets.norm(dim=1).max())
@@ -112,10 +113,9 @@ class Components:
 
     def apply(self, function: Callable[[Tensor, Level], Tensor], x: Tensor, sigma: Sigma, size: int = 1) -> Tensor:
         """Apply ``function`` to ``[D, B]`` pieces of x, ``size`` [K, D, B] at a time; its last axis comes back first."""
-        n, dim = self.means.shape
-        flat = ops.check_event(x, dim, self.means.dtype, "the mixture")
+        flat = ops.check_event(x, self._dim, self.means.dtype, "the mixture")
         level = self._level(sigma, x)
-        rows = max(1, _CHUNK // (n * dim * size))
+        rows = max(1, _CHUNK // (self.means.numel() * size))
         if flat.shape[0] <= rows:
             return _rows_first(function(flat.t(), level))
         pieces = []

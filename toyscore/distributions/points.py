@@ -8,8 +8,9 @@ return training points. It stands in for a network anywhere, in any event shape.
 
 Points are kept relative to their mean, so that data far from the origin loses no digits: with ``R = max |x_n - mean|`` the
 score errs by about a rounding unit times ``R / sigma``, relative to ``1 / sigma``. Responsibilities come from a matrix product
-where that loses at most two digits (``R^2 <= 100 sigma^2``) and where x is beyond ``2 R``, from differences otherwise. Rows
-are taken a few at a time: memory stays near twice the size of the data set.
+where that loses at most two digits (``R^2 <= 100 sigma^2``) and where x is beyond ``2 R``. Otherwise the product only rules
+out points whose share is below a rounding unit, and differences decide between the rest. Rows are taken a few at a time:
+memory stays near twice the size of the data set.
 """
 
 from __future__ import annotations
@@ -107,12 +108,26 @@ class Empirical:
 
     def _responsibilities(self, x: Tensor, variance: Tensor, products: bool) -> Tensor:
         far = x.square().sum(1, keepdim=True) > 4 * self._largest
+        rough = self._products(x)
         if products or bool(far.all()):
-            return torch.softmax(self._products(x) / variance, 1)
-        logits = -0.5 * ops.squared_distances(x, self._flat) / variance
+            return torch.softmax(rough / variance, 1)
+        logits = self._differences(x, variance, rough)
         if bool(far.any()):
-            logits = torch.where(far, self._products(x) / variance, logits)
+            logits = torch.where(far, rough / variance, logits)
         return torch.softmax(logits, 1)
+
+    def _differences(self, x: Tensor, variance: Tensor, rough: Tensor) -> Tensor:
+        """[B, N] logits by differences, of the points that ``rough`` does not rule out; within 2 R it errs by less than 2.5 D eps R²."""
+        (n, dim), eps = self._flat.shape, torch.finfo(x.dtype).eps
+        slack = 5 * dim * eps * self._largest + variance * math.log(n / eps)
+        rows, points = (rough >= rough.amax(1, keepdim=True) - slack).nonzero(as_tuple=True)
+        if len(rows) * dim > _CHUNK:
+            return -0.5 * ops.squared_distances(x, self._flat) / variance
+        differences = x[rows] - self._flat[points]
+        logits = torch.full_like(rough, -math.inf)
+        return logits.index_put(
+            (rows, points), -0.5 * ops.dot(differences, differences).to(x.dtype) / variance[rows, 0]
+        )
 
     def _products(self, x: Tensor) -> Tensor:
         """[B, N]: minus half the squared distances, less the square of x, which all share."""

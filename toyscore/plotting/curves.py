@@ -10,7 +10,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from toyscore.plotting.style import ROLES, to_numpy
+from toyscore.plotting.style import look, to_numpy
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def curves(ax: Axes, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, tuple
                 f"the values of {role} go from {float(y.min()):g} to {float(y.max()):g}: a logarithmic axis needs them "
                 "finite and positive; leave the others out"
             )
-        kind, mean, low, high = ROLES[role], y.log().mean(0).exp(), y.min(0).values, y.max(0).values
+        kind, mean, low, high = look(role), y.log().mean(0).exp(), y.min(0).values, y.max(0).values
         across, centre = to_numpy(x), to_numpy(mean)
         band = ax.fill_between(across, to_numpy(low), to_numpy(high), color=kind.colour, alpha=0.18, linewidth=0)
         (line,) = ax.plot(

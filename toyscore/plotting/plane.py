@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from toyscore import operators as ops
 from toyscore.operators import Score, Sigma
-from toyscore.plotting.style import DENSITY_MAP, ERROR_MAP, NORM_MAP, ROLES, to_numpy
+from toyscore.plotting.style import DENSITY_MAP, ERROR_MAP, NORM_MAP, look, to_numpy
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,16 @@ def density(
         like: a tensor whose dtype and device the grid takes; default float32 on the CPU.
         update: the artist of an earlier call with the same box, to be changed instead of drawing anew. Its colours span
             the new values.
+
+    Raises:
+        ValueError: a log density that is not [B].
     """
-    values = log_prob(grid(box, n, like), sigma).exp().view(n, n).mT
+    logs = log_prob(grid(box, n, like), sigma)
+    if logs.shape != (n * n,):
+        raise ValueError(
+            f"log_prob returned shape {list(logs.shape)} for {n * n} points: it must be [B]; pass e.g. mixture.log_prob"
+        )
+    values = logs.exp().view(n, n).mT
     if update is None:
         extent = (-box, box, -box, box)
         image = ax.imshow(to_numpy(values), extent=extent, cmap=DENSITY_MAP, interpolation="bilinear", origin="lower")
@@ -112,13 +120,13 @@ def vector_field(
     x, (u, v) = to_numpy(points), to_numpy(arrows * scale).T
     if update is None:
         options: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "pivot": "tail"}
-        quiver = ax.quiver(x[:, 0], x[:, 1], u, v, color=ROLES[role].colour, width=0.0045, **options)
+        quiver = ax.quiver(x[:, 0], x[:, 1], u, v, color=look(role).colour, width=0.0045, **options)
         frame(ax, box)
     else:
         quiver = update
         quiver.set_UVC(u, v)
     quiver.set_gid(
-        f"{n} x {n} arrows of the {ROLES[role].name} score: median norm {float(norms.median()):.3g}, largest {float(norms.max()):.3g}."
+        f"{n} x {n} arrows of the {look(role).name} score: median norm {float(norms.median()):.3g}, largest {float(norms.max()):.3g}."
     )
     return quiver
 
@@ -217,14 +225,14 @@ def score_map(
         image = ax.imshow(values, extent=(-box, box, -box, box), origin="lower", **colours)
         arrows: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "pivot": "mid", "width": 0.014}
         heads: dict[str, Any] = {"headwidth": 3.6, "headlength": 4.0, "headaxislength": 3.6}
-        quiver = ax.quiver(x[:, 0], x[:, 1], u, v, color=ROLES[role].colour, **arrows, **heads)
+        quiver = ax.quiver(x[:, 0], x[:, 1], u, v, color=look(role).colour, **arrows, **heads)
         frame(ax, box)
     else:
         image, quiver = update
         image.set_data(values)
         quiver.set_UVC(u, v)
     image.set_gid(
-        f"Norm and direction of the {ROLES[role].name} score: least norm {float(norms.min()):.2g}, median "
+        f"Norm and direction of the {look(role).name} score: least norm {float(norms.min()):.2g}, median "
         f"{float(norms.median()):.2g}, largest {float(norms.max()):.2g}.",
     )
     return image, quiver
@@ -248,10 +256,17 @@ def samples(
         box: half the side of the square, in units of x.
         size: area of a marker, in points squared.
         update: the artist of an earlier call with the same role, to be changed instead of drawing anew.
+
+    Raises:
+        TypeError, ValueError: x is not [B, 2].
     """
     ops.check_batch(x)
+    if x.shape[1:] != (2,):
+        raise ValueError(
+            f"x has shape {list(x.shape)}: only points of the plane, [B, 2], can be drawn; pass x[:, :2] of an event of D"
+        )
     xy = to_numpy(x)
-    kind = ROLES[role]
+    kind = look(role)
     if update is None:
         dots = ax.scatter(xy[:, 0], xy[:, 1], s=size, c=kind.colour, marker=kind.marker, alpha=0.45, linewidths=0)
         frame(ax, box)
@@ -286,7 +301,7 @@ def chains(
     """
     if states.ndim != 3 or states.shape[2] != 2:
         raise ValueError(f"states has shape {list(states.shape)}: it must be [T, B, 2]; pass torch.stack(list(chain))")
-    kind = ROLES[role]
+    kind = look(role)
     paths, ends = list(to_numpy(states.movedim(1, 0))), to_numpy(states[-1])
     if update is None:
         lines = LineCollection(paths, colors=kind.colour, linewidths=0.7, alpha=0.6)

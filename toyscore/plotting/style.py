@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,19 @@ ROLES = {
     "denoising": Role("#009E73", "P", "denoising"),
     "yours": Role("#D55E00", "h", "yours"),
 }
+
+
+def look(role: str) -> Role:
+    """How a role is drawn.
+
+    Raises:
+        ValueError: no such role.
+    """
+    if role not in ROLES:
+        near = get_close_matches(str(role), ROLES, 1)
+        meant = f"; did you mean {near[0]!r}?" if near else "; pass one of them"
+        raise ValueError(f"role = {role!r}: the roles are {', '.join(ROLES)}{meant}")
+    return ROLES[role]
 
 
 def alt_text(figure: Figure) -> str:
