@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 00 · Set-up check
 #
-# Run all cells (menu *Run → Run All Cells*). Every line of the first output should begin with ✅, and the slider at the end
-# should move the picture. Nothing here needs a GPU or the network. Running time: under 10 seconds.
+# Run all cells (menu *Run → Run All Cells*). Every line of the first output should begin with *ok*, and the slider at the
+# end should move the picture. Nothing here needs a GPU or the network. Running time: under 10 seconds.
 
 # %%
 import checks
@@ -21,11 +21,12 @@ from toyscore.distributions import GaussianMixture
 from toyscore.widgets import Slider, panel
 
 figure, ax = plotting.canvas()
-arrows = plotting.vector_field(ax, GaussianMixture([[0.0, 0.0]], 4.0).score, n=14, scale=0.3)
+arrows = plotting.vector_field(ax, GaussianMixture([[0.0, 0.0]], 4.0).score, scale=0.3)
 
 
 def draw(mean_x):
-    plotting.vector_field(ax, GaussianMixture([[mean_x, 0.0]], 4.0).score, n=14, scale=0.3, update=arrows)
+    p = GaussianMixture([[mean_x, 0.0]], 4.0)
+    plotting.vector_field(ax, p.score, scale=0.3, update=arrows)
     ax.set_title(f"score of a Gaussian at ({mean_x:g}, 0)")
 
 
@@ -36,10 +37,10 @@ view
 print(view.alt)
 
 # %% [markdown]
-# ## When something is not green
+# ## When something is missing
 #
 # - **`ModuleNotFoundError: No module named 'checks'`**: the notebook was moved. Open it in the `notebooks/` folder it came in.
-# - **❌ toyscore and what it needs**: this kernel is another Python than the one you installed into. In a terminal, in
+# - **MISSING toyscore and what it needs**: this kernel is another Python than the one you installed into. In a terminal, in
 #   toyscore's folder, `make lab` installs and starts the right one.
 # - **Text such as `IntSlider(...)`, or only a still picture**: a reader without a kernel shows the stored picture, so start
 #   JupyterLab. If you did, the widgets' browser half is missing: `pip install jupyterlab_widgets`, then reload the page.

@@ -22,7 +22,7 @@ def setup() -> None:
     """Print a line for everything the notebooks need, each with its remedy where it is missing."""
     lines = [check() for check in (_python, _packages, _kernel, _widgets, _arithmetic, _folder)]
     for good, what, remedy in lines:
-        print(f"{'✅' if good else '❌'} {what}" + ("" if good else f"\n   -> {remedy}"))
+        print(f"{'ok     ' if good else 'MISSING'} {what}" + ("" if good else f"\n        -> {remedy}"))
     wrong = sum(not good for good, *_ in lines)
     print(
         f"\n{'Everything is ready.' if not wrong else f'{wrong} of {len(lines)} to mend, from the top; then restart the kernel.'}"

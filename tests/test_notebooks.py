@@ -197,8 +197,8 @@ def test_a_right_score_is_right_and_nearly_right_is_not(capsys):
 def test_setup_names_what_is_missing_and_how_to_mend_it(monkeypatch, capsys, tmp_path):
     checks.setup()
     said = capsys.readouterr().out
-    assert said.count("✅") >= 4
-    assert "❌ a notebook kernel\n   -> open this notebook in JupyterLab (make lab)" in said  # pytest is none
+    assert said.count("ok     ") >= 4
+    assert "MISSING a notebook kernel\n        -> open this notebook in JupyterLab (make lab)" in said  # pytest is none
     assert "1 of 6 to mend" in said
 
     def gone(name):
@@ -211,7 +211,7 @@ def test_setup_names_what_is_missing_and_how_to_mend_it(monkeypatch, capsys, tmp
     monkeypatch.setitem(sys.modules, "toyscore.distributions", None)
     checks.setup()
     said = capsys.readouterr().out
-    assert "❌ Python 4.0 or newer\n   -> this kernel runs Python 3." in said
+    assert "MISSING Python 4.0 or newer\n        -> this kernel runs Python 3." in said
     assert "toyscore is not installed for" in said
     assert 'pip install -e ".[notebooks]"' in said
     assert "sliders would show as text: pip install jupyterlab_widgets" in said

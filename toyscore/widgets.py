@@ -216,7 +216,7 @@ class Panel:
         self._draw, self._played = draw, play
         self._inputs = {key: control.widget(key.replace("_", " ")) for key, control in controls.items()}
         self._picture = _Picture(format="png")
-        self._picture.layout.max_width = "100%"
+        self._picture.layout = {"max_width": "100%", "align_self": "flex-start"}  # else a narrow picture is stretched
         self._words, self._status = ipywidgets.HTML(), ipywidgets.HTML()
         self._state = ipywidgets.Text(description="state", continuous_update=False)
         self._state.layout.width = "auto"
@@ -231,6 +231,7 @@ class Panel:
     def _assemble(self) -> Any:
         for control in self._inputs.values():
             control.style.description_width = "7em"
+            control.layout.width = "32em"
             control.observe(self._handler(lambda _: self._show()), "value")
         self._state.observe(self._handler(lambda change: self.restore(change["new"])), "value")
         plays = self._played is not None
@@ -423,9 +424,7 @@ class Panel:
             self.export(path)
             data = path.read_bytes()
         address = f"data:{_MIME[kind]};base64,{base64.b64encode(data).decode()}"
-        self._status.value = (
-            f'<a role="status" download="{path.name}" href="{address}">save {path.name}</a> ({len(data) / 1000:.0f} kB)'
-        )
+        self._status.value = f'<a role="status" style="text-decoration: underline" download="{path.name}" href="{address}">save {path.name}</a> ({len(data) / 1000:.0f} kB)'
 
     def _show(self) -> None:
         """Draw with the values that are, render, and send."""
