@@ -424,7 +424,8 @@ class Panel:
             self.export(path)
             data = path.read_bytes()
         address = f"data:{_MIME[kind]};base64,{base64.b64encode(data).decode()}"
-        self._status.value = f'<a role="status" style="text-decoration: underline" download="{path.name}" href="{address}">save {path.name}</a> ({len(data) / 1000:.0f} kB)'
+        link = f'<a style="text-decoration: underline" download="{path.name}" href="{address}">save {path.name}</a>'
+        self._status.value = f'<span role="status">{link} ({len(data) / 1000:.0f} kB)</span>'
 
     def _show(self) -> None:
         """Draw with the values that are, render, and send."""
