@@ -6,9 +6,12 @@ they are installed.
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import math
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -67,7 +70,7 @@ def torchebm(p: GaussianMixture) -> Loop:
 def jax(p: GaussianMixture) -> Loop:
     """The closed-form score, components first, the whole loop compiled by XLA; compiled anew for each shape, before timing.
 
-    In a process of its own: where JAX is loaded its threads slow everybody down.
+    In a process of its own, stopped outside its turns: where JAX is loaded its threads slow everybody down.
     """
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     means, log_weights = p.means.numpy(), p.weights.log().numpy()
@@ -77,8 +80,13 @@ def jax(p: GaussianMixture) -> Loop:
     worker.start()
 
     def loop(x: Tensor, n_steps: int, step_size: float) -> object:
+        os.kill(worker.pid, signal.SIGCONT)
         ours.send((x.numpy().T, n_steps, step_size))
-        return ours.recv()
+        answer = ours.recv()
+        os.kill(worker.pid, signal.SIGSTOP)
+        return answer
+
+    atexit.register(lambda: os.kill(worker.pid, signal.SIGCONT))
 
     return loop
 
@@ -108,7 +116,7 @@ def installed(p: GaussianMixture) -> dict[str, tuple[str, Loop]]:
     """Name -> what it is, and the loop, of everyone who can take part here."""
     found = {"textbook": ("the textbook loop", textbook(p))}
     if importlib.util.find_spec("torchebm"):
-        found["torchebm"] = "torchebm's sampler", torchebm(p)
+        found["torchebm"] = "torchebm's sampler (autograd of the same log density)", torchebm(p)
     if importlib.util.find_spec("jax"):
         found["jax"] = "the same closed form in a jitted JAX loop", jax(p)
     return found

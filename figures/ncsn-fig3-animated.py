@@ -1,12 +1,13 @@
 """Langevin dynamics forgets mixture weights, annealing remembers most of them: the chains of ``ncsn-fig3`` in motion.
 
 Above, plain beside annealed chains from one start; below, the share of them that is in the larger mode. All chains are
-counted, some are drawn, and the box is wider than in the still figure because the first levels fill it.
+counted, some are drawn, and the box is wider than in the still figure because the first levels fill it. A level is
+given as the standard deviation that it makes the unit modes have, as in the official code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -68,25 +69,27 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     )
 
 
-def frames(arrays: dict[str, np.ndarray]) -> tuple[Iterator[np.ndarray], float]:
-    """The frames and how many there are in a second."""
+def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]:
+    """The figure, and what makes it show a frame."""
     figure = Figure(figsize=(7.2, 5.6), dpi=80, layout="constrained")
     axes = figure.subplot_mosaic([["plain", "annealed"], ["share", "share"]], height_ratios=[3, 1.05])
     dots, lines = {}, {}
     steps = 10 * np.arange(len(arrays["share.plain"]))
+    share, truth = axes["share"], float(mixture().weights.max())
     for name in NAMES:
+        role = plotting.ROLES[name]
         dots[name] = plotting.samples(axes[name], torch.as_tensor(arrays["start"]), role=name, box=BOX, size=9)
         dots[name].set_alpha(0.8)
-        (lines[name],) = axes["share"].plot(
-            [], [], color=plotting.ROLES[name].colour, linewidth=2, label=STILL.TITLES[name]
-        )
-    truth = float(mixture().weights.max())
-    axes["share"].axhline(truth, color=plotting.ROLES["truth"].colour, linestyle="--", linewidth=1.5)
-    axes["share"].annotate(
-        f"exact {truth:.2f}", (steps[-1], truth), (0, 3), textcoords="offset points", ha="right", va="bottom"
+        marks = {"marker": role.marker, "markevery": 10, "markersize": 5}
+        (lines[name],) = share.plot([], [], color=role.colour, linewidth=2, label=name, **marks)
+    exact = share.axhline(
+        truth, color=plotting.ROLES["truth"].colour, linestyle="--", linewidth=1.5, label=f"exact, {truth:.2f}"
     )
-    axes["share"].set(
+    share.set(
         xlim=(0, steps[-1]), ylim=(0.4, 1), yticks=[0.5, 0.75, 1], xlabel="step", ylabel="share in the\nlarger mode"
+    )
+    share.legend(
+        handles=[exact, *lines.values()], loc="upper right", ncols=3, fontsize=9, borderaxespad=0.2, handlelength=1.6
     )
     axes["plain"].set_title("plain Langevin\nalways the data's own score")
 
@@ -95,8 +98,13 @@ def frames(arrays: dict[str, np.ndarray]) -> tuple[Iterator[np.ndarray], float]:
             x = torch.as_tensor(arrays[f"states.{name}"][frame])
             plotting.samples(axes[name], x, role=name, box=BOX, update=dots[name])
             lines[name].set_data(steps[: frame + 1], arrays[f"share.{name}"][: frame + 1])
-        axes["annealed"].set_title(f"annealed Langevin\nlevel sigma = {arrays['sigma'][frame]:.1f}")
+        axes["annealed"].set_title(f"annealed Langevin\nstd of a mode: {arrays['sigma'][frame]:.1f}")
 
     update(0)
-    shown = [*[0] * 8, *range(len(steps)), *[len(steps) - 1] * HOLD]
-    return plotting.animate(figure, update, shown), FPS
+    return figure, update
+
+
+def frames(arrays: dict[str, np.ndarray]) -> tuple[Iterator[np.ndarray], float]:
+    """The frames and how many there are in a second."""
+    n = len(arrays["share.plain"])
+    return plotting.animate(*scene(arrays), [*[0] * 8, *range(n), *[n - 1] * HOLD]), FPS

@@ -183,7 +183,11 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
         steps = int(arrays[f"n_steps.{role}"])
         reached.append(f"{plotting.ROLES[role].name} {mean:.4f} ({low:.4f} to {high:.4f}; {steps:,} steps)")
     pairs = overlapping(arrays)
-    ranked = f"the ranges of {', of '.join(pairs)} overlap" if pairs else "no two ranges overlap"
+    ranked = (
+        f"the ranges of {', of '.join(pairs)} overlap"
+        if pairs
+        else "no two ranges overlap, which few seeds may do by chance"
+    )
     (arithmetic, operations), (arithmetic_autograd, operations_autograd) = arrays["cost.implicit"]
     return (
         f"The exact Fisher divergence at sigma = {SIGMA:g} that {arrays['spent'][-1]:,.0f} forward passes' worth of arithmetic buys, "
@@ -204,9 +208,9 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     fisher = {role: torch.as_tensor(arrays[f"fisher.{role}"]) for role in roles(arrays)}
     plotting.curves(axes["curves"], torch.as_tensor(arrays["spent"]), fisher)
     axes["curves"].set(
-        xlabel="arithmetic spent [forward passes of a batch]",
+        xlabel="arithmetic spent [forward passes of a batch]; a run's schedule spans it, so compare the ends",
         ylabel=r"exact Fisher divergence $\frac{1}{2}\,E\|s_\theta-\nabla\log q_\sigma\|^2$",
-        title=rf"what a budget buys ($\sigma={SIGMA:g}$; mean and range of {len(arrays['fisher.explicit'])} seeds)",
+        title=rf"what this budget buys ($\sigma={SIGMA:g}$; geometric mean and range of {len(arrays['fisher.explicit'])} seeds)",
     )
     axes["curves"].grid(which="major", alpha=0.3)
     axes["curves"].legend(loc="upper right")

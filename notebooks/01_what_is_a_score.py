@@ -5,8 +5,9 @@
 #
 # $$ s(x) = \nabla_x \log p(x), $$
 #
-# an arrow at every point $x$ that says in which direction the density grows, relative to itself, and how fast. A density has to
-# integrate to one; a score does not have to do anything. That is why it is easy to learn, and why this course is about it.
+# an arrow at every point $x$ that says in which direction the density grows, relative to itself, and how fast. A density must be
+# positive and integrate to one, which is hard to ask of a network. A score needs no normaliser, and a network can be fitted to it
+# directly: that is why this course is about it.
 #
 # You will see the score of a mixture in closed form, move its modes, its weights and its noise, and then write it yourself.
 # Running time: under 10 seconds on a laptop with two cores and no GPU.
@@ -84,13 +85,13 @@ print(view.alt)
 # %% [markdown]
 # Try, in this order:
 #
-# 1. **Move the first mode** (`x`, `y`) onto the other one. Between two modes there is a ridge where the arrows turn away
-#    from each other. How sharp is it when they are far apart?
-# 2. **Change the weight** from 0.99 to 0.01 and watch the arrows *near the modes*. They hardly move: the numbers below
+# 1. **Move the first mode** (`x`, `y`) away from the other one, then towards it. Between two modes lies a valley of the density,
+#    and along its floor the arrows part, to one mode or the other. Where is the parting sharp, and where is there none?
+# 2. Press *reset*, then **change the weight** from 0.99 to 0.01 and watch the arrows *near the modes*. They hardly move: the numbers below
 #    say how little. A score near one mode knows almost nothing of the weight of the other. Remember this when a sampler
 #    forgets mixture weights.
-# 3. **Play sigma.** Noise fills the plane, the ridge softens, the arrows shorten like $1/\sigma^2$ times the distance. Tick *same
-#    arrows* to see how much: without it each picture has its own arrow length, which the title gives.
+# 3. Press *reset*, then **play sigma.** Noise fills the valley, the parting softens, and the arrows shorten, by $v/(v + \sigma^2)$ for a
+#    mode of variance $v$. Tick *same arrows* to see how much: without it each picture has its own arrow length, which the title gives.
 #
 # The line *state* below the picture is where you are: copy it to a neighbour, who pastes it and presses enter. *Reset* brings
 # you back.
@@ -109,7 +110,7 @@ print(f"largest change near the modes: {(scores[0.99] - scores[0.01]).abs().max(
 #
 # Multiply $p$ by any constant $c$: $\nabla \log (c\,p) = \nabla \log c + \nabla \log p = \nabla \log p$. So a model of the score
 # never needs the integral that makes a density hard. And the score is enough to get the density back, up to that constant:
-# integrate it along any path.
+# integrate it along any path. (A true score is a gradient, so every path gives the same; a network's score need not be one.)
 
 # %%
 start, end = torch.tensor([-4.0, -2.0]), torch.tensor([3.0, 2.0])

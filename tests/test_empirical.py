@@ -73,6 +73,46 @@ def test_rounding_rules_no_point_out():
     assert torch.allclose(torch.diagonal(shares, dim1=0, dim2=2), torch.tensor(0.5), atol=0.02)
 
 
+def test_what_products_rule_out_does_not_matter(monkeypatch):
+    """With and without ruling out, in float32; and where too many points are left for it"""
+    p = empirical(torch.randn(400, 8, generator=seeded()))
+    x = p.points[:50] + 0.05 * torch.randn(50, 8, generator=seeded(1))
+    x[25:] = torch.randn(25, 8, generator=seeded(2))
+    for sigma in (0.05, torch.linspace(0.03, 0.3, 50)):
+        quick = p.score(x, sigma)
+        monkeypatch.setattr(
+            "toyscore.distributions.points._CHUNK", 8 * 400
+        )  # 8 rows; a row or more of candidates overflows
+        whole = p.score(x, sigma)
+        monkeypatch.undo()
+        assert torch.allclose(quick, whole, rtol=1e-4, atol=1e-3)
+        truth = empirical(p.points.to(F64)).score(x.to(F64), sigma if isinstance(sigma, float) else sigma.to(F64))
+        assert float((quick - truth).norm() / truth.norm()) < 1e-5
+        assert float((whole - truth).norm() / truth.norm()) < 1e-5
+
+
+def test_products_err_by_less_than_what_rules_points_out():
+    """2.5 D eps R², R being the largest point, for x within 2 R; it is not a thousand times too wide either"""
+    for dim in (1, 2, 50):
+        p = empirical(torch.randn(200, dim, generator=seeded()))
+        x = torch.randn(200, dim, generator=seeded(1))
+        x = x / x.norm(dim=1, keepdim=True) * 2 * p._largest**0.5
+        wide = p._flat.to(F64)
+        exact_products = (x.to(F64)) @ wide.t() - 0.5 * wide.square().sum(1)
+        error = float((p._products(x) - exact_products).abs().max())
+        bound = 2.5 * dim * torch.finfo(torch.float32).eps * p._largest
+        assert bound / 1000 < error < bound
+
+
+def test_gradients_flow_through_x_and_sigma_where_differences_decide():
+    p = empirical(torch.randn(30, 3, generator=seeded(), dtype=F64))
+    x = torch.randn(4, 3, generator=seeded(1), dtype=F64).requires_grad_()
+    sigma = torch.tensor([0.15, 0.2, 0.1, 0.3], dtype=F64).requires_grad_()
+    assert p._largest > 100 * float(sigma.detach().max()) ** 2
+    assert torch.autograd.gradcheck(p.score, (x, sigma))
+    assert torch.autograd.gradcheck(p.score, (x, sigma[0].detach().clone().requires_grad_()))
+
+
 def test_points_are_told_apart_from_far_away():
     """There differences would lose them altogether; moving the points by a rounding unit changes the odds by 0.01"""
     p = empirical(torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0]]))

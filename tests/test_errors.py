@@ -538,6 +538,11 @@ CASES = {
         ValueError,
         "a slider at 0.25 steps of 0.1 from 0.0: nearest is 0.2; pass",
     ),
+    "a step with a score of one row": (
+        lambda: langevin_step(X, X[:1], 0.1),
+        ValueError,
+        "grad has shape [1, 2], x [3, 2]: like x; pass",
+    ),
     "chains without chains": (
         lambda: effective_sample_size(torch.zeros(30, 2)),
         ValueError,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +82,40 @@ def test_every_number_follows_the_mixture(monkeypatch):
     drawn = figure.draw(arrays)
     assert drawn.axes[0].get_title().endswith("0.60 : 0.40")
     plt.close(drawn)
+
+
+def test_the_animation_shows_what_its_arrays_say():
+    figure = runner.load("ncsn-fig3-animated")
+    arrays = figure.compute(0, True)
+    drawn, update = figure.scene(arrays)
+    plain, annealed, share = drawn.axes
+    for frame in (0, 3, 10):
+        update(frame)
+        for ax, name in ((plain, "plain"), (annealed, "annealed")):
+            assert (ax.collections[0].get_offsets() == arrays[f"states.{name}"][frame]).all()
+        assert annealed.get_title().endswith(f": {arrays['sigma'][frame]:.1f}")
+        for line, name in zip(share.lines, ("plain", "annealed"), strict=False):
+            assert line.get_xdata().tolist() == [10 * n for n in range(frame + 1)]
+            assert line.get_ydata().tolist() == arrays[f"share.{name}"][: frame + 1].tolist()
+    assert arrays["sigma"][[0, 1, 10]].tolist() == pytest.approx([20.0, 20.0, 1.0])
+    assert arrays["share.annealed"][-1] > arrays["share.plain"][-1] + 0.1
+    assert runner.load("ncsn-fig3").noise(torch.tensor(20.0)) == pytest.approx(399**0.5)
+
+
+def test_the_toys_shares_are_what_theory_says():
+    """Modes far apart, of variance v: sigma² / (v + sigma²); in a quick run of 200 points, five standard errors"""
+    shares = runner.load("toys").compute(0, True)
+    for name, variance in (("two_modes", 1.0), ("eight_gaussians", 0.25)):
+        expected = 0.25 / (variance + 0.25)
+        assert shares[f"shares.{name}"][0] == pytest.approx(expected, abs=5 * expected / 200**0.5)
+
+
+def test_the_objectives_cost_what_their_passes_cost():
+    """A backward pass is two forward passes: 3 for one network pass, (1 + D) times that for the exact trace, 3 passes for differences."""
+    costs = runner.load("objectives").compute(0, True)
+    for role, passes in {"explicit": 3, "denoising": 3, "sliced": 6, "implicit": 9, "finite_difference": 9}.items():
+        assert costs[f"cost.{role}"][0][0] == pytest.approx(passes, abs=0.1), role
+        assert costs[f"n_steps.{role}"] == 240 // costs[f"cost.{role}"][0][0]
 
 
 def test_differences_name_what_changed():

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from helpers import F64, seeded
@@ -155,3 +156,103 @@ def test_bad_pictures_are_refused(ax, tmp_path):
         plotting.density(ax, P.log_prob, box=-1)
     with pytest.raises(ValueError, match="n = 0: it must be at least 1"):
         plotting.vector_field(ax, P.score, n=0)
+
+
+Q = asymmetric().marginal([1, 0])
+STATES = torch.stack(
+    list(langevin(P.score, P.sample(6, generator=seeded()), step_size=0.1, n_steps=8, generator=seeded(1)))
+)
+KINDS = {
+    "density": lambda ax, p, **o: plotting.density(ax, p.log_prob, sigma=0.5, n=30, **o),
+    "vector_field": lambda ax, p, **o: plotting.vector_field(ax, p.score, sigma=0.5, n=7, **o),
+    "score_map": lambda ax, p, **o: plotting.score_map(ax, p.score, sigma=0.5, n=30, n_arrows=5, **o),
+    "samples": lambda ax, p, **o: plotting.samples(ax, p.sample(40, generator=seeded()), **o),
+    "chains": lambda ax, p, **o: plotting.chains(ax, STATES if p is P else STATES.flip(2) + 1, **o),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_artists_updated_are_artists_drawn_anew(kind):
+    """Pixels and words both, from one mixture to another that differs in every axis."""
+    draw, pictures = KINDS[kind], []
+    for first, then in ((P, Q), (Q, Q), (P, P)):
+        figure, ax = plotting.canvas(size=2.5)
+        artists = draw(ax, first)
+        if then is not first:
+            draw(ax, then, update=artists)
+        pictures.append((plotting.renderer(figure)(), plotting.alt_text(figure)))
+    updated, anew, old = pictures
+    assert np.array_equal(updated[0], anew[0])
+    assert updated[1] == anew[1]
+    assert not np.array_equal(updated[0], old[0])
+
+
+def whole(figure):
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+FURNITURE = {
+    "nothing": lambda figure, ax: None,
+    "a legend": lambda figure, ax: ax.legend(handles=ax.plot([0, 1], label="line")),
+    "a figure's legend": lambda figure, ax: figure.legend(handles=ax.plot([0, 1], label="line")),
+    "a figure's text": lambda figure, ax: figure.text(0.5, 0.5, "over the axes"),
+    "a colour bar": lambda figure, ax: figure.colorbar(ax.images[0], ax=ax),
+    "a grid": lambda figure, ax: ax.grid(),
+    "no axes": lambda figure, ax: ax.set_axis_off(),
+    "an annotation outside": lambda figure, ax: ax.annotate("over the edge", (8, 8), annotation_clip=False),
+    "a title of two lines": lambda figure, ax: (figure.suptitle("above"), ax.set_title("one\ntwo")),
+    "something above": lambda figure, ax: (
+        ax.plot([-5, 5], [0, 0], zorder=9, lw=9),
+        ax.plot([0, 0], [-5, 5], zorder=1, lw=9),
+    ),
+}
+CHANGES = {
+    "data": lambda ax, n: None,
+    "limits": lambda ax, n: ax.set_xlim(-8 + n, 8),
+    "ticks": lambda ax, n: ax.set_yticks([n, 3 + n]),
+    "labels": lambda ax, n: ax.set_xlabel(f"label {n}"),
+    "ground": lambda ax, n: ax.figure.set_facecolor(("white", "lightgrey", "pink", "white")[n]),
+}
+
+
+@pytest.mark.parametrize("furniture", FURNITURE)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_rendered_figure_is_the_figure_drawn_whole(furniture, change):
+    """Frame after frame: three of the same kind, so that what is kept is used, then a change, and so on."""
+    figure, ax = plotting.canvas(size=2.0)
+    image = plotting.density(ax, P.log_prob, n=20)
+    FURNITURE[furniture](figure, ax)
+    render = plotting.renderer(figure)
+    for n in range(4):
+        CHANGES[change](ax, n)
+        for repeat in range(3):
+            plotting.density(ax, P.log_prob, sigma=n + repeat, n=20, update=image)
+            assert np.array_equal(render(), whole(figure)), (n, repeat)
+
+
+def test_animate_draws_every_so_many_states_as_they_come():
+    figure, _ = plotting.canvas(size=2.0)
+    seen, taken = [], []
+
+    def states():
+        for n in range(1, 8):
+            taken.append(n)
+            yield n
+
+    frames = plotting.animate(figure, seen.append, states(), every=3)
+    next(frames)
+    assert (seen, taken) == ([3], [1, 2, 3])
+    assert len(list(frames)) == 1
+    assert seen == [3, 6]
+
+
+def test_a_gif_loops_at_its_rate_with_its_words(tmp_path):
+    frames = [np.full((20, 30, 3), value, dtype=np.uint8) for value in (0, 120, 255)]
+    plotting.save_gif(frames, tmp_path / "a.gif", fps=12.5, description="three greys")
+    with Image.open(tmp_path / "a.gif") as image:
+        assert (image.n_frames, image.size) == (3, (30, 20))
+        assert (image.info["duration"], image.info["loop"], image.info["comment"]) == (80, 0, b"three greys")
+        image.seek(1)
+        assert image.convert("RGB").getpixel((3, 3)) == (120, 120, 120)

@@ -45,9 +45,16 @@ def langevin_step(x: Tensor, grad: Tensor, step_size: float | Tensor, *, generat
         x, grad: [B, *event], state and score; differentiable in both. The result takes the memory order of ``grad``.
         step_size: epsilon > 0, in units of x squared; anything that multiplies x.
         generator: of the noise.
+
+    Raises:
+        TypeError, ValueError: a score of another shape than x, or a step size that is not positive.
     """
     if not isinstance(step_size, Tensor):
         ops.check_positive(step_size, "step_size")
+    if grad.shape != x.shape:
+        raise ValueError(
+            f"grad has shape {list(grad.shape)}, x {list(x.shape)}: a score is shaped like x; pass one row per point"
+        )
     noise = ops.normal_like(x, generator)
     grad = grad if grad.dtype == x.dtype else grad.to(x.dtype)
     if isinstance(step_size, Tensor):

@@ -20,7 +20,7 @@ picture. ``draw`` should look things up (a stored trajectory, a closed form), no
   numbers goes with it.
 - *Without a kernel* the stored notebook shows the first frame and its description.
 
-Controls work from the keyboard. What ``draw`` raises is shown under the picture, and the last good picture stays.
+Controls work from the keyboard. What ``draw`` raises is shown under the picture; the last good picture and its words stay.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import html
 import inspect
 import io
 import math
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlencode
+from weakref import WeakKeyDictionary
 
 import ipywidgets
 import matplotlib as mpl
@@ -78,11 +80,10 @@ class Slider:
             )
         if self.step is not None:
             ops.check_positive(self.step, "step")
-        nearest = self.at(self.place(self.value))
-        if not math.isclose(nearest, self.value, rel_tol=1e-5, abs_tol=1e-5 * self.stride):
+        if not self._on_step(self.value):
             raise ValueError(
                 f"a slider at {self.value} in steps of {self.stride:g} from {self.low}: it must start on a step, the nearest is "
-                f"{nearest}; pass another step or value"
+                f"{self.at(self.place(self.value))}; pass another step or value"
             )
 
     @property
@@ -97,20 +98,29 @@ class Slider:
         """Whether the values are integers."""
         return isinstance(self.low, int) and isinstance(self.stride, int)
 
+    def _on_step(self, value: float) -> bool:
+        return abs(self.at(self.place(value)) - value) <= 1e-4 * self.stride
+
     def parse(self, text: str) -> float:
-        """A value from the state string, on the slider's own grid."""
+        """A value from the state string, which must be one of the slider's."""
         try:
             value = float(text)
         except ValueError as error:
             raise ValueError(f"{text!r} is no number; give one from {self.low} to {self.high}") from error
         if not self.low <= value <= self.high:
             raise ValueError(f"{text} is out of range; give a number from {self.low} to {self.high}")
+        if not self._on_step(value):
+            raise ValueError(
+                f"{text} is between two steps of {self.stride:g}; the nearest is {self.at(self.place(value))}"
+            )
         return self.at(self.place(value))
 
     def at(self, n: int) -> float:
         """The value n strides above ``low``."""
         value = self.low + n * self.stride
-        return value if self.whole else float(f"{value:.6g}")
+        return (
+            value if self.whole else round(value, 5 - math.floor(math.log10(self.stride)))
+        )  # 0.3, not 0.30000000000000004
 
     def place(self, value: float) -> int:
         """The n for which ``at(n)`` is nearest."""
@@ -139,6 +149,8 @@ class Choice:
     value: str
 
     def __post_init__(self) -> None:
+        if not all(isinstance(option, str) for option in self.options):
+            raise TypeError(f"options = {self.options!r}: they must be strings; pass e.g. ('few', 'many')")
         if self.value not in self.options:
             raise ValueError(f"a choice of {self.value!r}: the options are {', '.join(self.options)}; pass one of them")
 
@@ -217,14 +229,16 @@ class Panel:
         self._inputs = {key: control.widget(key.replace("_", " ")) for key, control in controls.items()}
         self._picture = _Picture(format="png")
         self._picture.layout = {"max_width": "100%", "align_self": "flex-start"}  # else a narrow picture is stretched
-        self._words, self._status = ipywidgets.HTML(), ipywidgets.HTML()
+        self._words, self._status = ipywidgets.HTML(layout={"display": "none"}), ipywidgets.HTML()
+        self._worded = ipywidgets.ToggleButton(description="in words", layout={"width": "auto"})
         self._state = ipywidgets.Text(description="state", continuous_update=False)
         self._state.layout.width = "auto"
         self._task: asyncio.Task[None] | None = None
         self._quiet = False
-        with mpl.rc_context(plotting.STYLE):
-            self._draw(**self.values)
-            self._render = plotting.renderer(figure)
+        self._render, self._alt = plotting.renderer(figure), ""
+        if figure in _PANELS:
+            _PANELS[figure].stop()  # of a cell that was run before
+        _PANELS[figure] = self
         self._show()
         self.box = self._assemble()
 
@@ -246,6 +260,8 @@ class Panel:
             button = ipywidgets.Button(description=label, layout={"width": "auto"})
             button.on_click(self._handler(_ignoring(action)))
             row.append(button)
+        self._worded.observe(self._handler(lambda change: self._show_words(change["new"])), "value")
+        row.append(self._worded)
         return ipywidgets.VBox(
             [
                 *self._inputs.values(),
@@ -256,6 +272,9 @@ class Panel:
                 self._state,
             ]
         )
+
+    def _show_words(self, shown: bool) -> None:
+        self._words.layout.display = "" if shown else "none"
 
     def _handler(self, action: Callable[[Any], object]) -> Callable[[Any], None]:
         def handle(event: Any) -> None:
@@ -295,8 +314,8 @@ class Panel:
 
     @property
     def alt(self) -> str:
-        """What the picture shows, in words and numbers."""
-        return plotting.alt_text(self.figure)
+        """What the picture that is shown says, in words and numbers."""
+        return self._alt
 
     @property
     def png(self) -> bytes:
@@ -400,22 +419,26 @@ class Panel:
             ValueError: another ending; a GIF of a panel that plays nothing.
         """
         path = Path(path)
+        self._show()  # the figure may have been drawn on since
         with mpl.rc_context(plotting.STYLE):
             if path.suffix != ".gif":
                 plotting.save(self.figure, path)
                 return
             key, slider = self._play_control()
-            values = self.values
+            values, words = self.values, []
 
-            def update(value: float) -> None:
-                self._draw(**values | {key: value})
+            def update(n: int) -> None:
+                self._say(f"frame {n + 1} of {slider.n_values}")
+                self._draw(**values | {key: slider.at(n)})
+                words.append(plotting.alt_text(self.figure))
 
-            grid = [slider.at(n) for n in range(slider.n_values)]
-            frames = plotting.animate(self.figure, update, grid)
             try:
-                plotting.save_gif(frames, path, fps=min(50.0, 1 / self.interval), description=self.alt)
+                frames = list(plotting.animate(self.figure, update, range(slider.n_values)))
             finally:
-                update(values[key])
+                self._show()
+        plotting.save_gif(
+            frames, path, fps=min(50.0, 1 / self.interval), description=f"From: {words[0]} To: {words[-1]}"
+        )
 
     def _offer(self, kind: str) -> None:
         """Put a link to the exported picture under it, which works wherever the reader's browser is."""
@@ -424,20 +447,20 @@ class Panel:
             self.export(path)
             data = path.read_bytes()
         address = f"data:{_MIME[kind]};base64,{base64.b64encode(data).decode()}"
-        link = f'<a style="text-decoration: underline" download="{path.name}" href="{address}">save {path.name}</a>'
+        name = html.escape(path.name)
+        link = f'<a style="text-decoration: underline" download="{name}" href="{address}">save {name}</a>'
         self._status.value = f'<span role="status">{link} ({len(data) / 1000:.0f} kB)</span>'
 
     def _show(self) -> None:
         """Draw with the values that are, render, and send."""
         with mpl.rc_context(plotting.STYLE):
             self._draw(**self.values)
-            pixels = self._render()
+            pixels, words = self._render(), plotting.alt_text(self.figure)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
         self._picture.value = buffer.getvalue()
-        words = self.alt
-        self._picture.tooltip = words
-        self._words.value = f"<details><summary>in words</summary>{html.escape(words)}</details>"
+        self._alt = self._picture.tooltip = words
+        self._words.value = html.escape(words)
         self._say("")
         with self._silence():
             self._state.value = self.state
@@ -446,6 +469,9 @@ class Panel:
         """The live panel; for readers without a kernel, the picture and its description."""
         live = self.box._repr_mimebundle_()
         return {**live, "image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}
+
+
+_PANELS: WeakKeyDictionary[Figure, Panel] = WeakKeyDictionary()  # the one that draws on each figure
 
 
 def _ignoring(action: Callable[[], object]) -> Callable[[Any], object]:
@@ -474,9 +500,13 @@ def panel(
         controls: ``name=Slider(...)``, ``Choice``, ``Toggle`` or ``Seed``, in the order shown.
 
     Raises:
-        TypeError: ``draw`` does not take these controls, or a control is none.
-        ValueError: no control; ``play`` is not the name of a slider.
+        TypeError: not a figure; ``draw`` does not take these controls, or a control is none.
+        ValueError: no control; ``play`` is not the name of a slider; a name that no file can have.
     """
+    if not isinstance(figure, Figure):
+        raise TypeError(f"figure is {type(figure).__name__}: it must be a figure; pass the first of plotting.canvas()")
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"name = {name!r}: it becomes a file's name; pass letters, digits, dots and dashes")
     if not controls:
         raise ValueError("a panel without controls: pass e.g. sigma=Slider(0.0, 4.0, 1.0)")
     for key, control in controls.items():

@@ -38,37 +38,57 @@ def renderer(figure: Figure) -> Callable[[], np.ndarray[Any, Any]]:
     """A function that renders the figure, [H, W, 3] bytes, again and again.
 
     The layout is made once and kept, so that frames do not jump. Ticks and their labels, half of the time of a frame, are
-    drawn once and kept until the limits or labels of an Axes change; being outside the box they are never drawn over.
+    kept too, until limits, ticks, labels, colours or the size change. Whether the picture can be put together like that
+    is tried once for each such state, against the figure drawn whole; where it cannot, as with a grid over an image, it is always
+    drawn whole.
     """
     agg = FigureCanvasAgg(figure)
-    agg.draw()
-    figure.set_layout_engine("none")
-    kept: dict[str, Any] = {}
+    kept: dict[str, Any] = {"decorations": None, "pixels": None, "whole": False}
 
-    def decorations() -> list[Any]:
-        labelled = [(ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_yscale()) for ax in figure.axes]
-        return [*labelled, *((ax.get_xlim(), ax.get_ylim()) for ax in figure.axes)]
+    def whole() -> np.ndarray[Any, Any]:
+        agg.draw()
+        return np.array(agg.get_renderer().buffer_rgba())
+
+    def assembled() -> np.ndarray[Any, Any]:
+        pen = agg.get_renderer()
+        behind: list[Artist] = [figure.patch, *(a for ax in figure.axes for a in (ax.patch, ax.xaxis, ax.yaxis))]
+        if kept["pixels"] is None:
+            pen.clear()
+            for artist in behind:
+                artist.draw(pen)
+            kept["pixels"] = np.array(pen.buffer_rgba())
+        np.asarray(pen.buffer_rgba())[:] = kept["pixels"]
+        apart = {*behind, *figure.axes}
+        for owner in (*figure.axes, figure):
+            for artist in sorted((a for a in owner.get_children() if a not in apart), key=lambda a: a.get_zorder()):
+                artist.draw(pen)
+        return np.array(pen.buffer_rgba())
 
     def render() -> np.ndarray[Any, Any]:
-        now, pen = decorations(), agg.get_renderer()
-        if kept.get("decorations") != now:
-            agg.draw()  # which places what depends on the limits
-            pen.clear()
-            background: list[Artist] = [
-                figure.patch,
-                *(a for ax in figure.axes for a in (ax.patch, ax.xaxis, ax.yaxis)),
-            ]
-            for artist in background:
-                artist.draw(pen)
-            kept.update(decorations=now, behind={*background, *figure.axes}, pixels=np.array(pen.buffer_rgba()))
-        np.asarray(pen.buffer_rgba())[:] = kept["pixels"]
-        for owner in (figure, *figure.axes):
-            artists = [a for a in owner.get_children() if a not in kept["behind"]]
-            for artist in sorted(artists, key=lambda a: a.get_zorder()):
-                artist.draw(pen)
-        return np.asarray(pen.buffer_rgba())[..., :3].copy()
+        if kept["decorations"] is None:
+            agg.draw()
+            figure.set_layout_engine("none")
+        now = _decorations(figure)
+        if kept["decorations"] != now:  # new: drawn whole, and put together from the next frame on, should it stay
+            kept.update(decorations=now, pixels=None, whole=False)
+            pixels = whole()
+        elif kept["pixels"] is None and not kept["whole"]:
+            pixels = whole()
+            kept["whole"] = not np.array_equal(assembled(), pixels)
+        else:
+            pixels = whole() if kept["whole"] else assembled()
+        return pixels[..., :3]
 
     return render
+
+
+def _decorations(figure: Figure) -> list[Any]:
+    """What the kept part of a picture depends on."""
+    found: list[Any] = [figure.get_size_inches().tolist(), figure.dpi, figure.get_facecolor()]
+    for ax in figure.axes:
+        found += [ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_yscale(), ax.get_xlim(), ax.get_ylim()]
+        found += [ax.get_xticks().tolist(), ax.get_yticks().tolist(), ax.axison, ax.get_visible(), ax.get_facecolor()]
+    return found
 
 
 def animate(

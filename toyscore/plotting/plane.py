@@ -49,7 +49,7 @@ def density(
     like: Tensor | None = None,
     update: AxesImage | None = None,
 ) -> AxesImage:
-    """The density exp(log_prob(x, sigma)) as an image of n x n cells of [-box, box]².
+    """The density exp(log_prob(x, sigma)) as an image of n x n cells of [-box, box]², its colours from zero to its maximum.
 
     Args:
         ax: where to draw.
@@ -58,8 +58,7 @@ def density(
         box: half the side of the square, in units of x.
         n: cells per side.
         like: a tensor whose dtype and device the grid takes; default float32 on the CPU.
-        update: the artist of an earlier call with the same box, to be changed instead of drawing anew. Its colours span
-            the new values.
+        update: the artist of an earlier call with the same box, to be changed instead of drawing anew.
 
     Raises:
         ValueError: a log density that is not [B].
@@ -76,7 +75,8 @@ def density(
         frame(ax, box)
     else:
         image = update
-        image.set(data=to_numpy(values), clim=(0, float(values.max())))
+        image.set_data(to_numpy(values))
+    image.set_clim(0, float(values.max()))
     i, j = divmod(int(values.argmax()), n)
     x, y = (round(-box + (k + 0.5) * 2 * box / n, 1) + 0.0 for k in (j, i))
     inside = float(values.sum()) * (2 * box / n) ** 2
