@@ -51,7 +51,12 @@ def build(path: Path) -> str:
     notebook = read(path)
     os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="Agg")
     resources = {"metadata": {"path": str(path.parent)}}
-    options = {"kernel_name": "python3", "timeout": 120, "record_timing": False, "coalesce_streams": True}
+    options: dict[str, Any] = {
+        "kernel_name": "python3",
+        "timeout": 120,
+        "record_timing": False,
+        "coalesce_streams": True,
+    }
     NotebookClient(notebook, resources=resources, **options).execute()
     for cell in notebook.cells:
         for output in cell.get("outputs", []):

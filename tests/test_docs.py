@@ -129,6 +129,7 @@ def test_the_benchmarks_measured_what_was_asked():
         "empirical-0.1",
     ):
         assert found[key][1] > 1, key
+    assert found.get("langevin-1280-jax", (0, 1.1))[1] > 1  # the README says "ahead of"
     assert {f"step-{name}" for name in ("explicit", "denoising", "finite-difference")} <= found.keys()
     assert found["slider-median"][0] < 60
     assert found["slider-p95"][0] < 100
