@@ -80,6 +80,11 @@ def test_links_inside_the_repository_lead_somewhere(path):
             assert (path.parent / link).exists(), link
 
 
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda p: p.name)
+def test_no_placeholder_is_left(path):
+    assert not re.search(r"^(?:[A-Z]{4,}|TODO.*|XXX.*)$", path.read_text(), re.MULTILINE)
+
+
 def test_the_readmes_example_runs():
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     run = subprocess.run(
