@@ -208,9 +208,10 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     fisher = {role: torch.as_tensor(arrays[f"fisher.{role}"]) for role in roles(arrays)}
     plotting.curves(axes["curves"], torch.as_tensor(arrays["spent"]), fisher)
     axes["curves"].set(
-        xlabel="arithmetic spent [forward passes of a batch]; a run's schedule spans it, so compare the ends",
+        xlabel="arithmetic spent [forward passes of a batch]\n(the schedule of a run spans the budget: compare the ends)",
         ylabel=r"exact Fisher divergence $\frac{1}{2}\,E\|s_\theta-\nabla\log q_\sigma\|^2$",
-        title=rf"what this budget buys ($\sigma={SIGMA:g}$; geometric mean and range of {len(arrays['fisher.explicit'])} seeds)",
+        title=rf"what this budget buys at $\sigma={SIGMA:g}$"
+        + f"\n(geometric mean and range of {len(arrays['fisher.explicit'])} seeds)",
     )
     axes["curves"].grid(which="major", alpha=0.3)
     axes["curves"].legend(loc="upper right")
