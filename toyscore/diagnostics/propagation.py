@@ -1,0 +1,272 @@
+r"""The law of a discretised chain, computed instead of sampled.
+
+A step of Langevin dynamics moves x to :math:`m(x) = x + \frac{\epsilon}{2} s(x)` and adds :math:`N(0, \epsilon I)`, so a law with
+density p becomes
+
+.. math:: p'(y) = \int p(x)\, N(y; m(x), \epsilon I)\, dx.
+
+On a grid of spacing h this is one sparse matrix, whose rows sum to one, and exact up to an aliasing term of order
+:math:`\exp(-2\pi^2 \epsilon / h^2)` where m is smooth on the scale of h: three nodes to two standard deviations of the noise do, where the
+modes are not so far apart that m tears what lies between them. The grid is made anew for each level of a
+schedule, as fine as its noise and as wide as its chain can go. Every law comes with the total variation between it and the
+law on a grid twice as coarse, which bounds the error of any probability read off it, and with the mass that left the grid.
+
+Grids are for one and two dimensions. A mixture whose components share a covariance often needs no more, whatever its D: with
+:math:`\Delta` the differences of its means, the responsibilities depend on x only through the smallest subspace that contains
+:math:`\Delta` and is invariant under the covariance. Chains in it and across it do not see each other, at any noise level, and
+across it they are linear. :func:`reduce` finds it: for the paper's toy it is the line through the modes.
+
+Everything is float64 on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from toyscore import operators as ops
+from toyscore.distributions import GaussianMixture
+from toyscore.noise import check_sigmas
+from toyscore.operators import Score
+
+_REACH = 7.0  # standard deviations of the noise that are followed
+_NEGLIGIBLE = 1e-13  # mass of a node that is not carried to the next grid
+CLIPPED = 1e-6  # mass that may leave a grid
+MEMORY = 1 << 31  # bytes that a transition may take
+
+
+class Cloud(NamedTuple):
+    """Weighted points that stand for a law: ``points`` [N, D] and ``masses`` [N], summing to one."""
+
+    points: Tensor
+    masses: Tensor
+
+
+def uniform_cloud(low: float, high: float, dim: int, n: int = 200) -> Cloud:
+    """The uniform law on [low, high]^dim, n midpoints to an axis."""
+    ops.check_count(dim, "dim")
+    ops.check_count(n, "n")
+    if not low < high:
+        raise ValueError(f"low = {low}, high = {high}: a box needs low < high; exchange them")
+    axis = low + (torch.arange(n, dtype=torch.float64) + 0.5) * ((high - low) / n)
+    points = torch.cartesian_prod(*[axis] * dim).view(-1, dim)
+    return Cloud(points, torch.full((len(points),), 1 / len(points), dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``n_steps`` steps of size ``step_size`` with the score at ``sigma``."""
+
+    sigma: float
+    step_size: float
+    n_steps: int
+
+
+def annealed_stages(sigmas: Tensor | Sequence[float], step_size: float, n_steps_each: int) -> list[Stage]:
+    r"""The schedule of annealed Langevin dynamics, :math:`\alpha_i = \epsilon \sigma_i^2 / \sigma_L^2`. Source: song2019, Algorithm 1."""
+    levels = [float(s) for s in check_sigmas(sigmas, dtype=torch.float64)]
+    ops.check_positive(step_size, "step_size")
+    ops.check_count(n_steps_each, "n_steps_each")
+    return [Stage(s, step_size * (s / levels[-1]) ** 2, n_steps_each) for s in levels]
+
+
+@dataclass(frozen=True)
+class Law:
+    """A density on a grid.
+
+    Attributes:
+        axes: D tensors, the coordinates of the nodes.
+        density: [n_1, ..., n_D].
+        error: total variation from the law on a grid twice as coarse.
+        clipped: mass that left the grid.
+        step: steps taken, from 1.
+        stage: what they were taken by.
+    """
+
+    axes: tuple[Tensor, ...]
+    density: Tensor
+    error: float
+    clipped: float
+    step: int
+    stage: Stage
+
+    @property
+    def points(self) -> Tensor:
+        """The nodes, [N, D]."""
+        return torch.cartesian_prod(*self.axes).view(-1, len(self.axes))
+
+    @property
+    def masses(self) -> Tensor:
+        """Of the nodes, [N]; they sum to one but for what was clipped."""
+        return self.density.flatten() * math.prod(float(a[1] - a[0]) for a in self.axes)
+
+    def mode_weights(self, mixture: GaussianMixture) -> Tensor:
+        """The share of each mode, by the mixture's responsibilities: what ``metrics.mode_weights`` estimates. [K]."""
+        return self.masses @ mixture.to(dtype=torch.float64).responsibilities(self.points)
+
+
+def reduce(mixture: GaussianMixture) -> tuple[GaussianMixture, Tensor]:
+    """The mixture seen where its modes differ, and an orthonormal basis [D, d] of that subspace.
+
+    The components must share a covariance. The subspace is the smallest that contains the differences of the means and is invariant
+    under the covariance; responsibilities at any noise level are those of the reduced mixture at ``x @ basis``.
+
+    Raises:
+        ValueError: covariances that differ; a single component, which has no modes to weigh.
+    """
+    p = mixture.to(dtype=torch.float64)
+    covariance = p.covariances[0]
+    if not torch.allclose(p.covariances, covariance, rtol=1e-6, atol=0):
+        raise ValueError(
+            f"the covariances of {mixture} differ: only a shared one separates; propagate in its own D = {len(covariance)}"
+        )
+    if len(p.means) == 1:
+        raise ValueError(
+            f"{mixture} has a single component: there are no modes to weigh; propagate any of its coordinates"
+        )
+    values, vectors = torch.linalg.eigh(covariance)
+    basis = []
+    differences = (p.means[1:] - p.means[0]) @ vectors
+    for value in torch.unique(values.round(decimals=12)):  # of each eigenspace, what the differences span
+        inside = (values.round(decimals=12) == value).double()
+        left, size, _ = torch.linalg.svd((differences * inside).mT, full_matrices=False)
+        basis.append(vectors @ left[:, size > 1e-9 * differences.norm()])
+    q = torch.cat(basis, 1)
+    return GaussianMixture(p.means @ q, (q.mT @ covariance @ q)[None], p.weights), q
+
+
+def propagate(
+    mixture: GaussianMixture,
+    start: Cloud,
+    schedule: Sequence[Stage],
+    *,
+    score: Score | None = None,
+    nodes_per_std: float | None = None,
+) -> Iterator[Law]:
+    """The law of the chain after each step of a schedule.
+
+    Args:
+        mixture: D = 1 or 2; its score drives the chain, and its modes tell how wide the grids must be.
+        start: the law of the first state, [N, D].
+        schedule: e.g. ``[Stage(0.0, 0.1, 1000)]``, or ``annealed_stages(...)``.
+        score: another score to drive the chain, e.g. a network's; called as ``score(x, sigma)`` in the mixture's dtype.
+        nodes_per_std: grid nodes to a standard deviation of the noise; default 4 in one dimension, 1.5 in two.
+
+    Raises:
+        ValueError: D above two, a start of another D, an empty schedule, a step size at which the chain is unstable, more than
+            ``CLIPPED`` of the mass off the grid, or a transition above ``MEMORY`` bytes.
+    """
+    dim = mixture.means.shape[1]
+    if dim > 2:
+        raise ValueError(f"D = {dim}: a grid is for one or two dimensions; pass reduce(mixture), or a marginal")
+    if start.points.ndim != 2 or start.points.shape[1] != dim or start.masses.shape != start.points.shape[:1]:
+        raise ValueError(
+            f"start has points {list(start.points.shape)} and masses {list(start.masses.shape)}: they must be [N, {dim}] and [N]; "
+            "project the points as reduce does, points @ basis"
+        )
+    if not schedule:
+        raise ValueError("the schedule is empty: it needs a stage; pass e.g. [Stage(0.0, 0.1, 1000)]")
+    for stage in schedule:
+        _check_stable(mixture, stage)
+    if nodes_per_std is None:
+        nodes_per_std = 4.0 if dim == 1 else 1.5
+    ops.check_positive(nodes_per_std, "nodes_per_std")
+    return _propagate(mixture, start, schedule, mixture.score if score is None else score, nodes_per_std)
+
+
+def _check_stable(mixture: GaussianMixture, stage: Stage) -> None:
+    least = float(torch.linalg.eigvalsh(mixture.covariances.double()).min()) + stage.sigma**2
+    if not stage.step_size < 4 * least:
+        raise ValueError(
+            f"step size {stage.step_size:.6g} at sigma = {stage.sigma:.6g}: a chain is stable only below 4 times the least variance, "
+            f"{4 * least:.6g}; lower it"
+        )
+
+
+@torch.no_grad()
+def _propagate(
+    mixture: GaussianMixture, start: Cloud, schedule: Sequence[Stage], score: Score, nodes_per_std: float
+) -> Iterator[Law]:
+    clouds = [
+        (start.points.double().numpy(), start.masses.double().numpy())
+    ] * 2  # on the fine grid, and on the coarse one
+    step = 0
+    for stage in schedule:
+        axes = _axes(mixture, *clouds[0], stage, nodes_per_std)
+        grids = [axes, [axis[::2] for axis in axes]]
+        nodes = [np.stack([g.ravel() for g in np.meshgrid(*grid, indexing="ij")], 1) for grid in grids]
+        for n in range(stage.n_steps):
+            step += 1
+            if n < 2:  # from where the last stage ended to this one's nodes; from then on between its own
+                moves = [
+                    _transition(score, points, grid, stage, mixture.means.dtype)
+                    for (points, _), grid in zip(clouds, grids, strict=True)
+                ]
+            clouds = [(points, move.T @ masses) for points, move, (_, masses) in zip(nodes, moves, clouds, strict=True)]
+            yield _law(axes, clouds[0][1], clouds[1][1], step, stage)
+
+
+def _law(axes: list[Any], fine: Any, coarse: Any, step: int, stage: Stage) -> Law:
+    shape = [len(axis) for axis in axes]
+    cell = math.prod(axis[1] - axis[0] for axis in axes)
+    density = fine.reshape(shape) / cell
+    rough = coarse.reshape([len(axis[::2]) for axis in axes]) / (cell * 2 ** len(axes))
+    error = 0.5 * float(np.abs(density[(slice(None, None, 2),) * len(axes)] - rough).sum()) * cell * 2 ** len(axes)
+    clipped = max(0.0, 1.0 - float(fine.sum()))
+    if clipped > CLIPPED:
+        raise ValueError(
+            f"{clipped:.2g} of the mass left the grid at step {step}, sigma = {stage.sigma:.6g}: at most {CLIPPED:g} may; start nearer "
+            "to the modes, or lower the step size"
+        )
+    return Law(tuple(torch.as_tensor(a) for a in axes), torch.as_tensor(density), error, clipped, step, stage)
+
+
+def _axes(mixture: GaussianMixture, points: Any, masses: Any, stage: Stage, nodes_per_std: float) -> list[Any]:
+    """Per coordinate, nodes over where the chain is and where it will settle; an odd number."""
+    carried = points[masses > _NEGLIGIBLE]
+    p = mixture.to(dtype=torch.float64)
+    variances = torch.linalg.eigvalsh(p.covariances).max() + stage.sigma**2
+    std = float((variances / (1 - stage.step_size / (4 * variances)).clamp(min=0.05)).sqrt())
+    root = math.sqrt(stage.step_size)
+    axes = []
+    for d in range(points.shape[1]):
+        low = min(float(p.means[:, d].min()) - _REACH * std, carried[:, d].min()) - _REACH * root
+        high = max(float(p.means[:, d].max()) + _REACH * std, carried[:, d].max()) + _REACH * root
+        n = 2 * math.ceil((high - low) * nodes_per_std / root / 2) + 1
+        axes.append(np.linspace(low, high, n))
+    return axes
+
+
+def _transition(score: Score, points: Any, target: list[Any], stage: Stage, dtype: torch.dtype) -> Any:
+    """The sparse matrix [sources, nodes] of the masses that each source sends to each node."""
+    x = torch.as_tensor(points)
+    drift = ops.evaluate(score, x.to(dtype), stage.sigma).double().numpy()
+    ends = points + stage.step_size / 2 * drift
+    root = math.sqrt(stage.step_size)
+    n_cells = math.prod(2 * math.ceil(_REACH * root / (a[1] - a[0])) + 1 for a in target)
+    if 12 * n_cells * len(points) > MEMORY:
+        raise ValueError(
+            f"a transition of {len(points):,} nodes to {n_cells:,} each takes {12 * n_cells * len(points):,} bytes: at most {MEMORY:,} "
+            "may; lower nodes_per_std, or raise the step size"
+        )
+    index, mass = np.zeros((len(points), 1), dtype=np.int64), np.ones((len(points), 1))
+    for d, axis in enumerate(target):
+        h = axis[1] - axis[0]
+        reach = math.ceil(_REACH * root / h)
+        near = np.rint((ends[:, d] - axis[0]) / h).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
+        inside = (near >= 0) & (near < len(axis))
+        z = (axis[0] + h * near - ends[:, d : d + 1]) / root
+        weights = np.exp(-0.5 * z * z)
+        weights = np.where(inside, weights / weights.sum(1, keepdims=True), 0.0)  # no step makes or loses mass
+        index = (index[:, :, None] * len(axis) + near.clip(0, len(axis) - 1)[:, None, :]).reshape(len(points), -1)
+        mass = (mass[:, :, None] * weights[:, None, :]).reshape(len(points), -1)
+    pointers = np.arange(0, mass.size + 1, mass.shape[1])
+    shape = (len(points), math.prod(len(axis) for axis in target))
+    return sparse.csr_matrix((mass.ravel(), index.ravel(), pointers), shape=shape)

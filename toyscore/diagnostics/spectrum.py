@@ -1,0 +1,276 @@
+r"""How slowly Langevin dynamics mixes: the slow end of its spectrum.
+
+Langevin dynamics :math:`dX = \frac12 \nabla \log p\, dt + dW` has the generator
+
+.. math:: L f = \tfrac12 \nabla \log p \cdot \nabla f + \tfrac12 \Delta f,
+
+reversible with respect to p. The *rates* :math:`0 = \lambda_0 < \lambda_1 \le \dots` are the eigenvalues of -L: the part of a law along
+the k-th eigenfunction dies as :math:`e^{-\lambda_k t}`. The *spectral gap* :math:`\lambda_1` is the rate at which a chain forgets its
+start; between two modes far apart it is the rate of hops, there and back together. A step of size epsilon takes the time epsilon.
+
+On a grid of spacing h, L becomes a network of resistors between neighbouring nodes,
+
+.. math:: c_{ij} = \tfrac12 h^{D-2} \sqrt{p_i p_j}, \qquad (L f)_i = \frac{1}{\pi_i} \sum_j c_{ij} (f_j - f_i), \qquad \pi_i = h^D p_i,
+
+reversible for every h and of second order in it; two grids are extrapolated. Where modes are far apart the gap is smaller than
+what rounding does to the matrix, and a general eigensolver returns noise. So inverse iteration solves the network without
+subtracting (``network``), and rates are quotients of positive sums, :math:`\sum c_{ij} (f_i - f_j)^2 / \sum \pi_i f_i^2`: right to
+many digits where the gap is 1e-30.
+
+References: bovier2005, berglund2013.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toyscore import operators as ops
+from toyscore.diagnostics.network import Network
+from toyscore.distributions import GaussianMixture
+
+CLIPPED = 1e-6  # mass that may lie off a grid
+MEMORY = 1 << 31  # bytes that a network may take
+_TOLERANCE = 1e-9
+_ITERATIONS = 200
+
+
+@dataclass(frozen=True)
+class SlowModes:
+    """The slowest ways in which a law relaxes.
+
+    Attributes:
+        rates: [k], ascending, per unit of time; the first is the spectral gap.
+        functions: [k, n_1, ..., n_D], of mean zero and unit variance under the density, positive where it says more of the first mode.
+        axes: D tensors, the coordinates of the nodes.
+        errors: [k], what extrapolation from the coarser grid changed.
+    """
+
+    rates: Tensor
+    functions: Tensor
+    axes: tuple[Tensor, ...]
+    errors: Tensor
+
+
+def spectral_gap(distribution: GaussianMixture, *, sigma: float = 0.0, nodes_per_std: float | None = None) -> float:
+    """The rate, per unit of time, at which Langevin dynamics forgets its start. Source: bovier2005, Sec. 1.
+
+    Args:
+        distribution: a mixture, D = 1 or 2.
+        sigma: the noise level, in units of x.
+        nodes_per_std: grid nodes to the least standard deviation; default 20 in one dimension, 6 in two.
+
+    Raises:
+        ValueError: D above two, more than 1e-6 of the mass off the grid, or a network above 2 GiB.
+    """
+    return float(slow_modes(distribution, sigma=sigma, nodes_per_std=nodes_per_std).rates[0])
+
+
+def slow_modes(
+    distribution: GaussianMixture, *, sigma: float = 0.0, n_modes: int = 1, nodes_per_std: float | None = None
+) -> SlowModes:
+    """The slowest rates of the generator and their eigenfunctions; args and errors as ``spectral_gap``."""
+    p = distribution.to("cpu", torch.float64)
+    dim = p.means.shape[1]
+    if dim > 2:
+        raise ValueError(f"D = {dim}: a grid is for one or two dimensions; pass a marginal, or reduce(mixture)")
+    ops.check_count(n_modes, "n_modes")
+    if nodes_per_std is None:
+        nodes_per_std = 20.0 if dim == 1 else 6.0
+    ops.check_positive(nodes_per_std, "nodes_per_std")
+    axes = _axes(p, sigma, nodes_per_std)
+    rates, functions = _solve(p, sigma, axes, n_modes)
+    rough, _ = _solve(p, sigma, [axis[::2] for axis in axes], n_modes)
+    shape = [len(axis) for axis in axes]
+    near_first = p.responsibilities(_points(axes), sigma)[:, 0].numpy()
+    signs = np.where((functions * (near_first - 0.5)[:, None]).sum(0) < 0, -1.0, 1.0)
+    return SlowModes(
+        torch.as_tensor((4 * rates - rough) / 3),  # of second order in h
+        torch.as_tensor((functions * signs).T.reshape(n_modes, *shape).copy()),
+        tuple(torch.as_tensor(axis) for axis in axes),
+        torch.as_tensor(np.abs(rates - rough) / 3),
+    )
+
+
+def _points(axes: list[Any]) -> Tensor:
+    return torch.cartesian_prod(*[torch.as_tensor(axis) for axis in axes]).view(-1, len(axes))
+
+
+def _axes(p: GaussianMixture, sigma: float, nodes_per_std: float) -> list[Any]:
+    """Nodes of one spacing to 6.5 standard deviations around every mean; odd numbers of them."""
+    std = (p.covariances.diagonal(dim1=1, dim2=2) + sigma**2).sqrt()
+    h = float((torch.linalg.eigvalsh(p.covariances).clamp(min=0).min() + sigma**2).sqrt()) / nodes_per_std
+    if h == 0:
+        raise ValueError(f"{p} is degenerate at sigma = {sigma}: the clean density must be proper; pass sigma > 0")
+    axes = []
+    for low, high in zip((p.means - 6.5 * std).amin(0).tolist(), (p.means + 6.5 * std).amax(0).tolist(), strict=True):
+        half = math.ceil((high - low) / h / 2)
+        axes.append((low + high) / 2 + h * np.arange(-half, half + 1))
+    sizes = sorted(len(axis) for axis in axes)
+    needed = 8 * math.prod(sizes) * (sizes[0] if len(sizes) == 2 else 1)
+    if needed > MEMORY:
+        raise ValueError(
+            f"a network of {' x '.join(map(str, sizes))} nodes takes {needed:,} bytes: at most {MEMORY:,} may; lower nodes_per_std"
+        )
+    return axes
+
+
+def _solve(p: GaussianMixture, sigma: float, axes: list[Any], n_modes: int) -> tuple[Any, Any]:
+    """Rates [k] and eigenfunctions [nodes, k] on one grid."""
+    shape, h = [len(axis) for axis in axes], axes[0][1] - axes[0][0]
+    points = _points(axes)
+    logs = p.log_prob(points, sigma).numpy().reshape(shape)
+    masses = np.exp(logs) * h ** len(shape)
+    if abs(1 - masses.sum()) > CLIPPED:
+        raise ValueError(
+            f"the grid holds {masses.sum():.8f} of the mass: at most {CLIPPED:g} may be missing; raise nodes_per_std"
+        )
+    edges = []
+    for d in range(len(shape)):
+        low, high = (np.take(logs, np.arange(n, shape[d] - 1 + n), d) for n in (0, 1))
+        edges.append(0.5 * h ** (len(shape) - 2) * np.exp(0.5 * (low + high)))
+    turned = len(shape) == 2 and shape[0] < shape[1]  # rows are cheaper when they are short
+    network = Network([e.T for e in edges[::-1]] if turned else edges, masses.T if turned else masses)
+
+    def solve(sources: Any) -> Any:
+        if not turned:
+            return network.solve(sources)
+        there = sources.reshape(*shape, -1).swapaxes(0, 1).reshape(len(sources), -1)
+        return network.solve(there).reshape(*shape[::-1], -1).swapaxes(0, 1).reshape(len(sources), -1)
+
+    def energies(f: Any) -> Any:
+        steps = [np.diff(f.reshape(*shape, -1), axis=d).reshape(e.size, -1) for d, e in enumerate(edges)]
+        return sum(s.T @ (s * e.reshape(-1, 1)) for s, e in zip(steps, edges, strict=True))
+
+    pi = masses.reshape(-1)
+    pi = pi / pi.sum()
+    waves = [np.cos(math.pi * k * (np.arange(len(pi)) + 0.5) / len(pi)) for k in range(1, n_modes + 3)]
+    f = np.stack([*points.numpy().T, *waves], 1)
+    rates = np.zeros(n_modes)
+    for _ in range(_ITERATIONS):
+        f = f - pi @ f
+        f = f @ np.linalg.inv(np.linalg.qr(np.sqrt(pi)[:, None] * f)[1])
+        f = f @ np.linalg.eigh(energies(f))[1]
+        before, rates = rates, np.array([energies(g[:, None])[0, 0] / (pi @ (g - pi @ g) ** 2) for g in f.T[:n_modes]])
+        if np.allclose(rates, before, rtol=_TOLERANCE, atol=0):
+            return rates, f[:, :n_modes]
+        f = solve(pi[:, None] * f)
+    raise RuntimeError(
+        f"inverse iteration did not settle in {_ITERATIONS} steps: rates {rates}; ask for another number of modes"
+    )
+
+
+def eyring_kramers(mixture: GaussianMixture, *, sigma: float = 0.0) -> float:
+    r"""The spectral gap between two modes by the height of the pass alone. Source: berglund2013, Sec. 3.
+
+    With H the Hessian of :math:`-\frac12 \log p`, chains leave a maximum m over the saddle z at the rate
+
+    .. math:: \frac{|\mu(z)|}{2\pi} \sqrt{\frac{\det H(m)}{|\det H(z)|}}\, \frac{p(z)}{p(m)},
+
+    :math:`\mu(z)` being H's negative eigenvalue; the gap is the sum of both ways. The formula takes modes and pass for parabolas.
+    The pass between two Gaussians of one covariance is none, :math:`\log \cosh`, so that there the estimate tends to
+    :math:`\sqrt{\pi/2} = 1.25` times the gap, however far apart they are.
+
+    Args:
+        mixture: K = 2, in any D.
+        sigma: the noise level, in units of x.
+
+    Raises:
+        ValueError: another K; no saddle between the means, as when they are one mode.
+    """
+    p = mixture.to("cpu", torch.float64).perturb(sigma)
+    if len(p.means) != 2:
+        raise ValueError(
+            f"{mixture} has K = {len(p.means)}: there is one pass between two modes; pass a mixture of two"
+        )
+    maxima = [_stationary(p, x) for x in p.means]
+    line = maxima[0] + torch.linspace(0, 1, 513, dtype=torch.float64)[:, None] * (maxima[1] - maxima[0])
+    lowest = int(p.log_prob(line).argmin())
+    saddle = _stationary(p, line[lowest])
+    downhill = torch.linalg.eigvalsh(-0.5 * p.jacobian(saddle[None])[0])
+    if lowest in (0, 512) or not (downhill[0] < 0 and (len(downhill) == 1 or downhill[1] > 0)):
+        raise ValueError(
+            f"between the means of {mixture} at sigma = {sigma} there is no saddle: they are one mode; lower sigma"
+        )
+    rate = 0.0
+    for m in maxima:
+        curvature = torch.linalg.eigvalsh(-0.5 * p.jacobian(m[None])[0])
+        height = (p.log_prob(saddle[None]) - p.log_prob(m[None])).exp()
+        rate += float(-downhill[0] / (2 * math.pi) * (curvature.prod() / downhill.prod().abs()).sqrt() * height)
+    return rate
+
+
+def _stationary(p: GaussianMixture, x: Tensor) -> Tensor:
+    """A zero of the score near x, by Newton's method."""
+    for _ in range(50):
+        step = torch.linalg.solve(p.jacobian(x[None])[0], p.score(x[None])[0])
+        x = x - step
+        if float(step.norm()) < 1e-13 * max(1.0, float(x.norm())):
+            break
+    return x
+
+
+@dataclass(frozen=True)
+class HopRate:
+    """Hops counted: ``gap``, what they say of the spectral gap, and its 95 % confidence interval ``low`` to ``high``."""
+
+    n_hops: int
+    gap: float
+    low: float
+    high: float
+
+
+@torch.no_grad()
+def hop_rate(
+    chain: Iterable[Tensor], mixture: GaussianMixture, *, step_size: float, sigma: float = 0.0, core: float = 0.68
+) -> HopRate:
+    r"""Count the hops of chains in equilibrium between two modes, and say what spectral gap they show.
+
+    A chain hops when it enters the core of a mode having last been in that of the other; in equilibrium that happens
+    :math:`2 w_1 w_2 \lambda_1` times per unit of time, as a Poisson process, where hops are rare beside what happens within a mode: the
+    second rate should be thirty times the first, or the core decides the count.
+
+    Args:
+        chain: states [B, *event] one step apart, started from the mixture's own samples: ``langevin(...)``.
+        mixture: K = 2.
+        step_size: of the chain; a step takes that much time.
+        sigma: the noise level, in units of x.
+        core: the share of a mode that is in its core, an ellipsoid around its mean.
+
+    Raises:
+        ValueError: another K, a core that is not between 0 and 1, fewer than two states.
+    """
+    from scipy import stats
+
+    if len(mixture.means) != 2:
+        raise ValueError(
+            f"{mixture} has K = {len(mixture.means)}: hops are counted between two modes; pass a mixture of two"
+        )
+    if not 0 < core < 1:
+        raise ValueError(f"core = {core}: it is a share of a mode, between 0 and 1; pass e.g. core=0.68")
+    ops.check_positive(step_size, "step_size")
+    p = mixture.to("cpu", torch.float64).perturb(sigma)
+    whiten = torch.linalg.inv(torch.linalg.cholesky(p.covariances))
+    radius = math.sqrt(stats.chi2.ppf(core, p.means.shape[1]))
+    last, n_hops, time = None, 0, 0.0
+    for x in chain:
+        flat = ops.flatten(x).to("cpu", torch.float64)
+        distances = ((flat[:, None] - p.means)[:, :, None] @ whiten.mT)[:, :, 0].norm(dim=2)  # [B, K]
+        inside = distances.min(1)
+        now = torch.where(inside.values < radius, 2 * inside.indices - 1, 0)
+        if last is not None:
+            n_hops += int((now * last < 0).sum())
+            now = torch.where(now == 0, last, now)
+            time += step_size * len(x)
+        last = now
+    if time == 0:
+        raise ValueError("the chain has fewer than two states: nothing can hop; run it longer")
+    unit = float(2 * mixture.weights.prod()) * time
+    low = float(stats.chi2.ppf(0.025, 2 * n_hops)) / 2 if n_hops else 0.0
+    return HopRate(n_hops, n_hops / unit, low / unit, float(stats.chi2.ppf(0.975, 2 * n_hops + 2)) / 2 / unit)
