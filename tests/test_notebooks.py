@@ -109,11 +109,9 @@ def test_the_command_line_names_what_there_is():
 def test_a_changed_source_is_stale(tmp_path):
     shutil.copy(FOLDER / "build.py", tmp_path)
     (tmp_path / "07_small.py").write_text("# %%\nprint(6 * 7)\n")
-    assert call(tmp_path, "--check").returncode == 1
     assert call(tmp_path).returncode == 0
-    assert call(tmp_path, "--check", "07").returncode == 0
     (tmp_path / "07_small.py").write_text("# %%\nprint(6 * 8)\n")
-    run = call(tmp_path, "--check")
+    run = call(tmp_path, "--check", "07")
     assert run.returncode == 1
     assert "07_small.ipynb: is not what its source gives: run make notebooks" in run.stdout
 
