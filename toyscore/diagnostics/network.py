@@ -62,6 +62,9 @@ class Network:
     """A grid of one or two dimensions: ``edges[d]`` joins neighbours along axis d, ``masses`` has the grid's shape."""
 
     def __init__(self, edges: list[Any], masses: Any) -> None:
+        self.turned = masses.ndim == 2 and len(masses) < masses.shape[1]  # elimination is cheaper where rows are short
+        if self.turned:
+            edges, masses = [e.T for e in edges[::-1]], masses.T
         across, along = (edges[0], edges[1]) if masses.ndim == 2 else (edges[0][:, None], np.zeros((len(masses), 0)))
         self.shape = (len(masses), masses.size // len(masses))
         self.row, ground = np.unravel_index(int(masses.argmax()), self.shape)
@@ -83,7 +86,7 @@ class Network:
     def solve(self, sources: Any) -> Any:
         """Potentials [nodes, r] for sources [nodes, r] whose columns sum to zero; zero at the heaviest node."""
         r, b = sources.shape[1], self.shape[1]
-        x = sources.reshape(*self.shape, r)
+        x = sources.reshape(*self.shape[::-1], r).swapaxes(0, 1) if self.turned else sources.reshape(*self.shape, r)
         top = x[: self.row + 1].reshape(-1, r).copy()
         bottom = x[self.row :][::-1, ::-1].reshape(-1, r).copy()
         bottom[-b:] = 0
@@ -99,4 +102,5 @@ class Network:
         self.top.pull(top)
         self.bottom.pull(bottom)
         lower = bottom.reshape(-1, b, r)[::-1, ::-1]
-        return np.concatenate([top.reshape(-1, b, r), lower[1:]]).reshape(-1, r)
+        found = np.concatenate([top.reshape(-1, b, r), lower[1:]])
+        return (found.swapaxes(0, 1) if self.turned else found).reshape(-1, r)

@@ -32,14 +32,13 @@ from scipy import sparse
 from torch import Tensor
 
 from toyscore import operators as ops
+from toyscore.diagnostics.grids import CLIPPED, MEMORY, check_flat, nodes
 from toyscore.distributions import GaussianMixture
 from toyscore.noise import check_sigmas
 from toyscore.operators import Score
 
 _REACH = 7.0  # standard deviations of the noise that are followed
 _NEGLIGIBLE = 1e-13  # mass of a node that is not carried to the next grid
-CLIPPED = 1e-6  # mass that may leave a grid
-MEMORY = 1 << 31  # bytes that a transition may take
 
 
 class Cloud(NamedTuple):
@@ -56,7 +55,7 @@ def uniform_cloud(low: float, high: float, dim: int, n: int = 200) -> Cloud:
     if not low < high:
         raise ValueError(f"low = {low}, high = {high}: a box needs low < high; exchange them")
     axis = low + (torch.arange(n, dtype=torch.float64) + 0.5) * ((high - low) / n)
-    points = torch.cartesian_prod(*[axis] * dim).view(-1, dim)
+    points = nodes([axis] * dim)
     return Cloud(points, torch.full((len(points),), 1 / len(points), dtype=torch.float64))
 
 
@@ -100,7 +99,7 @@ class Law:
     @property
     def points(self) -> Tensor:
         """The nodes, [N, D]."""
-        return torch.cartesian_prod(*self.axes).view(-1, len(self.axes))
+        return nodes(self.axes)
 
     @property
     def masses(self) -> Tensor:
@@ -163,9 +162,7 @@ def propagate(
         ValueError: D above two, a start of another D, an empty schedule, a step size at which the chain is unstable, more than
             ``CLIPPED`` of the mass off the grid, or a transition above ``MEMORY`` bytes.
     """
-    dim = mixture.means.shape[1]
-    if dim > 2:
-        raise ValueError(f"D = {dim}: a grid is for one or two dimensions; pass reduce(mixture), or a marginal")
+    dim = check_flat(mixture)
     if start.points.ndim != 2 or start.points.shape[1] != dim or start.masses.shape != start.points.shape[:1]:
         raise ValueError(
             f"start has points {list(start.points.shape)} and masses {list(start.masses.shape)}: they must be [N, {dim}] and [N]; "
@@ -201,15 +198,15 @@ def _propagate(
     for stage in schedule:
         axes = _axes(mixture, *clouds[0], stage, nodes_per_std)
         grids = [axes, [axis[::2] for axis in axes]]
-        nodes = [np.stack([g.ravel() for g in np.meshgrid(*grid, indexing="ij")], 1) for grid in grids]
+        points = [nodes(grid).numpy() for grid in grids]
         for n in range(stage.n_steps):
             step += 1
             if n < 2:  # from where the last stage ended to this one's nodes; from then on between its own
                 moves = [
-                    _transition(score, points, grid, stage, mixture.means.dtype)
-                    for (points, _), grid in zip(clouds, grids, strict=True)
+                    _transition(score, sources, grid, stage, mixture.means.dtype)
+                    for (sources, _), grid in zip(clouds, grids, strict=True)
                 ]
-            clouds = [(points, move.T @ masses) for points, move, (_, masses) in zip(nodes, moves, clouds, strict=True)]
+            clouds = [(ends, move.T @ masses) for ends, move, (_, masses) in zip(points, moves, clouds, strict=True)]
             yield _law(axes, clouds[0][1], clouds[1][1], step, stage)
 
 

@@ -32,11 +32,10 @@ import torch
 from torch import Tensor
 
 from toyscore import operators as ops
+from toyscore.diagnostics.grids import CLIPPED, MEMORY, check_flat, nodes
 from toyscore.diagnostics.network import Network
 from toyscore.distributions import GaussianMixture
 
-CLIPPED = 1e-6  # mass that may lie off a grid
-MEMORY = 1 << 31  # bytes that a network may take
 _TOLERANCE = 1e-9
 _ITERATIONS = 200
 
@@ -77,9 +76,7 @@ def slow_modes(
 ) -> SlowModes:
     """The slowest rates of the generator and their eigenfunctions; args and errors as ``spectral_gap``."""
     p = distribution.to("cpu", torch.float64)
-    dim = p.means.shape[1]
-    if dim > 2:
-        raise ValueError(f"D = {dim}: a grid is for one or two dimensions; pass a marginal, or reduce(mixture)")
+    dim = check_flat(p)
     ops.check_count(n_modes, "n_modes")
     if nodes_per_std is None:
         nodes_per_std = 20.0 if dim == 1 else 6.0
@@ -88,7 +85,7 @@ def slow_modes(
     rates, functions = _solve(p, sigma, axes, n_modes)
     rough, _ = _solve(p, sigma, [axis[::2] for axis in axes], n_modes)
     shape = [len(axis) for axis in axes]
-    near_first = p.responsibilities(_points(axes), sigma)[:, 0].numpy()
+    near_first = p.responsibilities(nodes(axes), sigma)[:, 0].numpy()
     signs = np.where((functions * (near_first - 0.5)[:, None]).sum(0) < 0, -1.0, 1.0)
     return SlowModes(
         torch.as_tensor((4 * rates - rough) / 3),  # of second order in h
@@ -96,10 +93,6 @@ def slow_modes(
         tuple(torch.as_tensor(axis) for axis in axes),
         torch.as_tensor(np.abs(rates - rough) / 3),
     )
-
-
-def _points(axes: list[Any]) -> Tensor:
-    return torch.cartesian_prod(*[torch.as_tensor(axis) for axis in axes]).view(-1, len(axes))
 
 
 def _axes(p: GaussianMixture, sigma: float, nodes_per_std: float) -> list[Any]:
@@ -124,7 +117,7 @@ def _axes(p: GaussianMixture, sigma: float, nodes_per_std: float) -> list[Any]:
 def _solve(p: GaussianMixture, sigma: float, axes: list[Any], n_modes: int) -> tuple[Any, Any]:
     """Rates [k] and eigenfunctions [nodes, k] on one grid."""
     shape, h = [len(axis) for axis in axes], axes[0][1] - axes[0][0]
-    points = _points(axes)
+    points = nodes(axes)
     logs = p.log_prob(points, sigma).numpy().reshape(shape)
     masses = np.exp(logs) * h ** len(shape)
     if abs(1 - masses.sum()) > CLIPPED:
@@ -135,14 +128,7 @@ def _solve(p: GaussianMixture, sigma: float, axes: list[Any], n_modes: int) -> t
     for d in range(len(shape)):
         low, high = (np.take(logs, np.arange(n, shape[d] - 1 + n), d) for n in (0, 1))
         edges.append(0.5 * h ** (len(shape) - 2) * np.exp(0.5 * (low + high)))
-    turned = len(shape) == 2 and shape[0] < shape[1]  # rows are cheaper when they are short
-    network = Network([e.T for e in edges[::-1]] if turned else edges, masses.T if turned else masses)
-
-    def solve(sources: Any) -> Any:
-        if not turned:
-            return network.solve(sources)
-        there = sources.reshape(*shape, -1).swapaxes(0, 1).reshape(len(sources), -1)
-        return network.solve(there).reshape(*shape[::-1], -1).swapaxes(0, 1).reshape(len(sources), -1)
+    network = Network(edges, masses)
 
     def energies(f: Any) -> Any:
         steps = [np.diff(f.reshape(*shape, -1), axis=d).reshape(e.size, -1) for d, e in enumerate(edges)]
@@ -160,7 +146,7 @@ def _solve(p: GaussianMixture, sigma: float, axes: list[Any], n_modes: int) -> t
         before, rates = rates, np.array([energies(g[:, None])[0, 0] / (pi @ (g - pi @ g) ** 2) for g in f.T[:n_modes]])
         if np.allclose(rates, before, rtol=_TOLERANCE, atol=0):
             return rates, f[:, :n_modes]
-        f = solve(pi[:, None] * f)
+        f = network.solve(pi[:, None] * f)
     raise RuntimeError(
         f"inverse iteration did not settle in {_ITERATIONS} steps: rates {rates}; ask for another number of modes"
     )

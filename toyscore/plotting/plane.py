@@ -119,8 +119,7 @@ def vector_field(
     scale = arrow_scale(norms, box, n) if scale is None else scale
     x, (u, v) = to_numpy(points), to_numpy(arrows * scale).T
     if update is None:
-        options: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "pivot": "tail"}
-        quiver = ax.quiver(x[:, 0], x[:, 1], u, v, color=look(role).colour, width=0.0045, **options)
+        quiver = _arrows(ax, x, u, v, role, width=0.0045, pivot="tail")
         frame(ax, box)
     else:
         quiver = update
@@ -129,6 +128,12 @@ def vector_field(
         f"{n} x {n} arrows of the {look(role).name} score: median norm {float(norms.median()):.3g}, largest {float(norms.max()):.3g}."
     )
     return quiver
+
+
+def _arrows(ax: Axes, x: Any, u: Any, v: Any, role: str, **form: Any) -> Quiver:
+    """Arrows (u, v) at the points x [N, 2], both in data units."""
+    colour = look(role).colour
+    return ax.quiver(x[:, 0], x[:, 1], u, v, color=colour, angles="xy", scale_units="xy", scale=1, **form)
 
 
 def arrow_scale(norms: Tensor, box: float = 8.0, n: int = 20) -> float:
@@ -223,9 +228,8 @@ def score_map(
     if update is None:
         colours: dict[str, Any] = {"cmap": NORM_MAP, "norm": LogNorm(*limits), "interpolation": "nearest"}
         image = ax.imshow(values, extent=(-box, box, -box, box), origin="lower", **colours)
-        arrows: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "pivot": "mid", "width": 0.014}
-        heads: dict[str, Any] = {"headwidth": 3.6, "headlength": 4.0, "headaxislength": 3.6}
-        quiver = ax.quiver(x[:, 0], x[:, 1], u, v, color=look(role).colour, **arrows, **heads)
+        heads = {"headwidth": 3.6, "headlength": 4.0, "headaxislength": 3.6}
+        quiver = _arrows(ax, x, u, v, role, width=0.014, pivot="mid", **heads)
         frame(ax, box)
     else:
         image, quiver = update

@@ -39,7 +39,7 @@ class Slider:
         if not self._on_step(self.value):
             raise ValueError(
                 f"a slider at {self.value} in steps of {self.stride:g} from {self.low}: it must start on a step, the nearest is "
-                f"{self.at(self.place(self.value))}; pass another step or value"
+                f"{self.nearest(self.value)}; pass another step or value"
             )
 
     @property
@@ -55,7 +55,7 @@ class Slider:
         return isinstance(self.low, int) and isinstance(self.stride, int)
 
     def _on_step(self, value: float) -> bool:
-        return abs(self.at(self.place(value)) - value) <= 1e-4 * self.stride
+        return abs(self.nearest(value) - value) <= 1e-4 * self.stride
 
     def parse(self, text: str) -> float:
         """A value from the state string, which must be one of the slider's."""
@@ -66,10 +66,8 @@ class Slider:
         if not self.low <= value <= self.high:
             raise ValueError(f"{text} is out of range; give a number from {self.low} to {self.high}")
         if not self._on_step(value):
-            raise ValueError(
-                f"{text} is between two steps of {self.stride:g}; the nearest is {self.at(self.place(value))}"
-            )
-        return self.at(self.place(value))
+            raise ValueError(f"{text} is between two steps of {self.stride:g}; the nearest is {self.nearest(value)}")
+        return self.nearest(value)
 
     def at(self, n: int) -> float:
         """The value n strides above ``low``."""
@@ -81,6 +79,10 @@ class Slider:
     def place(self, value: float) -> int:
         """The n for which ``at(n)`` is nearest."""
         return min(round((value - self.low) / self.stride), self.n_values - 1)
+
+    def nearest(self, value: float) -> float:
+        """The slider's own value next to a number."""
+        return self.at(self.place(value))
 
     @property
     def n_values(self) -> int:

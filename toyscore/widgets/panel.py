@@ -62,7 +62,7 @@ class Panel:
         self._state.layout.width = "auto"
         self._task: asyncio.Task[None] | None = None
         self._quiet = False
-        self._render, self._alt = plotting.renderer(figure), ""
+        self._render = plotting.renderer(figure)
         if figure in _PANELS:
             _PANELS[figure].stop()  # of a cell that was run before
         _PANELS[figure] = self
@@ -128,9 +128,7 @@ class Panel:
     def values(self) -> dict[str, Any]:
         """What ``draw`` is called with."""
         return {
-            key: control.at(control.place(self._inputs[key].value))
-            if isinstance(control, Slider)
-            else self._inputs[key].value
+            key: control.nearest(self._inputs[key].value) if isinstance(control, Slider) else self._inputs[key].value
             for key, control in self.controls.items()
         }
 
@@ -142,7 +140,7 @@ class Panel:
     @property
     def alt(self) -> str:
         """What the picture that is shown says, in words and numbers."""
-        return self._alt
+        return str(self._picture.tooltip)
 
     @property
     def png(self) -> bytes:
@@ -286,7 +284,7 @@ class Panel:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
         self._picture.value = buffer.getvalue()
-        self._alt = self._picture.tooltip = words
+        self._picture.tooltip = words
         self._words.value = html.escape(words)
         self._say("")
         with self._silence():
