@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,20 +32,14 @@ from scipy import sparse
 from torch import Tensor
 
 from toyscore import operators as ops
-from toyscore.diagnostics.grids import CLIPPED, MEMORY, check_flat, nodes
+from toyscore.diagnostics.grids import CLIPPED, MEMORY, Cloud, check_flat, nodes
+from toyscore.diagnostics.steps import check_stable
 from toyscore.distributions import GaussianMixture
 from toyscore.noise import check_sigmas
 from toyscore.operators import Score
 
 _REACH = 7.0  # standard deviations of the noise that are followed
 _NEGLIGIBLE = 1e-13  # mass of a node that is not carried to the next grid
-
-
-class Cloud(NamedTuple):
-    """Weighted points that stand for a law: ``points`` [N, D] and ``masses`` [N], summing to one."""
-
-    points: Tensor
-    masses: Tensor
 
 
 def uniform_cloud(low: float, high: float, dim: int, n: int = 200) -> Cloud:
@@ -111,6 +105,12 @@ class Law:
         return self.masses @ mixture.to(dtype=torch.float64).responsibilities(self.points)
 
 
+def separates(mixture: GaussianMixture) -> bool:
+    """Whether ``reduce`` applies: several components of one covariance."""
+    covariances = mixture.covariances
+    return len(covariances) > 1 and torch.allclose(covariances, covariances[0], rtol=1e-6, atol=0)
+
+
 def reduce(mixture: GaussianMixture) -> tuple[GaussianMixture, Tensor]:
     """The mixture seen where its modes differ, and an orthonormal basis [D, d] of that subspace.
 
@@ -122,13 +122,13 @@ def reduce(mixture: GaussianMixture) -> tuple[GaussianMixture, Tensor]:
     """
     p = mixture.to(dtype=torch.float64)
     covariance = p.covariances[0]
-    if not torch.allclose(p.covariances, covariance, rtol=1e-6, atol=0):
-        raise ValueError(
-            f"the covariances of {mixture} differ: only a shared one separates; propagate in its own D = {len(covariance)}"
-        )
     if len(p.means) == 1:
         raise ValueError(
             f"{mixture} has a single component: there are no modes to weigh; propagate any of its coordinates"
+        )
+    if not separates(p):
+        raise ValueError(
+            f"the covariances of {mixture} differ: only a shared one separates; propagate in its own D = {len(covariance)}"
         )
     values, vectors = torch.linalg.eigh(covariance)
     basis = []
@@ -170,21 +170,13 @@ def propagate(
         )
     if not schedule:
         raise ValueError("the schedule is empty: it needs a stage; pass e.g. [Stage(0.0, 0.1, 1000)]")
+    least = float(torch.linalg.eigvalsh(mixture.covariances.double()).clamp(min=0).min())
     for stage in schedule:
-        _check_stable(mixture, stage)
+        check_stable(least + stage.sigma**2, stage.step_size, f"at sigma = {stage.sigma:.6g}")
     if nodes_per_std is None:
         nodes_per_std = 4.0 if dim == 1 else 1.5
     ops.check_positive(nodes_per_std, "nodes_per_std")
     return _propagate(mixture, start, schedule, mixture.score if score is None else score, nodes_per_std)
-
-
-def _check_stable(mixture: GaussianMixture, stage: Stage) -> None:
-    least = float(torch.linalg.eigvalsh(mixture.covariances.double()).min()) + stage.sigma**2
-    if not stage.step_size < 4 * least:
-        raise ValueError(
-            f"step size {stage.step_size:.6g} at sigma = {stage.sigma:.6g}: a chain is stable only below 4 times the least variance, "
-            f"{4 * least:.6g}; lower it"
-        )
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from toyscore import operators as ops
-from toyscore.diagnostics.grids import CLIPPED, MEMORY, check_flat, nodes
+from toyscore.diagnostics.grids import MEMORY, check_mass, density_axes, nodes
 from toyscore.diagnostics.network import Network
 from toyscore.distributions import GaussianMixture
 
@@ -76,11 +76,7 @@ def slow_modes(
 ) -> SlowModes:
     """The slowest rates of the generator and their eigenfunctions; args and errors as ``spectral_gap``."""
     p = distribution.to("cpu", torch.float64)
-    dim = check_flat(p)
     ops.check_count(n_modes, "n_modes")
-    if nodes_per_std is None:
-        nodes_per_std = 20.0 if dim == 1 else 6.0
-    ops.check_positive(nodes_per_std, "nodes_per_std")
     axes = _axes(p, sigma, nodes_per_std)
     rates, functions = _solve(p, sigma, axes, n_modes)
     rough, _ = _solve(p, sigma, [axis[::2] for axis in axes], n_modes)
@@ -95,16 +91,8 @@ def slow_modes(
     )
 
 
-def _axes(p: GaussianMixture, sigma: float, nodes_per_std: float) -> list[Any]:
-    """Nodes of one spacing to 6.5 standard deviations around every mean; odd numbers of them."""
-    std = (p.covariances.diagonal(dim1=1, dim2=2) + sigma**2).sqrt()
-    h = float((torch.linalg.eigvalsh(p.covariances).clamp(min=0).min() + sigma**2).sqrt()) / nodes_per_std
-    if h == 0:
-        raise ValueError(f"{p} is degenerate at sigma = {sigma}: the clean density must be proper; pass sigma > 0")
-    axes = []
-    for low, high in zip((p.means - 6.5 * std).amin(0).tolist(), (p.means + 6.5 * std).amax(0).tolist(), strict=True):
-        half = math.ceil((high - low) / h / 2)
-        axes.append((low + high) / 2 + h * np.arange(-half, half + 1))
+def _axes(p: GaussianMixture, sigma: float, nodes_per_std: float | None) -> list[Any]:
+    axes = density_axes(p, sigma, nodes_per_std)
     sizes = sorted(len(axis) for axis in axes)
     needed = 8 * math.prod(sizes) * (sizes[0] if len(sizes) == 2 else 1)
     if needed > MEMORY:
@@ -120,10 +108,7 @@ def _solve(p: GaussianMixture, sigma: float, axes: list[Any], n_modes: int) -> t
     points = nodes(axes)
     logs = p.log_prob(points, sigma).numpy().reshape(shape)
     masses = np.exp(logs) * h ** len(shape)
-    if abs(1 - masses.sum()) > CLIPPED:
-        raise ValueError(
-            f"the grid holds {masses.sum():.8f} of the mass: at most {CLIPPED:g} may be missing; raise nodes_per_std"
-        )
+    check_mass(masses.sum())
     edges = []
     for d in range(len(shape)):
         low, high = (np.take(logs, np.arange(n, shape[d] - 1 + n), d) for n in (0, 1))

@@ -50,13 +50,13 @@ def asymmetric() -> GaussianMixture:
 
 @dataclass(frozen=True)
 class SampledToy:
-    """A distribution with samples and no formula: ``draw(n, generator) -> [n, 2]``, float32, on the generator's device."""
+    """A distribution with samples and no formula: ``draw(n, generator) -> [n, D]``, float32, on the generator's device."""
 
     name: str
     draw: Callable[[int, Generator | None], Tensor]
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
-        """Exchangeable rows: [n, 2]."""
+        """Exchangeable rows: [n, D]."""
         ops.check_count(n, "n")
         return self.draw(n, generator)
 
