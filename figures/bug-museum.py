@@ -37,7 +37,7 @@ from torch import Generator, Tensor
 
 from toyscore import operators as ops
 from toyscore import plotting
-from toyscore.diagnostics import Stage, annealed_stages, propagate, uniform_cloud
+from toyscore.diagnostics import Stage, annealed_stages, propagate, stein_numbers, uniform_cloud
 from toyscore.distributions import BOX, GaussianMixture, asymmetric
 from toyscore.losses import Loss, denoising_score_matching, perturbed, sliced_score_matching
 from toyscore.metrics import mmd2
@@ -155,11 +155,6 @@ def estimate(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(values.std()) / math.sqrt(len(values))
 
 
-def stein(x: Tensor, s: Tensor, centre: Tensor, step_size: float = 0.0) -> Tensor:
-    """Row by row, what has the Stein number for its mean; with a step size, that of a chain."""
-    return -(ops.dot(x - centre, s) + step_size / 4 * ops.dot(s, s)) / x.shape[1]
-
-
 def best_factor(loss: Loss, score: Score, x: Tensor, seed: int) -> tuple[float, float]:
     """The a that minimises the loss of a times the score, and its standard error; all losses here are quadratic in a."""
 
@@ -187,7 +182,11 @@ def settled(
     scores, steins, n = 0.0, 0.0, 0
     for x in islice(chain, burn_in, None):
         s = score(x, sigma)
-        scores, steins, n = scores + s.mean(1), steins + stein(x, s, centre, step_size), n + 1
+        scores, steins, n = (
+            scores + s.mean(1),
+            steins + stein_numbers(score, x, sigma, step_size=step_size, centre=centre),
+            n + 1,
+        )
     return x, scores / n, steins / n
 
 
@@ -238,7 +237,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
 
     for letter, mistake in (("F", replaced), ("G", summed)):
         score = partial(mistake, p)
-        found[letter] = tuple(estimate(stein(points, f(points, SIGMA), centre)) for f in (score, p.score))
+        found[letter] = tuple(estimate(stein_numbers(f, points, SIGMA, centre=centre)) for f in (score, p.score))
         ends[letter] = final(chain(score))
 
     sigmas = geometric(SIGMA_MAX, SIGMA, N_LEVELS)

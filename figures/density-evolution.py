@@ -29,19 +29,19 @@ from torch import Tensor
 
 from run import load
 from toyscore import plotting
-from toyscore.diagnostics import Cloud, Law, Stage, propagate, reduce, uniform_cloud
+from toyscore.diagnostics import Cloud, Stage, propagate, reduce, turning_width, uniform_cloud
 from toyscore.distributions import BOX, GaussianMixture, two_modes
 from toyscore.metrics import mode_weight_errors, mode_weights
 from toyscore.noise import geometric
 from toyscore.samplers import annealed_langevin
 
 STILL = load("ncsn-fig3")
-EVERY = 20  # steps from frame to frame
+EVERY = 10  # steps from frame to frame
 SHOWN = 200  # chains drawn
 BINS = 44  # of a window
 REACH = 3.3  # standard deviations of a mode that a window shows
 FROZEN = 0.1  # a level that closes less of the gap between the chains' share and q's is called frozen
-FPS = 5.0
+FPS = 10.0
 HOLD = 3.0  # seconds on the end
 CELLS = 120  # of the plane, per side, for its contours
 HEIGHTS = np.exp([-4.5, -2.0, -0.5])  # of the maximum: of one round mode, three, two and one standard deviations
@@ -59,15 +59,6 @@ def through_modes(p: GaussianMixture) -> tuple[GaussianMixture, Tensor]:
     line, direction = reduce(p)
     sign = 1.0 if bool(line.means[line.weights.argmax()] >= line.means.mean(0)) else -1.0
     return GaussianMixture(sign * line.means, line.covariances, line.weights), sign * direction
-
-
-def refined(law: Law, line: GaussianMixture) -> Law:
-    """The law on a grid on which responsibilities are smooth: at high levels its own is wider than the step between two modes."""
-    axis = law.axes[0].numpy()
-    width = float(line.covariances.min() / (line.means.max() - line.means.min()))
-    fine = np.linspace(axis[0], axis[-1], math.ceil(4 * (axis[-1] - axis[0]) / width))
-    density = CubicSpline(axis, law.density.numpy())(fine)
-    return replace(law, axes=(torch.as_tensor(fine),), density=torch.as_tensor(density))
 
 
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
@@ -105,7 +96,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
         if law.step % n_each and law.step % EVERY:
             continue
         level = stages.index(law.stage)
-        law = refined(law, line)
+        law = law.refined(turning_width(line))
         stationary = replace(law, density=line.log_prob(law.points, law.stage.sigma).exp())
         shares = [float(of.mode_weights(line)[top]) for of in (law, stationary)]
         if law.step % n_each == 0:

@@ -38,7 +38,7 @@ N_STEPS = 1000  # of the chains of ncsn-fig3
 FAR = 10.0  # where rounding has swallowed the gap
 TOLD = (2.0, 4.0, 6.0, FAR)  # whose gaps are numbers
 COUNTED = (3.0, 3.5, 4.0, 4.5, 6.0)  # where chains are run: from 3 on hops are rare beside what happens within a mode
-EPSILON_COUNTED = 0.04  # at 3 the step hides some 2 % of the hops, and the unknown past of chains at the start 2 %
+EPSILON_COUNTED = 0.04  # at 3 the step hides some 2 % of the hops
 NODES_PER_STD = 20  # of the grid, for gap and eigensolver alike: its error is below 1e-4 of the gap up to FAR
 LOST = 0.1  # an eigensolver that errs by more is lost
 HOPS_TOLERANCE = 0.17
@@ -105,7 +105,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
         p = apart(a, torch.float32)
         start = p.sample(n_chains, generator=generator)
         chain = langevin(p.score, start, step_size=EPSILON_COUNTED, n_steps=n_steps, generator=generator)
-        found = hop_rate(chain, p, step_size=EPSILON_COUNTED)
+        found = hop_rate(chain, p, step_size=EPSILON_COUNTED, n_discard=n_steps // 10)
         hops.append([a, found.n_hops, found.gap, found.low, found.high, spectral_gap(p, nodes_per_std=fine)])
     arrays |= {"hops": np.array(hops), "chain_steps": np.array(n_chains * n_steps)}
 

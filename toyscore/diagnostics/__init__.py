@@ -3,7 +3,8 @@
 Where the truth is a mixture, each failure of score matching and of Langevin dynamics has a number that can be computed before anything
 is run:
 
-- *Steps.* ``stationary_variance`` and ``relaxed_variance``: what finite steps do; ``stability_bound``, ``signal_to_noise``, and the two
+- *Steps.* ``stationary_variance`` and ``relaxed_variance``: what finite steps do; ``stability_bound``, ``signal_to_noise``,
+  ``stein_numbers``, and the two
   published conventions.
 - *Mixing.* ``spectral_gap``: the rate of hops between modes, also where it is 1e-30; ``eyring_kramers`` estimates and ``hop_rate``
   counts it.
@@ -40,7 +41,16 @@ from toyscore.diagnostics.levels import (
     tuned_step,
 )
 from toyscore.diagnostics.manifold import intrinsic_dimension, least_normal_loss, normal_loss
-from toyscore.diagnostics.propagation import Law, Stage, annealed_stages, propagate, reduce, separates, uniform_cloud
+from toyscore.diagnostics.propagation import (
+    Law,
+    Stage,
+    annealed_stages,
+    propagate,
+    reduce,
+    separates,
+    turning_width,
+    uniform_cloud,
+)
 from toyscore.diagnostics.spectrum import HopRate, SlowModes, eyring_kramers, hop_rate, slow_modes, spectral_gap
 from toyscore.diagnostics.steps import (
     Variance,
@@ -52,6 +62,7 @@ from toyscore.diagnostics.steps import (
     signal_to_noise,
     stability_bound,
     stationary_variance,
+    stein_numbers,
 )
 
 __all__ = [
@@ -101,7 +112,9 @@ __all__ = [
     "spectral_gap",
     "stability_bound",
     "stationary_variance",
+    "stein_numbers",
     "tuned_step",
+    "turning_width",
     "uniform_cloud",
     "weight_blindness",
 ]

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from toyscore import operators as ops
-from toyscore.diagnostics.grids import Cloud, nodes
-from toyscore.diagnostics.propagation import Law, Stage, propagate
+from toyscore.diagnostics.grids import Cloud, quadrature
+from toyscore.diagnostics.propagation import Law, Stage, propagate, turning_width
 from toyscore.diagnostics.spectrum import SlowModes, slow_modes
 from toyscore.distributions import GaussianMixture
 
@@ -89,13 +89,12 @@ def freeze_out(
     points, masses = start.points.double(), start.masses.double()
     for stage in schedule:
         modes = slow_modes(p, sigma=stage.sigma, n_modes=n_modes)
-        x = nodes(modes.axes)
-        density = p.log_prob(x, stage.sigma).exp()
-        density = density / density.sum()
-        shares = p.responsibilities(x)
         time = stage.step_size * stage.n_steps
-        amounts = torch.exp(-modes.rates * time) * (_reader(modes)(points) @ masses)
-        points, masses = x, density * (1 + amounts @ modes.functions.flatten(1))
+        read = _reader(modes)
+        amounts = torch.exp(-modes.rates * time) * (read(points) @ masses)
+        points, density = quadrature(p, stage.sigma, nodes_per_std=_nodes_per_std(p, stage.sigma))
+        masses = density * (1 + amounts @ read(points))
+        shares = p.responsibilities(points)
         gap_times.append(float(modes.rates[0]) * time)
         equilibrium.append(density @ shares)
         predicted.append(masses @ shares)
@@ -115,6 +114,12 @@ def last_laws(mixture: GaussianMixture, start: Cloud, schedule: Sequence[Stage],
     """The law at the end of each stage; args, options and errors as ``propagate``."""
     ends = set(np.cumsum([stage.n_steps for stage in schedule]).tolist())
     return [law for law in propagate(mixture, start, schedule, **options) if law.step in ends]
+
+
+def _nodes_per_std(p: GaussianMixture, sigma: float) -> float:
+    """Enough to resolve both the density at sigma and the clean responsibilities."""
+    least = float(torch.linalg.eigvalsh(p.covariances).clamp(min=0).min() + sigma**2) ** 0.5
+    return max(4.0, least / (1.5 * turning_width(p)))
 
 
 def _reader(modes: SlowModes) -> Callable[[Tensor], Tensor]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ from toyscore.operators import Score
 
 _REACH = 7.0  # standard deviations of the noise that are followed
 _NEGLIGIBLE = 1e-13  # mass of a node that is not carried to the next grid
+_ROWS = 1 << 18  # nodes whose responsibilities are held at once
 
 
 def uniform_cloud(low: float, high: float, dim: int, n: int = 200) -> Cloud:
@@ -100,9 +101,46 @@ class Law:
         """Of the nodes, [N]; they sum to one but for what was clipped."""
         return self.density.flatten() * math.prod(float(a[1] - a[0]) for a in self.axes)
 
+    def refined(self, spacing: float) -> Law:
+        """The same density on nodes at most so far apart, by Fourier interpolation; itself where they are already.
+
+        Raises:
+            ValueError: a spacing that is not positive, or a grid above ``MEMORY`` bytes.
+        """
+        ops.check_positive(spacing, "spacing")
+        factors = [math.ceil(float(axis[1] - axis[0]) / spacing) for axis in self.axes]
+        if max(factors) == 1:
+            return self
+        sizes = [len(axis) * factor for axis, factor in zip(self.axes, factors, strict=True)]
+        if 32 * math.prod(sizes) > MEMORY:
+            raise ValueError(
+                f"spacing = {spacing:.3g} makes a grid of {' x '.join(map(str, sizes))} nodes, {32 * math.prod(sizes):,} bytes: at most "
+                f"{MEMORY:,} may be; raise it, or reduce the mixture"
+            )
+        density, axes = self.density, []
+        for d, (axis, factor) in enumerate(zip(self.axes, factors, strict=True)):
+            density = factor * torch.fft.irfft(torch.fft.rfft(density, dim=d), n=len(axis) * factor, dim=d)
+            axes.append(axis[0] + (axis[1] - axis[0]) / factor * torch.arange(len(axis) * factor, dtype=torch.float64))
+        return replace(self, axes=tuple(axes), density=density)
+
     def mode_weights(self, mixture: GaussianMixture) -> Tensor:
         """The share of each mode, by the mixture's responsibilities: what ``metrics.mode_weights`` estimates. [K]."""
-        return self.masses @ mixture.to(dtype=torch.float64).responsibilities(self.points)
+        p = mixture.to("cpu", torch.float64)
+        fine = self.refined(1.5 * turning_width(p))
+        pairs = zip(fine.points.split(_ROWS), fine.masses.split(_ROWS), strict=True)
+        return torch.stack([masses @ p.responsibilities(points) for points, masses in pairs]).sum(0)
+
+
+def turning_width(mixture: GaussianMixture) -> float:
+    """The least distance over which the odds of two components change by a factor e, or half a standard deviation: what a grid must
+    resolve."""
+    p = mixture.to("cpu", torch.float64)
+    halves = 0.5 * (p.means - p.means[:, None])  # [K, K, D], from each mean to the middle between it and another
+    pulls = torch.linalg.solve(
+        p.covariances, halves.mT
+    ).mT  # towards the first, there; [j, i] is that towards the other
+    steepest = (pulls - pulls.transpose(0, 1)).norm(dim=2).max()
+    return float(torch.minimum(1 / steepest, torch.linalg.eigvalsh(p.covariances).min().sqrt() / 2))
 
 
 def separates(mixture: GaussianMixture) -> bool:

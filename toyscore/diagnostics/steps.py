@@ -8,6 +8,8 @@ Three readings: the chain is stable only while :math:`\epsilon < 4v`; what it se
 and it forgets the variance of its start at the rate :math:`f^2`, :func:`relaxed_variance`. In several dimensions each principal axis
 goes its own way, so the narrowest one bounds the step and the widest one needs the most of them. In noise alone, v is sigma².
 
+That variances no longer change holds on any density, and gives a test of any chain with its score: :func:`stein_numbers`.
+
 The push of a step against its noise is its *signal-to-noise ratio*, :func:`signal_to_noise`; annealed Langevin dynamics takes steps
 :math:`\propto \sigma^2` to keep it alike at each level.
 
@@ -124,8 +126,7 @@ def measured_variance(chain: Iterable[Tensor], *, n_discard: int = 0) -> Varianc
     Raises:
         ValueError: no state left, or a single row, whose error cannot be known.
     """
-    if n_discard:
-        ops.check_count(n_discard, "n_discard")
+    ops.check_count(n_discard, "n_discard", 0)
     centre: Tensor | None = None
     n = 0
     for step, x in enumerate(chain):
@@ -171,6 +172,41 @@ def signal_to_noise(score: Score, x: Tensor, sigma: Sigma, step_size: float) -> 
     ops.check_positive(step_size, "step_size")
     s = ops.evaluate(score, x, sigma)
     return float(step_size / 4 * ops.flatten(s).double().square().mean())
+
+
+@torch.no_grad()
+def stein_numbers(
+    score: Score, x: Tensor, sigma: Sigma = 0.0, *, step_size: float = 0.0, centre: Tensor | None = None
+) -> Tensor:
+    r"""Row by row, a number whose mean over the law of s, or over a settled chain, is one. Source: song2019, Eq. (4).
+
+    .. math:: -\frac1D \left( (x - m) \cdot s(x) + \frac\epsilon4 \|s(x)\|^2 \right)
+
+    For x drawn from the density of s, and :math:`\epsilon = 0`, that is integration by parts. For a chain of steps epsilon it is exact
+    as well, whatever the density: once settled, :math:`E\|x - m\|^2` no longer changes. A lost root, sign or factor moves it far from
+    one, where the picture may look right; no truth is needed.
+
+    Args:
+        score: called as ``score(x, sigma)``.
+        x: [B, *event].
+        sigma: float | 0-d | [B], in units of x.
+        step_size: epsilon of the chain that x is from; zero for exact samples.
+        centre: m, any fixed point [*event]; near the middle the numbers vary least. Default the origin; x's own mean would bias them
+        by 1/B.
+
+    Returns:
+        [B], float64 on the CPU.
+
+    Raises:
+        TypeError, ValueError: bad x, sigma or step size; a score of another shape than x.
+    """
+    ops.check_batch(x)
+    ops.check_sigma(sigma, x)
+    if step_size != 0:
+        ops.check_positive(step_size, "step_size")
+    s = ops.flatten(ops.evaluate(score, x, sigma)).to("cpu", torch.float64)
+    away = ops.flatten(x if centre is None else x - centre).to("cpu", torch.float64)
+    return -((away * s).sum(1) + step_size / 4 * s.square().sum(1)) / s.shape[1]
 
 
 def _positive(value: Number, name: str, zero: bool = False) -> Tensor:

@@ -147,4 +147,4 @@ def save_gif(
     palette = strip.quantize(n_colours, method=Image.Quantize.MAXCOVERAGE)
     first, *others = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     options: dict[str, Any] = {"duration": round(100 / fps) * 10, "loop": 0, "comment": description.encode()}
-    first.save(path, save_all=True, append_images=others, optimize=False, **options)
+    first.save(path, save_all=True, append_images=others, optimize=True, **options)
