@@ -283,7 +283,7 @@ BAD = {
     ),
     "no chain": (
         lambda: hop_rate([X], two_modes(), step_size=0.1),
-        "fewer than two states: nothing can hop; run it longer",
+        "fewer than 2 states: nothing can hop; run it longer",
     ),
     "no core": (
         lambda: hop_rate([X, X], two_modes(), step_size=0.1, core=0.0),

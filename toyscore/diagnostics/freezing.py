@@ -71,7 +71,7 @@ def freeze_out(
         mixture: K >= 2, D = 1 or 2; ``reduce`` it where its components share a covariance.
         start: the law of the first state, [N, D].
         schedule: one stage per level, e.g. ``annealed_stages(...)``.
-        n_modes: slow modes to follow; default K - 1.
+        n_modes: slow modes to follow; default K - 1, enough where a level is long beside what happens within a mode.
 
     Raises:
         ValueError: K = 1; as ``propagate`` and ``slow_modes``.

@@ -12,7 +12,9 @@ r"""Noise levels and step size from the data, by the rules of NCSNv2.
    one allows ratios so large that relaxation, not overlap, limits the ladder.
 3. *Network*: unconditional, divided by sigma.
 4. *Step size*: given T steps per level, epsilon brings the variance, :math:`\gamma^2 \sigma^2` when a level begins, as near as it can to
-   :math:`\sigma^2` (:func:`tuned_step`); that is ``relaxed_variance``, and it stays above.
+   :math:`\sigma^2` (:func:`tuned_step`); that is ``relaxed_variance``, and it stays above. The rule lets each level begin where the
+   one before should have ended. It begins where that did end, and the excess is handed down: :attr:`NoiseDesign.inherited` says to
+   what it grows.
 
 ``design_levels`` does all of it from points, ``design_ladder`` from a first level already known. References: song2020.
 """
@@ -209,7 +211,8 @@ class NoiseDesign:
         dim: D, the numbers of an event.
         ratio: of neighbouring levels.
         overlap: of neighbouring levels, by the law asked for.
-        relaxed: the variance after T steps at a level, over its sigma²; 1 is perfect.
+        relaxed: the variance after T steps at a level, over its sigma², by the rule; 1 is perfect.
+        inherited: the same at the last level, where each begins with the variance that the one before left it.
     """
 
     sigmas: Tensor
@@ -219,13 +222,14 @@ class NoiseDesign:
     ratio: float
     overlap: float
     relaxed: float
+    inherited: float
 
     def __str__(self) -> str:
         return (
             f"D = {self.dim:,}: sigma {float(self.sigmas[0]):.4g} to {float(self.sigmas[-1]):.4g} in L = {len(self.sigmas):,} levels "
-            f"of ratio "
-            f"{self.ratio:.5g} (overlap {self.overlap:.2f}), T = {self.n_steps_each} steps each of epsilon {self.step_size:.3g} "
-            f"(eta {eta_from_epsilon(self.step_size):.3g}), which leave {self.relaxed:.3f} times the variance; "
+            f"of ratio {self.ratio:.5g} (overlap {self.overlap:.2f}), T = {self.n_steps_each} steps each of epsilon {self.step_size:.3g} "
+            f"(eta {eta_from_epsilon(self.step_size):.3g}), which leave {self.relaxed:.3f} times the variance, "
+            f"{self.inherited:.3f} at the end of the ladder; "
             f"{len(self.sigmas) * self.n_steps_each:,} score calls"
         )
 
@@ -263,7 +267,10 @@ def design_ladder(
     sigmas = geometric(sigma_max, sigma_min, n_levels)
     ratio = (sigma_max / sigma_min) ** (1 / (n_levels - 1))
     step_size, relaxed = tuned_step(ratio, sigma_min, n_steps_each)
-    return NoiseDesign(sigmas, step_size, n_steps_each, dim, ratio, level_overlap(dim, ratio, law), relaxed)
+    inherited = 1.0
+    for _ in range(n_levels):
+        inherited = float(relaxed_variance(ratio**2 * inherited, 1.0, step_size / sigma_min**2, n_steps_each))
+    return NoiseDesign(sigmas, step_size, n_steps_each, dim, ratio, level_overlap(dim, ratio, law), relaxed, inherited)
 
 
 def design_levels(
