@@ -221,8 +221,8 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
         f"{arrays['settled'][k, 0]:.2f} ± {arrays['settled'][k, 1]:.2f}), and one of {STEP_BEYOND:g} v is stopped by a DivergenceError at "
         f"state {arrays['stopped']}; on a tilted Gaussian the step size {PLANE_STEP:g} leaves {narrow:.2f} times the variance along the "
         f"narrow axis and {wide:.2f} times along the wide one. "
-        f"From sigma = {LEVELS[0]:g} to {LEVELS[1]:g} on a mixture of {len(mixture().weights)} modes the ratio of signal to noise varies by a factor of {spreads[0]} "
-        f"with steps proportional to sigma², {spreads[1]} with sigma, {spreads[2]} with a constant step. "
+        f"From sigma = {LEVELS[0]:g} to {LEVELS[1]:g} on a mixture of {len(mixture().weights)} modes the ratio of signal to noise "
+        f"varies by a factor of {spreads[0]} with steps proportional to sigma², {spreads[1]} with sigma, {spreads[2]} with a constant step. "
         f"Forgetting {1 - FORGOTTEN:.0%} of a start at {ratio() ** 2:.2f} v takes {forgets(arrays, 0)} steps of {RELAXING[0]:g} v and "
         f"{forgets(arrays, fastest)} of {RELAXING[fastest]:g} v, which settles at {stationary_variance(1.0, RELAXING[fastest]):.0f} v."
     )
@@ -319,6 +319,7 @@ def draw_levels(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     """Signal to noise by level for the three rules, and where chains diverge."""
     sigmas, bound = arrays["sigmas"], arrays["ratios.bound"]
     top = 4 * max(arrays[f"ratios.{rule}"].max() for rule in RULES)
+    bottom = min(arrays[f"ratios.{rule}"].min() for rule in RULES) / 10  # room for the legend
     ax.plot(sigmas, bound, color="black", lw=1.5, ls=(0, (6, 3)))
     ax.fill_between(sigmas, bound, top, color="0.88", lw=0)
     ax.text(sigmas[0] * 0.9, top / 1.5, "a chain diverges", ha="left", va="top", fontsize=11)
@@ -326,10 +327,10 @@ def draw_levels(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
         ax.plot(sigmas, arrays[f"ratios.{rule}"], line, color=colour, marker=marker, ms=6, lw=2, label=words)
     narrowest = float(arrays["narrowest"])
     ax.axvline(narrowest, color="0.45", lw=1.2)
-    ax.set(xscale="log", yscale="log", xlim=(sigmas[0] * 1.2, sigmas[-1] / 1.2), ylim=(None, top))
+    ax.set(xscale="log", yscale="log", xlim=(sigmas[0] * 1.2, sigmas[-1] / 1.2), ylim=(bottom, top))
     ax.annotate(
-        "the modes'\nown width",
-        (narrowest, ax.get_ylim()[0] * 1.3),
+        "the narrowest\nmode's width",
+        (narrowest, bottom * 1.3),
         (6, 0),
         textcoords="offset points",
         va="bottom",
