@@ -222,7 +222,8 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
         f"state {arrays['stopped']}; on a tilted Gaussian the step size {PLANE_STEP:g} leaves {narrow:.2f} times the variance along the "
         f"narrow axis and {wide:.2f} times along the wide one. "
         f"From sigma = {LEVELS[0]:g} to {LEVELS[1]:g} on a mixture of {len(mixture().weights)} modes the ratio of signal to noise "
-        f"varies by a factor of {spreads[0]} with steps proportional to sigma², {spreads[1]} with sigma, {spreads[2]} with a constant step. "
+        f"varies by a factor of {spreads[0]} with steps proportional to sigma², {spreads[1]} with sigma, "
+        f"{spreads[2]} with a constant step. "
         f"Forgetting {1 - FORGOTTEN:.0%} of a start at {ratio() ** 2:.2f} v takes {forgets(arrays, 0)} steps of {RELAXING[0]:g} v and "
         f"{forgets(arrays, fastest)} of {RELAXING[fastest]:g} v, which settles at {stationary_variance(1.0, RELAXING[fastest]):.0f} v."
     )
