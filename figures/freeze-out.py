@@ -47,8 +47,6 @@ STILL = load("ncsn-fig3")
 EPSILON = STILL.EPSILON
 FINER = 4  # times as many steps of a size so many times smaller: what remains wrong is not their fault
 N_MIDPOINTS = 50  # of the start, per axis: ten to the noise of the first step
-PER_STD = 10  # nodes to a mode's standard deviation, at least: long steps tear what lies between modes
-PER_STEP = 4  # nodes to the standard deviation of a step's noise, at least
 BUDGETS = (0.3, 1.0, 3.0)  # of score calls, in units of the official one
 MARKS = (("#56B4E9", "^", ":"), (plotting.ROLES["annealed"].colour, "D", "-"), ("#E69F00", "v", "-."))  # of the budgets
 THEORY, WIDENING = "#D55E00", "#000000"
@@ -77,14 +75,7 @@ def ladder(n_levels: int, top: float = STILL.LEVELS[0]) -> torch.Tensor:
 
 def laws(line: GaussianMixture, start: Cloud, levels: torch.Tensor, epsilon: float, n_steps: int) -> list[Law]:
     """The law at the end of each level."""
-    fine = max(PER_STEP, PER_STD * epsilon**0.5)
-    return last_laws(line, start, stages(levels, epsilon, n_steps), nodes_per_std=fine)
-
-
-def distance(law: Law | Cloud, line: GaussianMixture) -> float:
-    """The total variation between a law on nodes of one spacing and the density."""
-    cell = float(law.points[1, 0] - law.points[0, 0])
-    return 0.5 * float((law.masses - line.log_prob(law.points).exp() * cell).abs().sum())
+    return last_laws(line, start, stages(levels, epsilon, n_steps))
 
 
 def simulated(p: GaussianMixture, seed: int, n_chains: int, n_levels: int, n_steps: int) -> np.ndarray:
@@ -127,7 +118,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
         """The total variation from the data and the larger mode's share."""
         law = laws(line, start, levels, epsilon, round(n_calls / len(levels)))[-1]
         errors.append(law.error)
-        return distance(law, line), float(law.mode_weights(line)[k])
+        return law.total_variation(line), float(law.mode_weights(line)[k])
 
     table = np.array([[end(ladder(n), epsilon, budget) for epsilon in epsilons] for n in rows])
     curves = [
@@ -140,7 +131,8 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     floor = []
     for epsilon in epsilons:
         wide = GaussianMixture(line.means, stationary_variance(line.covariances, epsilon), line.weights)
-        floor.append(distance(quadrature(wide), line))
+        points, masses = quadrature(wide)
+        floor.append(0.5 * float(masses @ (1 - (line.log_prob(points) - wide.log_prob(points)).exp()).abs()))
     return {
         "levels": official.numpy(),
         "gap_times": found.gap_times.numpy(),

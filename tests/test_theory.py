@@ -275,7 +275,7 @@ def test_an_outlier_is_called_one():
     far = torch.cat([points, torch.tensor([[30.0, 0.0, 0.0]])])
     with pytest.warns(
         UserWarning,
-        match=r"sigma_1 = 30\.\d+ is set by an outlier: without 1 of 501 points .* is 1\.\d+; .* quantile=0\.99",
+        match=r"sigma_1 = 30\.\d+ is set by an outlier: without 1 of 501 points, .* is 1\.\d+; .* quantile=0\.99",
     ):
         assert float(design_levels(far).sigmas[0]) > 29
     with warnings.catch_warnings():

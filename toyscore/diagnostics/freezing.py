@@ -63,7 +63,12 @@ class FreezeOut:
 
 
 def freeze_out(
-    mixture: GaussianMixture, start: Cloud, schedule: Sequence[Stage], *, n_modes: int | None = None
+    mixture: GaussianMixture,
+    start: Cloud,
+    schedule: Sequence[Stage],
+    *,
+    n_modes: int | None = None,
+    nodes_per_std: float | None = None,
 ) -> FreezeOut:
     """Follow the weights of the modes down a ladder, in theory and by the law of the chain. Source: song2019, Algorithm 1.
 
@@ -72,6 +77,7 @@ def freeze_out(
         start: the law of the first state, [N, D].
         schedule: one stage per level, e.g. ``annealed_stages(...)``.
         n_modes: slow modes to follow; default K - 1, enough where a level is long beside what happens within a mode.
+        nodes_per_std: of the law's grid, as ``propagate``.
 
     Raises:
         ValueError: K = 1; as ``propagate`` and ``slow_modes``.
@@ -84,7 +90,7 @@ def freeze_out(
         )
     n_modes = n_components - 1 if n_modes is None else n_modes
     ops.check_count(n_modes, "n_modes")
-    laws = last_laws(p, start, schedule)
+    laws = last_laws(p, start, schedule, nodes_per_std=nodes_per_std)
     gap_times, equilibrium, predicted = [], [], []
     points, masses = start.points.double(), start.masses.double()
     for stage in schedule:

@@ -192,11 +192,11 @@ def tuned_step(ratio: float, sigma_min: float, n_steps_each: int) -> tuple[float
     def variance(log_step: float) -> float:
         return float(relaxed_variance(ratio**2, 1.0, math.exp(log_step), n_steps_each))
 
-    logs = torch.linspace(math.log(1e-3 * min(ratio**2 - 1, 1.0) / n_steps_each), math.log(2.0), 400).tolist()
-    best = min(range(1, 399), key=lambda k: variance(logs[k]))
-    found = optimize.minimize_scalar(
-        variance, bounds=(logs[best - 1], logs[best + 1]), method="bounded", options={"xatol": 1e-10}
-    )
+    least = math.log(1e-3 * min(ratio**2 - 1, 1.0) / n_steps_each)
+    logs = torch.linspace(least, math.log(2.0), 400, dtype=torch.float64)
+    best = 1 + int(torch.as_tensor(relaxed_variance(ratio**2, 1.0, logs.exp(), n_steps_each))[1:-1].argmin())
+    bounds = float(logs[best - 1]), float(logs[best + 1])
+    found = optimize.minimize_scalar(variance, bounds=bounds, method="bounded", options={"xatol": 1e-10})
     return math.exp(float(found.x)) * sigma_min**2, float(found.fun)
 
 
@@ -316,8 +316,7 @@ def _warn_of_outliers(flat: Tensor, largest: float) -> None:
     without = largest_distance(kept)
     if largest > _OUTLIER_RATIO * without:
         warnings.warn(
-            f"sigma_1 = {largest:.6g} is set by {'an outlier' if n_out == 1 else f'{n_out} outliers'}: without {n_out} of "
-            f"{len(flat):,} points the "
-            f"largest distance is {without:.6g}; look at them, or pass quantile=0.99",
+            f"sigma_1 = {largest:.6g} is set by {'an outlier' if n_out == 1 else 'outliers'}: without {n_out} of {len(flat):,} points, the "
+            f"farthest from the median, the largest distance is {without:.6g}; look at them, or pass quantile=0.99",
             stacklevel=3,
         )

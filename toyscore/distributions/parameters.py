@@ -104,8 +104,7 @@ def spread(covariances: Tensor, means: Tensor) -> Spread:
     else:
         raise ValueError(
             f"covariances has shape {list(covariances.shape)}: with K = {n}, D = {dim} it must be a scalar, [{n}], "
-            f"[{n}, {dim}] (variances), "
-            f"[{n}, {dim}, {dim}] or [1, {dim}, {dim}]; a single matrix is matrix[None]"
+            f"[{n}, {dim}] (variances), [{n}, {dim}, {dim}]{'' if n == 1 else f' or [1, {dim}, {dim}]'}; a single matrix is matrix[None]"
         )
     if bool((covariances < 0).any()):
         raise ValueError(
