@@ -73,18 +73,6 @@ def line_dimension(sigma: float) -> float:
     return DIM + sigma**2 * float(p.jacobian(p.means, sigma)[0].double().trace())
 
 
-def points_dimension(points: torch.Tensor, sigma: float, n: int, generator: torch.Generator) -> tuple[float, float]:
-    """Of a data set, from n draws, with its standard error: E||z||² = D is known, only its excess over the score's square is averaged."""
-    p = empirical(points)
-    x = p.sample(n, generator=generator)
-    z = normal_like(x, generator)
-    x = x + sigma * z
-    s = p.score(x, sigma)
-    squares = dot(z, z)
-    found = intrinsic_dimension(lambda *_: s, x, sigma) + float(squares.double().mean()) - points.shape[1]
-    return found, float((squares - sigma**2 * dot(s, s)).std() / n**0.5)
-
-
 def trained(
     p: Distribution, dim: int, noise_std: float, seed: int, n_steps: int, look: Callable[[Score, int], None]
 ) -> tuple[MLP, np.ndarray]:
@@ -116,13 +104,15 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
         "dimension.line": np.array([line_dimension(sigma) for sigma in SIGMAS.tolist()]),
         "error.line": np.zeros(len(SIGMAS)),
     }
-    for name, x in points.items():
-        pairs = [points_dimension(x, sigma, n, generator) for sigma in SIGMAS.tolist()]
+    for name, x in points.items():  # the digits last
+        p = empirical(x)
+        draws = p.sample(n, generator=generator)
+        pairs = [intrinsic_dimension(p.score, draws, sigma, generator=generator) for sigma in SIGMAS.tolist()]
         arrays[f"dimension.{name}"], arrays[f"error.{name}"] = np.array(pairs).T
     seen = {
         "line": line_dimension(NOISE_STD),
         "circle": 1.0,  # smooth, and far wider than the noise
-        "digits": points_dimension(points["digits"], NOISE_STD, n, generator)[0],
+        "digits": intrinsic_dimension(p.score, draws, NOISE_STD, generator=generator).value,
     }
     for name, (p, dim) in data().items():
         arrays[f"codimension.{name}"] = np.array(dim - seen[name])

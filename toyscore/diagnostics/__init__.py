@@ -40,7 +40,7 @@ from toyscore.diagnostics.levels import (
     level_ratio,
     tuned_step,
 )
-from toyscore.diagnostics.manifold import intrinsic_dimension, least_normal_loss, normal_loss
+from toyscore.diagnostics.manifold import Dimension, intrinsic_dimension, least_normal_loss, normal_loss
 from toyscore.diagnostics.propagation import (
     Law,
     Stage,
@@ -68,6 +68,7 @@ from toyscore.diagnostics.steps import (
 __all__ = [
     "Blindness",
     "Cloud",
+    "Dimension",
     "Divergences",
     "Fisher",
     "FreezeOut",

@@ -2,7 +2,7 @@ r"""What the Fisher divergence does not see: the weights of modes far apart.
 
 Two mixtures that differ only in their weights have nearly the same score wherever one component rules, so that their Fisher divergence
 :math:`F = \frac12 E_p \|\nabla \log p - \nabla \log q\|^2` is what little they differ between the modes, where there is no mass: at
-a distance 2a it falls like :math:`e^{-a^2/2}`, while the Kullback-Leibler divergence stays at that of the weights. Score matching
+a distance 2a it falls like :math:`a\, e^{-a^2/2}`, while the Kullback-Leibler divergence stays at that of the weights. Score matching
 can therefore not learn the weights from clean data, and Langevin dynamics cannot give them back.
 
 Noise lifts the blindness, because the two divergences are one: under heat flow
@@ -96,8 +96,8 @@ def weight_blindness(
     Raises:
         ValueError: weights that a mixture cannot have; as ``divergences``.
     """
-    p = reduce(mixture)[0] if separates(mixture) else mixture
-    q = GaussianMixture(p.means, p.covariances, weights)
+    p = reduce(mixture)[0] if separates(mixture) else mixture.to("cpu", torch.float64)
+    q = GaussianMixture(p.means, p.covariances, torch.as_tensor(weights, dtype=torch.float64, device="cpu"))
     levels = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu")
     found = [divergences(p, q, sigma=sigma) for sigma in levels.tolist()]
     kl, fisher = (torch.tensor([getattr(d, name) for d in found], dtype=torch.float64) for name in ("kl", "fisher"))

@@ -15,9 +15,10 @@ References: song2019.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from toyscore import operators as ops
 from toyscore.operators import Score, Sigma
@@ -54,24 +55,39 @@ def least_normal_loss(codimension: float, noise_std: float) -> float:
     return normal_loss(1 / noise_std**2, codimension, noise_std)
 
 
-@torch.no_grad()
-def intrinsic_dimension(score: Score, x: Tensor, sigma: Sigma) -> float:
-    r"""The dimension that data show at the width sigma, :math:`D - \sigma^2 E\|s(x, \sigma)\|^2`. Source: song2019, Sec. 3.1.
+class Dimension(NamedTuple):
+    """An estimate, and its standard error."""
 
-    Where sigma is small beside the curvature of the manifold and large beside the spacing of the data, this is d.
+    value: float
+    error: float
+
+
+@torch.no_grad()
+def intrinsic_dimension(score: Score, x: Tensor, sigma: Sigma, *, generator: Generator | None = None) -> Dimension:
+    r"""The dimension that data show at the width sigma: of the noise added to them, the part that the score cannot tell. Source: song2019, Sec. 3.1.
+
+    .. math:: E\left[\|z\|^2 - \|\sigma s(x + \sigma z, \sigma)\|^2\right] = D - \sigma^2 E\|s\|^2
+
+    Where sigma is small beside the curvature of the manifold and large beside the spacing of the data, this is d. The first form varies
+    least: along normal directions its two terms cancel.
 
     Args:
         score: called as ``score(x, sigma)``; the exact one of ``empirical(points)``, say.
-        x: [B, *event], drawn from q_sigma: points plus noise.
+        x: [B, *event], *clean* data.
         sigma: float | 0-d | [B], positive, in units of x.
+        generator: of the noise.
 
     Raises:
-        TypeError, ValueError: bad x or sigma; a score of another shape than x.
+        TypeError, ValueError: bad x or sigma, a single row; a score of another shape than x.
     """
     ops.check_batch(x)
     ops.check_sigma(sigma, x, positive=True)
-    s = ops.flatten(ops.evaluate(score, x, sigma) * ops.expand(sigma, x)).double()
-    return s.shape[1] - float(s.square().sum(1).mean())
+    if len(x) < 2:
+        raise ValueError("x has one row: an error needs two; pass more data")
+    z, std = ops.normal_like(x, generator), ops.expand(sigma, x)
+    told = std * ops.evaluate(score, x + std * z, sigma)
+    values = (ops.flatten(z).double().square() - ops.flatten(told).double().square()).sum(1)
+    return Dimension(float(values.mean()), float(values.std()) / math.sqrt(len(x)))
 
 
 def _check(value: float, name: str) -> None:
