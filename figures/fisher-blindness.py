@@ -23,7 +23,7 @@ from toyscore.diagnostics import divergences, weight_blindness
 from toyscore.distributions import GaussianMixture, asymmetric, two_modes
 from toyscore.noise import geometric
 
-LADDER = (20.0, 1.0)
+LADDER = (20.0, 1.0)  # the first and the last level of the paper's toy
 DECADES = (-1, 3)  # of sigma: below and above lies less than a ten-thousandth of the area
 SHARE = 0.99  # of the area, for the first level that is enough
 N_LINE = 2001  # points of a section
