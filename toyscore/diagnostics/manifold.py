@@ -64,7 +64,8 @@ class Dimension(NamedTuple):
 
 @torch.no_grad()
 def intrinsic_dimension(score: Score, x: Tensor, sigma: Sigma, *, generator: Generator | None = None) -> Dimension:
-    r"""The dimension that data show at the width sigma: of the noise added to them, the part that the score cannot tell. Source: song2019, Sec. 3.1.
+    r"""The dimension that data show at the width sigma: of the noise added to them, the part that the score cannot tell. Source:
+    song2019, Sec. 3.1.
 
     .. math:: E\left[\|z\|^2 - \|\sigma s(x + \sigma z, \sigma)\|^2\right] = D - \sigma^2 E\|s\|^2
 
