@@ -134,7 +134,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
             arrays[f"losses.{name}.{case}"] = losses
             arrays[f"norms.{name}.{case}"] = np.array(norms)
             arrays[f"loss.{name}.{case}"] = np.array([values.mean(), values.std() / n**0.5])
-            arrays[f"stiffness.{name}.{case}"] = np.array(-trace.mean() / (dim - seen[name]))
+            arrays[f"stiffness.{name}.{case}"] = np.array(-float(trace.mean()) / (dim - seen[name]))
     return arrays
 
 

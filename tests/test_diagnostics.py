@@ -50,11 +50,16 @@ def test_a_law_on_a_gaussian_follows_its_recursion(dim):
         assert float(masses.sum()) == pytest.approx(1, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["plain", "official", "longer", "steeper", "asymmetric"])
+@pytest.mark.parametrize("name", ["plain", "official", "longer", "steeper", "wider", "asymmetric"])
 def test_predicted_weights_are_those_of_twenty_thousand_chains(name):
     """song2019, Algorithm 1: four standard errors, for plain Langevin, three ladders, and a mixture without symmetries"""
     p = asymmetric() if name == "asymmetric" else two_modes()
-    ladders = {"official": (20.0, 1.0, 10, 100), "longer": (20.0, 1.0, 20, 25), "steeper": (10.0, 0.7, 5, 40)}
+    ladders = {
+        "official": (20.0, 1.0, 10, 100),
+        "longer": (20.0, 1.0, 20, 25),
+        "steeper": (10.0, 0.7, 5, 40),
+        "wider": (50.0, 1.0, 30, 10),
+    }
     ladders["asymmetric"] = (8.0, 0.6, 5, 10)
     start = 16 * torch.rand(20_000, 2, generator=seeded()) - 8
     if name == "plain":
@@ -255,6 +260,12 @@ BAD = {
         lambda: next(propagate(two_modes(), uniform_cloud(-8, 8, 2), [Stage(0, 0.01, 1)], nodes_per_std=20)),
         "a transition of .* bytes: at most .* may; lower nodes_per_std",
     ),
+    "a drift off the grid": (
+        lambda: final(
+            propagate(wells(1.0), uniform_cloud(-1, 1, 1), [Stage(0, 0.5, 40)], score=lambda x, sigma: 0 * x + 9)
+        ),
+        "of the mass left the grid at step .*, sigma = 0: at most 1e-06 may; start nearer",
+    ),
     "a box upside down": (lambda: uniform_cloud(1.0, 0.0, 2), "low = 1.0, high = 0.0: a box needs low < high"),
     "covariances that differ": (
         lambda: reduce(asymmetric()),
@@ -297,6 +308,13 @@ def test_bad_input_is_named(case):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_modes_that_rounding_hides_are_refused():
+    """At 13 standard deviations the gap is 1e-36: it is found, what lies above it is not, and that is said"""
+    assert spectral_gap(wells(13.0)) == pytest.approx(8.4e-37, rel=0.05)
+    with pytest.raises(RuntimeError, match="did not settle in 200 steps"):
+        slow_modes(wells(13.0), n_modes=2)
 
 
 def test_mode_weights_of_a_law_are_those_of_its_samples():
