@@ -47,8 +47,9 @@ def test_two_builds_give_the_same_bytes_and_what_is_stored(source, tmp_path):
     for copy in ("a", "b"):
         folder = tmp_path / copy
         folder.mkdir()
-        for path in (FOLDER / "build.py", FOLDER / "checks.py", source):
+        for path in (FOLDER / "build.py", source):
             shutil.copy(path, folder)
+        shutil.copytree(FOLDER / "checks", folder / "checks", ignore=shutil.ignore_patterns("__pycache__"))
         assert call(folder).returncode == 0
         built.append((folder / source.name).with_suffix(".ipynb").read_bytes())
     assert built[0] == built[1]
@@ -203,7 +204,7 @@ def test_setup_names_what_is_missing_and_how_to_mend_it(monkeypatch, capsys, tmp
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "requires", gone)
-    monkeypatch.setattr(checks, "PYTHON", (4, 0))
+    monkeypatch.setattr(sys.modules["checks.setup"], "PYTHON", (4, 0))
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setitem(sys.modules, "toyscore.distributions", None)
