@@ -41,6 +41,9 @@ check-figures: $(CORE)
 lab: $(NOTEBOOKS)
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_setup_check.ipynb
 
+classroom: $(NOTEBOOKS)
+	$(BIN)/python notebooks/classroom.py $(if $(HALL),--hall) $(if $(PORT),--port $(PORT))
+
 notebooks: $(TEST)
 	$(BIN)/python notebooks/build.py
 

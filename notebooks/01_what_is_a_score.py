@@ -12,7 +12,7 @@
 # You will see the score of a mixture in closed form, move its modes, its weights and its noise, and then write it yourself.
 # Running time: under 10 seconds on a laptop with two cores and no GPU.
 
-# %%
+# %% tags=["setup"]
 import torch
 
 from toyscore import plotting
@@ -34,8 +34,10 @@ torch.set_printoptions(precision=3, sci_mode=False)
 # **mean** of the pulls, not their sum. `mixture.score(x, sigma)` computes it; let us hold it against the definition, by
 # automatic differentiation of the log density.
 
-# %%
+# %% tags=["setup"]
 mixture = GaussianMixture([[3.0, 2.0], [-4.0, -2.0]], [1.0, 2.0], [0.8, 0.2])
+
+# %%
 x = torch.tensor([[0.0, 0.0], [2.0, 1.0], [-5.0, 1.0]], requires_grad=True)
 (gradient,) = torch.autograd.grad(mixture.log_prob(x).sum(), x)
 print("closed form", mixture.score(x).detach(), "autograd of log p", gradient, sep="\n")
@@ -48,7 +50,11 @@ print("responsibilities", mixture.responsibilities(x).detach(), sep="\n")
 #
 # Left: the density $q_\sigma$, its colours stretched to its own maximum. Right: its score.
 
-# %%
+# %% [markdown] tags=["predict"]
+# **Predict first.** You will change the weight of the first mode from 0.99 to 0.01 and watch the arrows *near the modes*. Vote:
+# (a) they turn around, (b) they shrink, (c) they hardly move. Then move `weight`, press *reset*, and vote again for `sigma`, from 0 to 6.
+
+# %% tags=["live"]
 figure, (left, right) = plotting.canvas(1, 2)
 density = plotting.density(left, mixture.log_prob)
 arrows = plotting.vector_field(right, mixture.score)
