@@ -187,36 +187,55 @@ def data_sets() -> list[Row]:
     return rows
 
 
+PROBE = """
+import json, random, time
+from toyscore.widgets import Choice, Slider, Toggle
+
+def values(control):
+    if isinstance(control, Slider):
+        return [control.at(n) for n in sorted({round(k * (control.n_values - 1) / 30) for k in range(31)})]
+    return control.options if isinstance(control, Choice) else [True, False] if isinstance(control, Toggle) else [1, 2, 3]
+
+times = []
+for view in PANELS:
+    moves = [(key, value) for key, control in view.controls.items() for value in values(control)] * 3
+    random.Random(0).shuffle(moves)
+    for key, value in moves:
+        start = time.perf_counter()
+        view.set(**{key: value})
+        times.append(1000 * (time.perf_counter() - start))
+print(json.dumps(times))
+"""
+
+
 def sliders() -> list[Row]:
-    """A slider step of notebook 01 in a real kernel, all that happens there: draw, render, encode, send."""
+    """A move of a control in a real kernel, all that happens there: draw, render, encode, send. Every control of every live notebook."""
     import nbformat
     from nbclient import NotebookClient
 
     import build
+    import classroom
 
-    notebook = build.read(ROOT / "notebooks" / "01_what_is_a_score.py")
-    probe = """
-import json, time
-times = []
-for _ in range(4):
-    view.reset()
-    moved = True
-    while moved:
-        start = time.perf_counter()
-        moved = view.step()
-        times += [time.perf_counter() - start] * moved
-print(json.dumps(times))
-"""
-    notebook.cells.append(nbformat.v4.new_code_cell(probe))
-    NotebookClient(
-        notebook, kernel_name="python3", timeout=120, resources={"metadata": {"path": str(ROOT / "notebooks")}}
-    ).execute()
-    times = sorted(1000 * t for t in json.loads(notebook.cells[-1].outputs[0].text))
-    median, tail = statistics.median(times), times[int(0.95 * len(times))]
-    return [
-        Row("slider-median", f"a slider step of notebook 01 in its kernel, median of {len(times)}", median),
-        Row("slider-p95", f"a slider step of notebook 01 in its kernel, 95th percentile of {len(times)}", tail),
-    ]
+    rows = []
+    for path in build.sources([]):
+        page = classroom.edition(path)
+        if page is None:
+            continue
+        page.cells = [
+            cell for cell in page.cells if "classroom" not in cell.source and not cell.source.startswith("open_at(")
+        ]
+        views = [cell.source.splitlines()[-1] for cell in page.cells if "live" in cell.metadata.get("tags", ())]
+        page.cells.append(nbformat.v4.new_code_cell(PROBE.replace("PANELS", f"({', '.join(views)},)")))
+        kernel = NotebookClient(
+            page, kernel_name="python3", timeout=300, resources={"metadata": {"path": str(ROOT / "notebooks")}}
+        )
+        kernel.execute()
+        times = sorted(json.loads(page.cells[-1].outputs[0].text))
+        number = path.stem[:2]
+        what = f"a move of a control of notebook {number} in its kernel"
+        rows.append(Row(f"slider-{number}-median", f"{what}, median of {len(times)}", statistics.median(times)))
+        rows.append(Row(f"slider-{number}-p95", f"{what}, 95th percentile", times[int(0.95 * len(times))]))
+    return rows
 
 
 def notebooks() -> list[Row]:

@@ -137,8 +137,10 @@ def test_the_benchmarks_measured_what_was_asked():
         assert found[key][1] > 1, key
     assert found.get("langevin-1280-jax", (0, 1.1))[1] > 1  # the README says "ahead of"
     assert {f"step-{name}" for name in ("explicit", "denoising", "finite-difference")} <= found.keys()
-    assert found["slider-median"][0] < 60
-    assert found["slider-p95"][0] < 100
+    for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"):
+        if '"live"' in path.read_text():
+            assert found[f"slider-{path.stem[:2]}-median"][0] < 60
+            assert found[f"slider-{path.stem[:2]}-p95"][0] < 100
     assert found["import"][0] < 300
 
 
