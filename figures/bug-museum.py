@@ -338,7 +338,9 @@ def contours(ax: Axes, q: GaussianMixture, box: float, n: int = 160) -> None:
     density = q.log_prob(points).exp()
     ordered = density.sort(descending=True).values
     within = ordered.cumsum(0) * (2 * box / n) ** 2
-    levels = [float(ordered[int((within < mass).sum())]) for mass in (0.95, 0.5)]
+    levels = [
+        float(ordered[min(int((within < mass).sum()), len(ordered) - 1)]) for mass in (0.95, 0.5)
+    ]  # the box may hold less
     axis = points[:n, 1].numpy()
     colour = plotting.ROLES["truth"].colour
     ax.contour(axis, axis, density.view(n, n).mT.numpy(), levels=levels, colors=colour, linewidths=1.3)
@@ -365,7 +367,9 @@ def tile(ax: Axes, arrays: dict[str, np.ndarray], letter: str, q: GaussianMixtur
     off = misses(arrays, letter)
     value, error = wrong.split(" ± ")
     ax.set_xlabel(
-        f"{name}, by law {law:g}\n" + rf"here $\mathbf{{{value}}}$ ± {error}" + f"\nright code {right}",
+        f"{name}{f' at σ = {SIGMA_MAX:g}' if letter == 'E' else ''}, by law {law:g}\n"
+        + rf"here $\mathbf{{{value}}}$ ± {error}"
+        + f"\nright code {right}",
         fontsize=10.5,
     )
     ax.set_gid(

@@ -281,7 +281,7 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
     )
     rows = {
         "std of a mode": [f"{std:.3g}" for std in arrays["std"]],
-        "gap closed": [f"{round(100 * part)} %" for part in closed(arrays)],
+        "way to q": [f"{round(100 * part)} %" for part in closed(arrays)],
     }
     above = share.get_xaxis_transform()
     for row, (name, cells) in enumerate(rows.items()):

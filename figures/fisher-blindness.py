@@ -231,7 +231,9 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
         va="center",
     )
     weighted.set(
-        xlabel=r"noise level $\sigma$ [x], logarithmic", ylabel=r"$2\,\sigma^2 F$", ylim=(0, 1.65 * height.max())
+        xlabel=r"noise level $\sigma$ [x], logarithmic",
+        ylabel=r"$2\,\sigma^2 F$",
+        ylim=(0, 1.65 * max(height.max(), 2 * asymmetric_curve[3].max())),
     )
     weighted.legend(loc="upper left", fontsize=10, framealpha=1)
     weighted.set_title("the area over ln σ is the KL\nof the clean data", fontsize=12)

@@ -337,7 +337,7 @@ def mixing(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
         xlabel="level: standard deviation of a mode [units of x]\n(the chain goes to the right)",
         ylabel="spectral gap × time at the level",
     )
-    ax.set_title("above 1 a level mixes, below it is frozen")
+    ax.set_title("above 1 a level mixes, far below 1 it is frozen")
     told = ", ".join(f"{value:.2g} at {level:.2g}" for level, value in zip(levels, values, strict=True))
     ax.set_gid(f"Gap times time: {told}.")
 
@@ -355,7 +355,7 @@ def trade_off(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     low, high = np.log(values.min()), np.log(values.max())
     for (i, j), value in np.ndenumerate(values):
         dark = np.log(value) > low + 0.65 * (high - low)
-        text = f"{value:.1%}\n{arrays['shares'][i, j]:.3f}"
+        text = f"{value:.2%}\n{arrays['shares'][i, j]:.3f}"
         ax.text(j, i, text, ha="center", va="center", fontsize=10, color="white" if dark else "black")
     frames = [(*best(arrays, values)[2:], "-")]
     if len(arrays["levels"]) in rows and EPSILON in epsilons:
@@ -400,7 +400,16 @@ def by_budget(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
             linewidth=1.8,
             label=f"{n_calls:,} calls",
         )
-        ax.plot(row.argmin(), row.min(), "o", color="black", markerfacecolor="none", markersize=15, markeredgewidth=1.6)
+        ax.plot(
+            row.argmin(),
+            row.min(),
+            "o",
+            color="black",
+            markerfacecolor="none",
+            markersize=15,
+            markeredgewidth=1.6,
+            label="least of these" if budget == BUDGETS[-1] else None,
+        )
         told.append(f"{n_calls:,} calls, least {row.min():.2%} at {epsilons[row.argmin()]:g}")
     ax.plot(n, arrays["floor"], color=WIDENING, linestyle="--", linewidth=1.6, label="wider modes alone")
     if EPSILON in epsilons:

@@ -43,7 +43,7 @@ DIM = 10
 CASES = {"clean": 0.0, "noisy": NOISE_STD}
 ROLE = {"clean": "plain", "noisy": "annealed"}  # the colours of what fails and of its remedy
 LABEL = {"clean": "learned without noise", "noisy": f"learned with noise N(0, {NOISE_STD**2:.4f})"}
-MARKER = {"line": "o", "circle": "s", "digits": "^"}
+MARKER = {"line": "s", "circle": "o", "digits": "^"}  # a circle for the circle
 BATCH = 64
 RATE = 0.03  # three times the usual: scores of norm 300 and 800 are far from where weights start
 WINDOW = 20  # steps of the running median, which outliers of the sliced loss leave alone
@@ -229,7 +229,7 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
         losses.append(figure.add_subplot(above[0, column], sharey=losses[0] if losses else None))
         draw_losses(losses[-1], arrays, name)
         losses[-1].tick_params(labelleft=not column)
-    losses[0].set_ylabel("loss")
+    losses[0].set_ylabel("loss (linear from −100 to 100, else logarithmic)")
     draw_push(figure.add_subplot(above[1, 0]), arrays)
     draw_theory(figure.add_subplot(above[1, 1]), arrays)
     draw_dimensions(figure.add_subplot(above[1, 2]), arrays)
@@ -322,7 +322,7 @@ def draw_theory(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     loss_axis(ax, -1e6, 200)
     ax.set(
         xlabel="stiffness $a$ [1 / x²]",
-        ylabel="loss per normal direction",
+        ylabel="loss per normal direction (as above)",
         title="a score −a·n with n normal to the data\ntheory (lines), networks (markers)",
     )
     told = (

@@ -258,7 +258,7 @@ def draw_overlaps(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     ax.set_xticks([0.01, 0.1, 1, 10, 100], ["1.01", "1.1", "2", "11", "101"])
     ax.minorticks_off()
     ax.set(
-        xlabel=r"ratio of levels $\gamma=\sigma_i/\sigma_{i+1}$",
+        xlabel=r"ratio of levels $\gamma=\sigma_i/\sigma_{i+1}$ ($\gamma-1$ logarithmic)",
         ylabel="overlap of neighbours",
         title="2  technique 2: the ratio of levels\n"
         + f"(normal law: never {OVERLAP:g} below D = {arrays['least_dim']})",
@@ -328,7 +328,7 @@ def draw_published(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
         yticks=range(len(PUBLISHED)),
         yticklabels=[f"{p.name}\n{p.side}×{p.side}" for p in PUBLISHED],
         xlabel="rule / published",
-        title="4  five designs, rule : published\n"
+        title="4  five designs, rule (normal law) : published\n"
         + f"(the published L overlap by {overlaps.min():.3f} to {overlaps.max():.3f})",
     )
     ax.legend(loc="upper left", fontsize=11)
@@ -350,7 +350,10 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     draw_steps(axes["steps"], arrays)
     draw_published(axes["published"], arrays)
     reports = {"digits": arrays["report.digits"], PUBLISHED[0].name: arrays["report.published"]}
-    lines = [textwrap.fill(f"{name}: {report}", 112, subsequent_indent="   ") for name, report in reports.items()]
+    lines = [
+        textwrap.fill(f"{name}, ratio by the exact law: {report}", 112, subsequent_indent="   ")
+        for name, report in reports.items()
+    ]
     figure.supxlabel(
         "\n".join(lines),
         fontsize=11,

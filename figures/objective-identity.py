@@ -141,7 +141,9 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
 
 def names(arrays: dict[str, np.ndarray]) -> dict[str, str]:
     """Of the score functions, for titles."""
-    steps = {name: f"{n} steps" for name, n in zip(TRAINED, arrays["steps"], strict=True) if n}
+    steps = {
+        name: f"{name.replace('_', ' ')}, {n} steps" for name, n in zip(TRAINED, arrays["steps"], strict=True) if n
+    }
     return {"untrained": "untrained", **steps, "sine": "s(x) = sin x"}
 
 
@@ -221,7 +223,12 @@ def leftover(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     ax.axvspan(-2, 2, color="0.92", zorder=0)
     ax.axvline(0, color="0.5", lw=1)
     reach = max(4.0, 1.1 * np.abs(z).max())
-    ax.set(xlim=(-reach, reach), yticks=range(len(z)), yticklabels=titles.values(), xlabel="residual [standard errors]")
+    ax.set(
+        xlim=(-reach, reach),
+        yticks=range(len(z)),
+        yticklabels=[title.replace(", ", ",\n") for title in titles.values()],
+        xlabel="residual [standard errors]",
+    )
     ax.set_ylim(len(z) - 0.4, -0.6)
     ax.set_title(f"what is left over: noise\n({z.size} residuals, largest {np.abs(z).max():.1f})", fontsize=12)
     ax.set_gid(f"{z.size} residuals, from {z.min():.2f} to {z.max():.2f} standard errors.")
@@ -264,7 +271,7 @@ def batches(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
         ax.plot(found[:, column], np.arange(len(found)) - 0.24 + 0.12 * column, kind.marker, ms=9, color=kind.colour)
     ax.axvline(BATCH, color="0.3", ls=":", lw=1.8)
     ax.set(xscale="log", xlabel=f"examples (dotted: {BATCH})", yticks=range(len(found)))
-    ax.set_yticklabels([titles[name] for name in TRAINED])
+    ax.set_yticklabels([titles[name].replace(", ", ",\n") for name in TRAINED])
     ax.set_ylim(len(found) - 0.5, -0.5)
     ax.grid(axis="x", which="major", alpha=0.3)
     ax.set_title(f"gradient, σ = {SIGMA:g}: examples for\nwhich noise equals signal", fontsize=12)
