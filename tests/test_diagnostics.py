@@ -254,7 +254,7 @@ BAD = {
     "no schedule": (lambda: propagate(wells(1.0), uniform_cloud(0, 1, 1), []), "the schedule is empty"),
     "an unstable ladder": (
         lambda: propagate(two_modes(), uniform_cloud(-8, 8, 2), annealed_stages([10.0, 0.1], 4.1, 5)[1:]),
-        "step size 4.1 at sigma = 0.1: a chain is stable only below 4 times the least variance, 4.04; lower it",
+        "step size 4.1 at sigma = 0.1: a chain is stable only below 4 times the variance, 4.04; lower it",
     ),
     "too much memory": (
         lambda: next(propagate(two_modes(), uniform_cloud(-8, 8, 2), [Stage(0, 0.01, 1)], nodes_per_std=20)),

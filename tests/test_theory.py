@@ -99,6 +99,14 @@ def test_the_bound_is_where_chains_run_away():
     with pytest.raises(DivergenceError):
         final(run(step_size=1.05 * bound))
     check_stable(0.25, 0.999)
+    ladder = torch.tensor([16.0, 4.0, 1.0])
+    assert torch.allclose(
+        stationary_variance(ladder, 0.5 * ladder), ladder.double() / (1 - 0.5 / 4)
+    )  # each step against its own variance
+    with pytest.raises(
+        ValueError, match=r"step size 4: a chain is stable only below 4 times the variance, 4; lower it"
+    ):
+        stationary_variance(ladder, torch.tensor([0.1, 0.1, 4.0]))
 
 
 def test_a_measured_variance_is_numpys():
@@ -134,6 +142,8 @@ def test_stein_numbers_have_mean_one(name):
         x = p.perturb(sigma).sample(40_000, generator=seeded())
         assert_mean(stein_numbers(p.score, x, sigma, centre=p.mean), 1.0)
         assert_mean(stein_numbers(p.score, x, sigma, centre=p.means[0]), 1.0)
+    two = p.sample(2, generator=seeded())
+    assert torch.equal(stein_numbers(p.score, two), stein_numbers(p.score, two, centre=torch.zeros_like(p.mean)))
 
 
 def test_stein_numbers_of_a_chain_are_one_at_any_step():
@@ -184,6 +194,32 @@ def test_sixty_thousand_points_are_exact():
 
 def test_equal_points_are_not_apart():
     assert largest_distance(torch.ones(5, 2)) == 0.0
+    assert distance_quantile(torch.ones(5, 2), 0.5) == 0.0
+    tied = (torch.arange(2000) % 2).float()[:, None]
+    assert largest_distance(tied) == 1.0
+    assert distance_quantile(tied, 0.4) == 0.0
+    assert distance_quantile(tied, 0.6) == 1.0
+
+
+def test_clusters_far_apart_keep_their_small_distances():
+    """In float32, where squares less products would lose them; at any scale that the dtype holds"""
+    near = torch.randn(100, 2, generator=seeded())
+    points = torch.cat([near, near + 1e4])
+    pairs = np.sort(pdist(points.double().numpy()))
+    for quantile in (0.01, 0.1, 0.3, 0.49):
+        assert distance_quantile(points, quantile) == pytest.approx(
+            pairs[math.ceil(quantile * len(pairs)) - 1], rel=1e-6
+        ), quantile
+    for scale in (1e20, 1e-25):
+        assert largest_distance(scale * near) == pytest.approx(
+            scale * float(torch.pdist(near.double()).max()), rel=1e-5
+        )
+    half = (100 * near).half()
+    assert largest_distance(half) == pytest.approx(float(torch.pdist(half.double()).max()), rel=1e-6)
+    points = torch.rand(25, 2, generator=seeded())
+    assert distance_quantile(points, 0.07) == pytest.approx(
+        np.sort(pdist(points.double().numpy()))[20]
+    )  # the 21st of 300
 
 
 def test_overlaps_are_chances():
@@ -206,6 +242,8 @@ def test_overlaps_are_chances():
         printed = law.cdf(upper.mean() + 3 * upper.std()) - law.cdf(upper.mean() - 3 * upper.std())
         assert level_overlap(dim, ratio, "normal") == pytest.approx(printed, abs=1e-9)
     assert level_ratio(3, overlap=0.9) < level_ratio(3, overlap=0.1)
+    assert level_overlap(7, 1.0) == pytest.approx(1 - 2 * stats.norm.sf(3), abs=1e-9)
+    assert level_overlap(1, level_ratio(1, overlap=0.001)) == pytest.approx(0.001, rel=1e-6)
 
 
 PUBLISHED = {  # sigma_1, L, T, eta, D
@@ -234,9 +272,10 @@ def test_published_configurations(name):
     assert n_levels / len(by_rule.sigmas) == pytest.approx(1.06, abs=0.01)
     assert by_rule.overlap >= 0.5
     assert f"L = {n_levels:,} levels" in str(design)
+    assert str(design).endswith(f"; {n_levels * n_steps:,} score calls")
 
 
-@pytest.mark.parametrize(("ratio", "n_steps"), [(1.0045, 3), (1.0376, 5), (1.3, 1), (2.0, 20), (12.0, 100)])
+@pytest.mark.parametrize(("ratio", "n_steps"), [(1.0045, 3), (1.0376, 5), (1.3, 1), (2.0, 1), (2.0, 20), (12.0, 100)])
 def test_the_tuned_step_is_the_best(ratio, n_steps):
     """song2020, Technique 4: no step on a fine grid up to the bound leaves a variance nearer to one"""
     step_size, variance = tuned_step(ratio, 0.1, n_steps)
@@ -255,6 +294,9 @@ def test_a_design_does_to_chains_what_it_says():
     chain = annealed_langevin(
         score, x, design.sigmas, step_size=design.step_size, n_steps_each=design.n_steps_each, generator=seeded(1)
     )
+    two = design_ladder(2.0, 1.0, 64, n_levels=2, n_steps_each=1)
+    first = relaxed_variance(1.0, 1.0, two.step_size, 1)
+    assert two.inherited == pytest.approx(relaxed_variance(4 * first, 1.0, two.step_size, 1), rel=1e-9)
     expected = 64.0
     for sigma in design.sigmas.double().tolist():
         expected = relaxed_variance(expected, sigma**2, design.step_size * sigma**2 / 0.25, 3)
@@ -281,6 +323,17 @@ def test_an_outlier_is_called_one():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert float(design_levels(far, quantile=0.99).sigmas[0]) <= float(plain.sigmas[0])
+    crowd = torch.rand(2500, 1, generator=seeded())
+    for apart, warned in ((1.4, False), (1.6, True)):
+        for n_out in (
+            1,
+            3,
+        ):  # of 2,500 points three may be outliers; far off together they drag the mean, not the median
+            x = torch.cat([crowd, crowd.min() + apart * (crowd.max() - crowd.min()) * torch.ones(n_out, 1)])
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                design_levels(x)
+            assert bool(said) == warned, (apart, n_out)
 
 
 # Weights.
@@ -334,6 +387,9 @@ def test_clean_fisher_divergence_is_blind_to_weights():
         assert float(found.fisher[0]) == pytest.approx(expected, rel=1e-6)
     assert found.fisher[0] < 1e-6 < 0.1 < found.kl[0]
     assert torch.allclose(found.weighted, found.fisher * found.sigmas**2)
+    rough, fine = (divergences(plane, other, nodes_per_std=n) for n in (3.0, 16.0))
+    assert abs(rough.fisher - fine.fisher) <= rough.fisher_error
+    assert 0 < abs(rough.kl - fine.kl) <= rough.kl_error
 
 
 def official(n_levels=10, each=100, share=1.0):
@@ -356,6 +412,11 @@ def test_the_ladder_freezes_where_its_gap_is_spent():
     assert float(found.final[0]) == pytest.approx(0.7823, abs=1e-4)
     assert float(found.predicted[-1, 0]) == pytest.approx(0.7839, abs=1e-4)
     assert torch.allclose(found.weights.sum(1), torch.ones(10, dtype=F64), atol=1e-6)
+    assert found.errors.tolist() == [law.error for law in last_laws(line, start, stages)]
+    halting = freeze_out(
+        line, start, [stages[8], stages[3], stages[9]]
+    )  # below one, above, below: frozen from the last on
+    assert halting.frozen == 2
     edge = math.log(0.2 / 0.8) / (2 * 50**0.5)  # where the clean responsibilities are one half
     for sigma, share in zip(found.sigmas.tolist(), found.equilibrium[:, 0].tolist(), strict=True):
         inside = [
@@ -380,6 +441,8 @@ def test_three_modes_in_the_plane_freeze_too():
     stages = [Stage(3.0, 0.9, 20), Stage(1.2, 0.3, 20)]
     found = freeze_out(p, uniform_cloud(-8.0, 8.0, 2, 60), stages)
     assert found.weights.shape == (2, 3)
+    slow = float(slow_modes(p, sigma=1.2, nodes_per_std=4.0).rates[0])
+    assert float(found.gap_times[1]) == pytest.approx(slow * 6.0, rel=1e-2)
     assert torch.allclose(found.predicted.sum(1), torch.ones(2, dtype=F64), atol=1e-3)
     assert torch.allclose(found.predicted, found.weights, atol=0.02)
     chain = 16 * torch.rand(20_000, 2, generator=seeded(), dtype=F64) - 8
@@ -414,6 +477,41 @@ def test_a_refined_law_is_the_law():
     expected = [float(m.masses @ m.points.norm(dim=1)) for m in (law, fine)]
     assert expected[0] == pytest.approx(expected[1], rel=1e-4)
     assert law.refined(1e3) is law
+    rough, better = (
+        last_laws(p, Cloud(p.means, p.weights), [Stage(0.0, 0.2, 3)], nodes_per_std=n)[-1] for n in (0.5, 1.5)
+    )
+    assert 0 < better.error < 0.01 < rough.error
+
+
+def test_total_variation_is_between_laws():
+    """Two Gaussians at a distance, also off the grid; one far narrower than the grid; against quadrature"""
+    p = GaussianMixture(torch.zeros(1, 1, dtype=F64))
+    law = last_laws(p, Cloud(torch.zeros(1, 1, dtype=F64), torch.ones(1, dtype=F64)), [Stage(0.0, 0.01, 2000)])[-1]
+    for mean in (0.0, 0.5, 2.0, 500.0):
+        other = GaussianMixture(torch.full((1, 1), mean, dtype=F64), 1 / (1 - 0.01 / 4))
+        expected = 2 * stats.norm.cdf(mean / 2 / math.sqrt(1 / (1 - 0.01 / 4))) - 1
+        assert law.total_variation(other) == pytest.approx(expected, abs=1e-4), mean
+    gap = lambda x: abs(stats.norm.pdf(x) - stats.norm.pdf(x, scale=math.sqrt(401)))  # noqa: E731
+    wide = integrate.quad(gap, -100, 100, points=[0.0], limit=200)[0] / 2
+    assert law.total_variation(p, 20.0) == pytest.approx(wide, abs=2e-3)
+    assert law.total_variation(GaussianMixture(torch.zeros(1, 1, dtype=F64), 1e-4)) > 0.95
+
+
+@pytest.mark.parametrize("unit", [1e-13, 1.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_what_separates_does_not_depend_on_units(unit, dtype):
+    q = rotation(3)
+    means = torch.stack([q[:, 0] + q[:, 1], -2 * q[:, 0]])
+    for values, d in (([1.0, 2.0, 3.0], 2), ([1.0, 1.0, 3.0], 1)):
+        p = GaussianMixture(
+            means.to(dtype) * unit**0.5, (unit * q @ torch.diag(torch.tensor(values, dtype=F64)) @ q.mT)[None].to(dtype)
+        )
+        line, basis = reduce(p)
+        assert basis.shape == (3, d)
+        x = p.sample(20, generator=seeded())
+        assert torch.allclose(
+            line.responsibilities(x.double() @ basis), p.to(dtype=F64).responsibilities(x.double()), atol=1e-4
+        )
 
 
 def test_slower_modes_are_found_beside_a_gap_below_rounding():
@@ -480,7 +578,7 @@ def test_the_exact_fisher_divergence_is_the_sampled_one(name):
     values = 0.5 * (nonsense(x, 0.5) - p.score(x, 0.5)).square().sum(1)
     error = math.hypot(float(values.std()) / math.sqrt(len(x)), found.errors[0])
     assert abs(found.divergence - fisher_divergence(nonsense, p, x, 0.5)) < 5 * error
-    assert (found.errors[0] > 0) == (name == "three dimensions")
+    assert 0 < found.errors[0] < (0.1 if name == "three dimensions" else 1e-6)
 
 
 def test_a_wrong_objective_leaves_a_residual():
@@ -520,6 +618,12 @@ def test_gradients_agree_in_the_mean_and_differ_in_noise():
         model, denoised, p, sigma=0.5, batch_size=200, n_batches=400, generator=seeded(2)
     )
     assert other == pytest.approx(square, rel=0.15)
+    generator = seeded(3)  # what the noise of few batches adds to the square is taken away
+    few = [
+        gradient_variance(model, loss, p, sigma=0.5, batch_size=10, n_batches=2, generator=generator)[0]
+        for _ in range(400)
+    ]
+    assert_mean(few, square)
     assert noisier > 2 * variance
 
 
@@ -574,8 +678,13 @@ def test_lines_and_circles_are_what_they_say():
     assert torch.allclose(spread[-2:], torch.full((2,), 2.5**2 / 2), rtol=0.05)
     assert float(spread[:-2].abs().max()) < 1e-5
     assert float(x.abs().mean(0).min()) > 0.1  # no axis is left out
+    assert float(x.mean(0).abs().max()) < 0.1  # all the way round
+    direction = torch.arange(1.0, 6)
+    assert torch.allclose(line.covariances[0] @ direction, direction, atol=1e-5)
+    assert least_normal_loss(0, 0.0) == 0.0
 
 
+DOT = GaussianMixture(torch.zeros(1, 1, dtype=F64), 0.0)
 POINTS = torch.zeros(3, 2)
 CLOUD = uniform_cloud(-4.0, 4.0, 1)
 WELLS = GaussianMixture(torch.tensor([[2.0], [-2.0]], dtype=F64))
@@ -588,7 +697,7 @@ BAD = {
     "no step": (lambda: stationary_variance(1.0, 0.0), "step_size = 0: it must be finite and positive"),
     "an unstable step": (
         lambda: stationary_variance(torch.tensor([1.0, 0.25]), 1.0),
-        "step size 1: a chain is stable only below 4 times the least variance, 1; lower it",
+        "step size 1: a chain is stable only below 4 times the variance, 1; lower it",
     ),
     "an unstable relaxation": (lambda: relaxed_variance(1.0, 0.1, 0.5, 3), "step size 0.5: .* 0.4; lower it"),
     "relaxing for ever": (lambda: relaxed_variance(1.0, 1.0, 0.1, 0), "n_steps = 0: it must be at least 1"),
@@ -645,7 +754,51 @@ BAD = {
     ),
     "an unstable ladder to freeze": (
         lambda: freeze_out(WELLS, CLOUD, annealed_stages([0.1], 4.1, 5)),
-        "step size 4.1 at sigma = 0.1: a chain is stable only below 4 times the least variance, 4.04",
+        "step size 4.1 at sigma = 0.1: a chain is stable only below 4 times the variance, 4.04",
+    ),
+    "no steps in a stage": (
+        lambda: last_laws(WELLS, CLOUD, [Stage(0.5, 0.1, 0)]),
+        "n_steps = 0: it must be at least 1",
+    ),
+    "a start of mass two": (
+        lambda: last_laws(WELLS, Cloud(CLOUD.points, 2 * CLOUD.masses), [Stage(0.5, 0.1, 1)]),
+        "sum to 2, .* divide by it",
+    ),
+    "a start without a number": (
+        lambda: last_laws(WELLS, Cloud(CLOUD.points, math.nan * CLOUD.masses), [Stage(0.5, 0.1, 1)]),
+        "start has masses from nan that sum to nan",
+    ),
+    "a law of points": (
+        lambda: last_laws(DOT, CLOUD, [Stage(0.0, 0.1, 1)]),
+        "degenerate at sigma = 0.0: .* pass sigma > 0",
+    ),
+    "points to freeze": (
+        lambda: freeze_out(GaussianMixture(torch.tensor([[1.0], [-1.0]]), 0.0), CLOUD, [Stage(1.0, 0.1, 1)]),
+        "is degenerate: its clean components have no responsibilities",
+    ),
+    "a sigma that is none": (
+        lambda: quadrature(WELLS, math.nan),
+        "sigma = nan: it must be a float, finite and not negative",
+    ),
+    "modes beyond all floats": (
+        lambda: slow_modes(GaussianMixture(torch.tensor([[50.0], [-50.0]], dtype=F64))),
+        "falls below what a float can hold on the grid: the modes are too far apart; raise sigma",
+    ),
+    "means that coincide": (
+        lambda: reduce(GaussianMixture(torch.zeros(2, 2))),
+        "the means of .* coincide: there are no modes to weigh",
+    ),
+    "a single level to see": (
+        lambda: weight_blindness(WELLS, [0.3, 0.7], 1.0),
+        r"sigmas has shape \[\]: it must be \[L\]; pass a list",
+    ),
+    "points closer than the last level": (
+        lambda: design_levels(1e-4 * torch.eye(4)),
+        "sigma_min = 0.01, and the points are .* apart: it must be positive and below that; pass a smaller one",
+    ),
+    "a gradient of nothing": (
+        lambda: gradient_variance(torch.nn.Identity(), implicit_score_matching, two_modes(), sigma=0.5),
+        "Identity has no trainable parameter",
     ),
     "one example": (lambda: objective_identities(WELLS.score, WELLS, sigma=0.5, n=1), "n = 1: it must be at least 2"),
     "clean identities": (

@@ -99,6 +99,8 @@ def weight_blindness(
     p = reduce(mixture)[0] if separates(mixture) else mixture.to("cpu", torch.float64)
     q = GaussianMixture(p.means, p.covariances, torch.as_tensor(weights, dtype=torch.float64, device="cpu"))
     levels = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu")
+    if levels.ndim != 1:
+        raise ValueError(f"sigmas has shape {list(levels.shape)}: it must be [L]; pass a list")
     found = [divergences(p, q, sigma=sigma) for sigma in levels.tolist()]
     kl, fisher = (torch.tensor([getattr(d, name) for d in found], dtype=torch.float64) for name in ("kl", "fisher"))
     return Blindness(levels, kl, fisher, levels**2 * fisher)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from toyscore import operators as ops
-from toyscore.diagnostics.grids import Cloud, quadrature
+from toyscore.diagnostics.grids import Cloud, least_variance, quadrature
 from toyscore.diagnostics.propagation import Law, Stage, propagate, turning_width
 from toyscore.diagnostics.spectrum import SlowModes, slow_modes
 from toyscore.distributions import GaussianMixture
@@ -90,6 +90,7 @@ def freeze_out(
         )
     n_modes = n_components - 1 if n_modes is None else n_modes
     ops.check_count(n_modes, "n_modes")
+    turning_width(p)  # refuses what has no responsibilities, before anything long
     laws = last_laws(p, start, schedule, nodes_per_std=nodes_per_std)
     gap_times, equilibrium, predicted = [], [], []
     points, masses = start.points.double(), start.masses.double()
@@ -124,8 +125,7 @@ def last_laws(mixture: GaussianMixture, start: Cloud, schedule: Sequence[Stage],
 
 def _nodes_per_std(p: GaussianMixture, sigma: float) -> float:
     """Enough to resolve both the density at sigma and the clean responsibilities."""
-    least = float(torch.linalg.eigvalsh(p.covariances).clamp(min=0).min() + sigma**2) ** 0.5
-    return max(4.0, least / (1.5 * turning_width(p)))
+    return max(4.0, least_variance(p, sigma) ** 0.5 / (1.5 * turning_width(p)))
 
 
 def _reader(modes: SlowModes) -> Callable[[Tensor], Tensor]:

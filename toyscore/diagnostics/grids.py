@@ -19,7 +19,7 @@ _WIDTH = 6.5  # standard deviations around every mean that a grid covers
 
 
 class Cloud(NamedTuple):
-    """Weighted points that stand for a law: ``points`` [N, D] and ``masses`` [N], summing to one."""
+    """Weighted points that stand for a law: ``points`` [N, D] and ``masses`` [N], summing to one within ``CLIPPED``."""
 
     points: Tensor
     masses: Tensor
@@ -38,14 +38,21 @@ def check_flat(mixture: GaussianMixture) -> int:
     return dim
 
 
+def least_variance(p: GaussianMixture, sigma: float) -> float:
+    """Of the components' principal axes at sigma."""
+    if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 <= sigma < 1e150:
+        raise ValueError(f"sigma = {sigma!r}: it must be a float, finite and not negative; pass e.g. sigma=0.5")
+    return float(torch.linalg.eigvalsh(p.covariances.double()).clamp(min=0).min()) + sigma**2
+
+
 def density_axes(p: GaussianMixture, sigma: float, nodes_per_std: float | None) -> list[Any]:
     """Per coordinate, nodes of one spacing over the density at sigma; an odd number. Default 20 nodes to the least deviation, 6 in 2-D."""
     dim = check_flat(p)
     if nodes_per_std is None:
         nodes_per_std = 20.0 if dim == 1 else 6.0
     ops.check_positive(nodes_per_std, "nodes_per_std")
+    h = math.sqrt(least_variance(p, sigma)) / nodes_per_std
     std = (p.covariances.diagonal(dim1=1, dim2=2) + sigma**2).sqrt()
-    h = float((torch.linalg.eigvalsh(p.covariances).clamp(min=0).min() + sigma**2).sqrt()) / nodes_per_std
     if h == 0:
         raise ValueError(f"{p} is degenerate at sigma = {sigma}: the clean density must be proper; pass sigma > 0")
     axes = []

@@ -2,16 +2,16 @@ r"""Every objective is the Fisher divergence, plus a constant that the network c
 
 With :math:`F = \frac12 E_q \|s - s^*\|^2` and :math:`S = \frac12 E_q \|s^*\|^2`, both at one noise level:
 
-===================  =======  =============================
-objective            weight   constant
-===================  =======  =============================
-explicit             1        0
-implicit, sliced     1        :math:`-S` (integration by parts: :math:`E[s \cdot s^*] = -E[\mathrm{tr}\, \partial s]`)
-finite difference    1        :math:`-S`, and a bias of order h²
-denoising, w = 1     1        :math:`D / 2\sigma^2 - S` (what noise is left once the best guess is made)
-===================  =======  =============================
+===================  =============================
+objective            constant
+===================  =============================
+explicit             0
+implicit, sliced     :math:`-S` (integration by parts: :math:`E[s \cdot s^*] = -E[\mathrm{tr}\, \partial s]`)
+finite difference    :math:`-S`, and a bias of order h²
+denoising, w = 1     :math:`D / 2\sigma^2 - S` (what noise is left once the best guess is made)
+===================  =============================
 
-so that ``value = weight * F + constant`` for *any* differentiable s. :func:`objective_identities` evaluates both sides, on the truth's
+so that ``value = F + constant`` for *any* differentiable s. :func:`objective_identities` evaluates both sides, on the truth's
 side by quadrature where D allows it, and what is left over is a test of a loss that needs no trained network. A new objective
 can be put beside the known ones. How noisy each is, as an estimator, is the other half: the same constant, very different variances.
 
@@ -100,13 +100,30 @@ def exact_fisher(
     Raises:
         ValueError: a degenerate mixture at sigma = 0; as ``quadrature``.
     """
-    flat = mixture.means.shape[1] <= 2
-    if flat:
-        points, masses = quadrature(mixture, sigma)
-    else:
+    means, covariance = _truth(score, mixture, sigma, n, generator)
+    errors = covariance.diagonal().sqrt()
+    return Fisher(float(means[0]), float(means[1]), (float(errors[0]), float(errors[1])))
+
+
+def _truth(
+    score: Score, mixture: GaussianMixture, sigma: float, n: int, generator: Generator | None
+) -> tuple[Tensor, Tensor]:
+    """F and S, [2], and the covariance of their errors, [2, 2]."""
+    if mixture.means.shape[1] > 2:
         ops.check_count(n, "n", 2)
-        points = mixture.perturb(sigma).sample(n, generator=generator)
-        masses = torch.full((n,), 1 / n, dtype=torch.float64)
+        values = _squares(score, mixture, sigma, mixture.perturb(sigma).sample(n, generator=generator))
+        return values.mean(1), torch.cov(values) / n
+    fine, rough = (quadrature(mixture, sigma, nodes_per_std=nodes) for nodes in _nodes(mixture))
+    found, coarse = (_squares(score, mixture, sigma, cloud.points) @ cloud.masses for cloud in (fine, rough))
+    return found, torch.diag((found - coarse) ** 2)
+
+
+def _nodes(mixture: GaussianMixture) -> tuple[float, float]:
+    return (20.0, 10.0) if mixture.means.shape[1] == 1 else (6.0, 3.0)
+
+
+def _squares(score: Score, mixture: GaussianMixture, sigma: float, points: Tensor) -> Tensor:
+    """At each point, half the squares of the score's error and of the exact score, [2, N]."""
     pieces = []
     for x in points.to(mixture.means).split(_ROWS):
         exact = mixture.score(x, sigma)
@@ -114,10 +131,7 @@ def exact_fisher(
         pieces.append(
             torch.stack([ops.dot(difference, difference), ops.dot(exact, exact)]).to("cpu", torch.float64) / 2
         )
-    values = torch.cat(pieces, 1)
-    means = values @ masses
-    errors = torch.zeros(2) if flat else values.std(1) / math.sqrt(n)
-    return Fisher(float(means[0]), float(means[1]), (float(errors[0]), float(errors[1])))
+    return torch.cat(pieces, 1)
 
 
 def _unit_denoising(score: Score, x: Tensor, sigma: Sigma, *, generator: Generator | None = None) -> Tensor:
@@ -166,7 +180,8 @@ def objective_identities(
     ops.check_positive(sigma, "sigma")
     ops.check_count(n, "n", 2)
     dim = mixture.means.shape[1]
-    known = exact_fisher(score, mixture, sigma=sigma, n=n, generator=generator)
+    truth, covariance = _truth(score, mixture, sigma, n, generator)
+    fisher, half_square = truth.tolist()
     noise = dim / (2 * sigma**2)
     found = {}
     for name, (loss, noises, half_squares) in (
@@ -180,11 +195,10 @@ def objective_identities(
         values = values.to("cpu", torch.float64)
         value, variance = float(values.mean()), float(values.var())
         error = math.sqrt(variance / n)
-        constant = noises * noise + half_squares * known.half_square
-        doubt = (error, known.errors[0], half_squares * known.errors[1])
-        found[name] = Identity(
-            value, error, known.divergence, constant, value - known.divergence - constant, math.hypot(*doubt), variance
-        )
+        constant = noises * noise + half_squares * half_square
+        takes = torch.tensor([1.0, half_squares], dtype=torch.float64)
+        doubt = math.sqrt(error**2 + float(takes @ covariance @ takes))
+        found[name] = Identity(value, error, fisher, constant, value - fisher - constant, doubt, variance)
     return found
 
 
@@ -218,10 +232,17 @@ def gradient_variance(
     ops.check_count(batch_size, "batch_size")
     ops.check_count(n_batches, "n_batches", 2)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError(f"{type(model).__name__} has no trainable parameter: a gradient needs one; pass a network")
     rows = []
     for _ in range(n_batches):
-        value = loss(model, distribution.sample(batch_size, generator=generator), sigma, generator=generator).mean()
-        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, parameters)]).to("cpu", torch.float64))
+        x = distribution.sample(batch_size, generator=generator)
+        with torch.enable_grad():
+            value = loss(model, x, sigma, generator=generator).mean()
+            gradient = torch.autograd.grad(
+                value, parameters, materialize_grads=True
+            )  # zero where a parameter is not used
+        rows.append(torch.cat([g.flatten() for g in gradient]).to("cpu", torch.float64))
     gradients = torch.stack(rows)
     between = float(gradients.var(0).sum())
     return float(gradients.mean(0).square().sum()) - between / n_batches, between * batch_size

@@ -69,8 +69,8 @@ def intrinsic_dimension(score: Score, x: Tensor, sigma: Sigma, *, generator: Gen
 
     .. math:: E\left[\|z\|^2 - \|\sigma s(x + \sigma z, \sigma)\|^2\right] = D - \sigma^2 E\|s\|^2
 
-    Where sigma is small beside the curvature of the manifold and large beside the spacing of the data, this is d. The first form varies
-    least: along normal directions its two terms cancel.
+    Where sigma is small beside the manifold's radius of curvature and large beside the spacing of the data, this is d. The first form
+    varies least: along normal directions its two terms cancel.
 
     Args:
         score: called as ``score(x, sigma)``; the exact one of ``empirical(points)``, say.

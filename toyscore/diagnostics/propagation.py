@@ -9,7 +9,7 @@ On a grid of spacing h this is one sparse matrix, whose rows sum to one, and exa
 :math:`\exp(-2\pi^2 \epsilon / h^2)` where m is smooth on the scale of h: three nodes to two standard deviations of the noise do, where the
 modes are not so far apart that m tears what lies between them. The grid is made anew for each level of a
 schedule, as fine as its noise and as wide as its chain can go. Every law comes with the total variation between it and the
-law on a grid twice as coarse, which bounds the error of any probability read off it, and with the mass that left the grid.
+law on a grid twice as coarse, which is about the error of any probability read off it, and with the mass that left the grid.
 
 Grids are for one and two dimensions. A mixture whose components share a covariance often needs no more, whatever its D: with
 :math:`\Delta` the differences of its means, the responsibilities depend on x only through the smallest subspace that contains
@@ -32,7 +32,7 @@ from scipy import sparse
 from torch import Tensor
 
 from toyscore import operators as ops
-from toyscore.diagnostics.grids import CLIPPED, MEMORY, Cloud, check_flat, nodes
+from toyscore.diagnostics.grids import CLIPPED, MEMORY, Cloud, check_flat, least_variance, nodes
 from toyscore.diagnostics.steps import check_stable
 from toyscore.distributions import GaussianMixture
 from toyscore.noise import check_sigmas
@@ -126,9 +126,9 @@ class Law:
     def total_variation(self, mixture: GaussianMixture, sigma: float = 0.0) -> float:
         """The total variation between this law and the mixture at sigma: the most by which the two disagree on a probability."""
         p = mixture.to("cpu", torch.float64)
-        density = p.log_prob(self.points, sigma).exp().view(self.density.shape)
-        cell = math.prod(float(a[1] - a[0]) for a in self.axes)
-        return 0.5 * float((self.density - density).abs().sum()) * cell
+        fine = self.refined(math.sqrt(least_variance(p, sigma)) / 3)
+        density = p.log_prob(fine.points, sigma).exp().view(fine.density.shape)
+        return 1 - float(torch.minimum(fine.density, density).sum()) * math.prod(float(a[1] - a[0]) for a in fine.axes)
 
     def mode_weights(self, mixture: GaussianMixture) -> Tensor:
         """The share of each mode, by the mixture's responsibilities: what ``metrics.mode_weights`` estimates. [K]."""
@@ -142,6 +142,10 @@ def turning_width(mixture: GaussianMixture) -> float:
     """The least distance over which the odds of two components change by a factor e, or half a standard deviation: what a grid must
     resolve."""
     p = mixture.to("cpu", torch.float64)
+    if least_variance(p, 0.0) == 0:
+        raise ValueError(
+            f"{mixture} is degenerate: its clean components have no responsibilities; pass mixture.perturb(sigma)"
+        )
     halves = 0.5 * (p.means - p.means[:, None])  # [K, K, D], from each mean to the middle between it and another
     pulls = torch.linalg.solve(
         p.covariances, halves.mT
@@ -176,12 +180,16 @@ def reduce(mixture: GaussianMixture) -> tuple[GaussianMixture, Tensor]:
             f"the covariances of {mixture} differ: only a shared one separates; propagate in its own D = {len(covariance)}"
         )
     values, vectors = torch.linalg.eigh(covariance)
-    basis = []
     differences = (p.means[1:] - p.means[0]) @ vectors
-    for value in torch.unique(values.round(decimals=12)):  # of each eigenspace, what the differences span
-        inside = (values.round(decimals=12) == value).double()
+    if not bool(differences.any()):
+        raise ValueError(f"the means of {mixture} coincide: there are no modes to weigh; pass one with modes apart")
+    rounding = 100 * torch.finfo(mixture.means.dtype).eps
+    space = torch.cat([torch.zeros(1, dtype=torch.int64), (values.diff() > rounding * values[-1]).long().cumsum(0)])
+    basis = []
+    for number in range(int(space[-1]) + 1):  # of each eigenspace, what the differences span
+        inside = (space == number).double()
         left, size, _ = torch.linalg.svd((differences * inside).mT, full_matrices=False)
-        basis.append(vectors @ left[:, size > 1e-9 * differences.norm()])
+        basis.append(vectors @ left[:, size > rounding * differences.norm()])
     q = torch.cat(basis, 1)
     return GaussianMixture(p.means @ q, (q.mT @ covariance @ q)[None], p.weights), q
 
@@ -216,9 +224,23 @@ def propagate(
         )
     if not schedule:
         raise ValueError("the schedule is empty: it needs a stage; pass e.g. [Stage(0.0, 0.1, 1000)]")
-    least = float(torch.linalg.eigvalsh(mixture.covariances.double()).clamp(min=0).min())
+    masses = start.masses.double()
+    if not (
+        bool(torch.isfinite(start.points).all())
+        and bool((masses >= 0).all())
+        and abs(1 - float(masses.sum())) <= CLIPPED
+    ):
+        raise ValueError(
+            f"start has masses from {float(masses.min()):.6g} that sum to {float(masses.sum()):.6g}, at points up to "
+            f"{float(start.points.abs().max()):.6g}: points must be finite, masses not negative, their sum one; divide by it"
+        )
     for stage in schedule:
-        check_stable(least + stage.sigma**2, stage.step_size, f"at sigma = {stage.sigma:.6g}")
+        ops.check_count(stage.n_steps, "n_steps")
+        ops.check_positive(stage.step_size, "step_size")
+        least = least_variance(mixture, stage.sigma)
+        if least == 0:
+            raise ValueError(f"{mixture} is degenerate at sigma = {stage.sigma}: it has no score there; pass sigma > 0")
+        check_stable(least, stage.step_size, f"at sigma = {stage.sigma:.6g}")
     if nodes_per_std is None:
         nodes_per_std = 4.0 if dim == 1 else 1.5
     ops.check_positive(nodes_per_std, "nodes_per_std")
@@ -254,13 +276,13 @@ def _law(axes: list[Any], fine: Any, coarse: Any, step: int, stage: Stage) -> La
     density = fine.reshape(shape) / cell
     rough = coarse.reshape([len(axis[::2]) for axis in axes]) / (cell * 2 ** len(axes))
     error = 0.5 * float(np.abs(density[(slice(None, None, 2),) * len(axes)] - rough).sum()) * cell * 2 ** len(axes)
-    clipped = max(0.0, 1.0 - float(fine.sum()))
-    if clipped > CLIPPED:
+    clipped = 1.0 - float(fine.sum())  # NaN, where the score is, comes through
+    if not clipped <= CLIPPED:
         raise ValueError(
             f"{clipped:.2g} of the mass left the grid at step {step}, sigma = {stage.sigma:.6g}: at most {CLIPPED:g} may; start nearer "
             "to the modes, or lower the step size"
         )
-    return Law(tuple(torch.as_tensor(a) for a in axes), torch.as_tensor(density), error, clipped, step, stage)
+    return Law(tuple(torch.as_tensor(a) for a in axes), torch.as_tensor(density), error, max(0.0, clipped), step, stage)
 
 
 def _axes(mixture: GaussianMixture, points: Any, masses: Any, stage: Stage, nodes_per_std: float) -> list[Any]:

@@ -113,6 +113,10 @@ def _solve(p: GaussianMixture, sigma: float, axes: list[Any], n_modes: int) -> t
     for d in range(len(shape)):
         low, high = (np.take(logs, np.arange(n, shape[d] - 1 + n), d) for n in (0, 1))
         edges.append(0.5 * h ** (len(shape) - 2) * np.exp(0.5 * (low + high)))
+    if min(float(e.min()) for e in edges) < np.finfo(float).tiny:
+        raise ValueError(
+            f"the density of {p} at sigma = {sigma} falls below what a float can hold on the grid: the modes are too far apart; raise sigma"
+        )
     network = Network(edges, masses)
 
     def energies(f: Any) -> Any:

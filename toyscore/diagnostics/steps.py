@@ -13,8 +13,9 @@ That variances no longer change holds on any density, and gives a test of any ch
 The push of a step against its noise is its *signal-to-noise ratio*, :func:`signal_to_noise`; annealed Langevin dynamics takes steps
 :math:`\propto \sigma^2` to keep it alike at each level.
 
-Two conventions are in print: :math:`\epsilon/2` times the score with noise :math:`\sqrt\epsilon` (here, and in the papers), and
-:math:`\eta` with :math:`\sqrt{2\eta}` (much code); :func:`epsilon_from_eta` and :func:`eta_from_epsilon` convert.
+Two conventions are in print: :math:`\epsilon/2` times the score with noise :math:`\sqrt\epsilon` (here, and in song2019), and
+:math:`\eta` with :math:`\sqrt{2\eta}` (song2020, whose epsilon it is, and much code); :func:`epsilon_from_eta` and
+:func:`eta_from_epsilon` convert, and what is cited of song2020 here is written in the first.
 
 References: song2019, song2020.
 """
@@ -56,16 +57,17 @@ def stability_bound(variance: Number) -> float:
 
 
 def check_stable(variance: Number, step_size: Number, where: str = "") -> None:
-    """Refuse a step size that is not below ``stability_bound``; ``where`` says which, e.g. "at sigma = 1".
+    """Refuse step sizes that are not below 4 times their variance; ``where`` says which, e.g. "at sigma = 1".
 
     Raises:
         ValueError: such a step size, or one that is not positive.
     """
-    largest, bound = float(_positive(step_size, "step_size").max()), stability_bound(variance)
-    if not largest < bound:
+    steps, bounds = torch.broadcast_tensors(_positive(step_size, "step_size"), 4 * _positive(variance, "variance"))
+    bad = ~(steps < bounds)
+    if bool(bad.any()):
+        step, bound = (float(value[bad].flatten()[0]) for value in (steps, bounds))
         raise ValueError(
-            f"step size {largest:.6g}{' ' * bool(where)}{where}: a chain is stable only below 4 times the least variance, "
-            f"{bound:.6g}; lower it"
+            f"step size {step:.6g}{' ' * bool(where)}{where}: a chain is stable only below 4 times the variance, {bound:.6g}; lower it"
         )
 
 
@@ -132,6 +134,7 @@ def measured_variance(chain: Iterable[Tensor], *, n_discard: int = 0) -> Varianc
     for step, x in enumerate(chain):
         if step < n_discard:
             continue
+        ops.check_batch(x)
         x = x.to("cpu", torch.float64)
         if centre is None:
             centre, first, second = x.mean(0), torch.zeros_like(x), torch.zeros_like(x)
@@ -205,17 +208,19 @@ def stein_numbers(
     if step_size != 0:
         ops.check_positive(step_size, "step_size")
     s = ops.flatten(ops.evaluate(score, x, sigma)).to("cpu", torch.float64)
-    away = ops.flatten(x if centre is None else x - centre).to("cpu", torch.float64)
+    away = ops.flatten(x if centre is None else x - torch.as_tensor(centre).to(x)).to("cpu", torch.float64)
     return -((away * s).sum(1) + step_size / 4 * s.square().sum(1)) / s.shape[1]
 
 
 def _positive(value: Number, name: str, zero: bool = False) -> Tensor:
-    tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu")
+    if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+        raise TypeError(f"{name} = {value}: it must be a number; pass a float or a tensor of floats")
+    tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
     good = torch.isfinite(tensor) & ((tensor >= 0) if zero else (tensor > 0))
     if not bool(good.all()):
+        hint = "pass the epsilon of a step" if name == "step_size" else "pass the square of a standard deviation"
         raise ValueError(
-            f"{name} = {float(tensor[~good].flatten()[0]):.6g}: it must be {'finite and not negative' if zero else 'finite and positive'}; "
-            "variances are squares of standard deviations"
+            f"{name} = {float(tensor[~good].flatten()[0]):.6g}: it must be finite and {'not negative' if zero else 'positive'}; {hint}"
         )
     return tensor
 
