@@ -1,4 +1,4 @@
-"""JupyterLab in a browser, as a reader uses it: open a notebook, run it, move a slider by keyboard, see the picture change.
+"""JupyterLab and the classroom in a browser, as they are used: open a notebook, run it, move a slider by keyboard, see the picture change.
 
 Runs where Chromium and its driver are installed; elsewhere it is skipped, unless TOYSCORE_BROWSER=required.
 """
@@ -17,6 +17,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "notebooks"))
+import classroom  # noqa: E402
+
 SCREENSHOTS = ROOT / "build" / "screenshots"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -53,32 +56,24 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """The address of a JupyterLab over a copy of the notebooks, with its token."""
-    folder = tmp_path_factory.mktemp("lab")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    token = secrets.token_hex(16)
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
-    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder / 'notebooks'}"]
-    command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+@contextlib.contextmanager
+def served(command, folder, ready, **environment):
+    """A server in a process of its own, from when the address ``ready`` answers until the end."""
     private = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
     with open(folder / "log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | private | {"OMP_NUM_THREADS": "1"})
-    address = f"http://127.0.0.1:{port}"
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | private | environment | {"OMP_NUM_THREADS": "1"}
+        )
     try:
         for _ in range(PATIENCE * 2):
             with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/api/status?token={token}", timeout=2).close()
+                urllib.request.urlopen(ready, timeout=2).close()
                 break
             assert server.poll() is None, (folder / "log").read_text()
             time.sleep(0.5)
         else:
             pytest.fail((folder / "log").read_text())
-        yield lambda notebook: f"{address}/lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?reset&token={token}"
+        yield
     finally:
         server.terminate()
         try:
@@ -86,6 +81,38 @@ def lab(tmp_path_factory):
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a notebook in a JupyterLab over a copy of the notebooks, with its token."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    port, token = free_port(), secrets.token_hex(16)
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
+    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder / 'notebooks'}"]
+    command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    address = f"http://127.0.0.1:{port}"
+    with served(command, folder, f"{address}/api/status?token={token}"):
+        yield lambda notebook: f"{address}/lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?reset&token={token}"
+
+
+@pytest.fixture(scope="module")
+def hall(tmp_path_factory):
+    """The address of a page of the classroom, with its token."""
+    folder = tmp_path_factory.mktemp("classroom")
+    classroom.write(folder / "pages")
+    port, token = free_port(), secrets.token_hex(16)
+    address = f"http://127.0.0.1:{port}"
+    command = classroom.command(folder / "pages", port, token, False)
+    with served(command, folder, f"{address}/?token={token}", PYTHONPATH=str(ROOT / "notebooks")):
+        yield lambda page: f"{address}/voila/render/{page}?token={token}"
 
 
 def wait(driver, what, seconds=PATIENCE):
@@ -188,3 +215,77 @@ def run_all(driver):
         ],
     )
     entry[0].click()
+
+
+def moved(driver, picture, handle):
+    """Press an arrow on a slider's handle; the seconds until the picture has changed."""
+    from selenium.webdriver.common.keys import Keys
+
+    first = picture.get_attribute("src")
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
+    start = time.monotonic()
+    for key in (Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ARROW_LEFT):  # one that starts at its end moves the other way
+        handle.send_keys(key)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            if picture.get_attribute("src") != first:
+                return time.monotonic() - start
+            time.sleep(0.02)
+        start = time.monotonic()
+    shoot(driver, "unmoved")
+    return pytest.fail("no key moved the picture")
+
+
+@pytest.mark.parametrize("name", ["05_langevin_dynamics", "07_mixture_weights", "09_annealed_langevin"])
+def test_a_chapter_runs_and_its_panel_answers_the_keyboard(browser, lab, name):
+    """Run all, the solution is right; an arrow on a slider changes the picture, and reset brings back where it began."""
+    browser.get(lab(f"{name}.ipynb"))
+    wait(browser, lambda: browser.find_elements("css selector", ".jp-Notebook .jp-Cell"))
+    wait(browser, lambda: browser.find_elements("css selector", ".jp-Notebook-ExecutionIndicator[data-status=idle]"))
+    run_all(browser)
+    wait(browser, lambda: scrolled(browser, "Correct: "), 2 * PATIENCE)
+    picture = scroll_to(browser, ".widget-image")
+    state = browser.find_element("css selector", ".widget-text input")
+    start = state.get_attribute("value")
+    handle = browser.find_elements("css selector", ".widget-slider .noUi-handle")[0]
+    assert moved(browser, picture, handle) < 2
+    wait(browser, lambda: state.get_attribute("value") != start)
+    shoot(browser, f"{name[:2]}-slider")
+    next(b for b in browser.find_elements("css selector", ".widget-button") if b.text == "reset").click()
+    wait(browser, lambda: state.get_attribute("value") == start)
+    assert any(c.isdigit() for c in picture.get_attribute("title"))
+
+
+def scrolled(driver, text):
+    """Whether a text is in the notebook, which keeps only what is near the window: one screen further at each call."""
+    scroller = driver.find_element("css selector", ".jp-WindowedPanel-outer")
+    here = driver.execute_script(
+        "const s = arguments[0]; s.scrollTop = s.scrollTop + s.clientHeight >= s.scrollHeight - 2 ? 0 : s.scrollTop + 0.7 * s.clientHeight;"
+        "return s.scrollTop",
+        scroller,
+    )
+    time.sleep(0.3)
+    return here is not None and text in driver.find_element("css selector", ".jp-Notebook").text
+
+
+def test_a_class_meets_a_page_without_code(browser, hall):
+    """The prompt, the panel at the state of the address, and no code; the keyboard moves it and reset brings it back."""
+    browser.get(hall("07_mixture_weights.ipynb"))
+    picture = wait(browser, lambda: browser.find_elements("css selector", ".widget-image"), 2 * PATIENCE)[0]
+    wait(browser, lambda: picture.get_attribute("title"))
+    words = browser.find_element("tag name", "body").text
+    assert "Predict first" in words
+    assert "import " not in words
+    state = browser.find_element("css selector", ".widget-text input")
+    start = state.get_attribute("value")
+    handle = browser.find_elements("css selector", ".widget-slider .noUi-handle")[0]
+    assert moved(browser, picture, handle) < 2
+    changed = wait(browser, lambda: (now := state.get_attribute("value")) != start and now)
+    shoot(browser, "classroom-07")
+    next(b for b in browser.find_elements("css selector", ".widget-button") if b.text == "reset").click()
+    wait(browser, lambda: state.get_attribute("value") == start)
+    browser.get(hall("07_mixture_weights.ipynb") + f"&{changed}")
+    wait(browser, lambda: browser.find_elements("css selector", ".widget-text input"), 2 * PATIENCE)
+    wait(browser, lambda: browser.find_element("css selector", ".widget-text input").get_attribute("value") == changed)
+    size = browser.execute_script("return getComputedStyle(document.querySelector('.widget-label')).fontSize")
+    assert float(size.removesuffix("px")) >= 18
