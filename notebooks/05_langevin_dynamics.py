@@ -22,8 +22,8 @@ torch.set_num_threads(1)  # tiny tensors are fastest on one thread
 # %% [markdown]
 # ## A step: drift and noise
 #
-# The score says where the density grows. Following it alone leads to the top of a mode. **Langevin dynamics** follows it
-# for half a step and adds noise:
+# The score says where the density grows. Following it alone leads to the top of a mode. **Langevin dynamics** follows it a
+# little way and adds noise:
 #
 # $$ x_{t+1} = x_t + \frac{\epsilon}{2}\, s(x_t) + \sqrt{\epsilon}\, z_t, \qquad z_t \sim N(0, I). $$
 #
@@ -93,7 +93,7 @@ print({size: f"{heights['drift and noise', size][-1]:.2f} after 200 steps" for s
 # %% [markdown]
 # 1. **Play.** Without noise all chains end on three points: the drift finds the modes, and nothing else. Their mean log density
 #    ends far *above* that of samples. A good sample is not a likely one: samples spread, because there is more room around
-#    a mode than on it. The noise spreads them, the drift holds them back, and the law at which the two balance is $p$.
+#    a mode than on it. The noise spreads them, the drift holds them back, and for small steps the law at which the two balance is $p$.
 # 2. **Choose 0.02**, then 0.4, and play. With the small step the chains are still on their way at the end. With the large one they are
 #    there at once, and stay below the dashed line: they are spread too wide. Below you derive by how much.
 #
@@ -145,8 +145,8 @@ except DivergenceError as error:
 # ## Two directions, one step size
 #
 # In several dimensions each principal axis goes its own way, with its own $v$, but they share one $\epsilon$. Here the
-# variances are 1/4 across and 4 along, and all chains start at the corner (6, 6). The
-# ellipses are those of two standard deviations: the blue one of the exact law, the dashed one of what the chains settle at.
+# variances are 1/4 across and 4 along, and all chains start at the corner (6, 6). The ellipses have half-axes of two standard deviations:
+# the blue one those of the exact law, the dashed one those at which the chains settle.
 
 # %% tags=["setup"]
 variances, generator = torch.tensor([0.25, 4.0]), torch.Generator().manual_seed(6)
