@@ -61,7 +61,7 @@ for a in (1.0, 2.0, 3.0, 5.0):
         by_hand = a * torch.tanh(a * x + math.log(w / (1 - w)) / 2) - x
         at_mode, between, far = pair(a, w).score(x)[:, 0].tolist()
         assert torch.allclose(by_hand, pair(a, w).score(x), atol=1e-5)
-        print(f"a = {a:g}, w = {w}: at the mode {at_mode:6.3f}, between {between:6.3f}, beyond {far:6.3f}", end="; ")
+        print(f"a = {a:g}, w = {w}: at the mode {at_mode:z6.3f}, between {between:z6.3f}, beyond {far:z6.3f}", end="; ")
         print(f"the *sum* of the scores would be {-2 * a:g}, 0, {-4 * a:g}")
 
 # %% [markdown]
@@ -84,9 +84,8 @@ line, basis = diagnostics.reduce(p)
 box = diagnostics.uniform_cloud(-8, 8, 2, n=400)
 box = diagnostics.Cloud(box.points @ basis.double(), box.masses)
 law = final(diagnostics.propagate(line, box, [diagnostics.Stage(0.0, 0.1, 1000)]))
-print(
-    f"of the square, {box.masses @ line.responsibilities(box.points)[:, 0]:.3f} is nearer to the larger mode", end="; "
-)
+nearer = box.masses @ line.responsibilities(box.points)[:, 0]
+print(f"of the square, {nearer:.3f} is on the side of the larger mode", end="; ")
 print(f"of the chains, predicted, {law.mode_weights(line)[0]:.3f} end there")
 
 # %% [markdown]
@@ -108,10 +107,8 @@ print(f"of the chains, predicted, {law.mode_weights(line)[0]:.3f} end there")
 # at $\pm a$ on a line, and 400 chains start evenly on $[-8, 8]$, so that $w_0 = \frac12 + \ell/16a$.
 
 # %% tags=["setup"]
-start, grid = (
-    ((torch.arange(400) + 0.5) / 25 - 8)[:, None],
-    [(k / 2, j / 10) for k in range(2, 11) for j in range(5, 10)],
-)
+start = ((torch.arange(400) + 0.5) / 25 - 8)[:, None]
+grid = [(k / 2, j / 10) for k in range(2, 11) for j in range(5, 10)]
 far, weight = torch.tensor(grid).repeat_interleave(400, 0).T[..., None]  # [18000, 1] each: all chains at once
 tilt, start = torch.logit(weight) / 2, start.repeat(len(grid), 1)
 options = {"step_size": 0.1, "n_steps": 1000, "generator": torch.Generator().manual_seed(7)}
