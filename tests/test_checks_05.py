@@ -1,0 +1,74 @@
+"""The check of notebook 05 answers each usual mistake with the hint that helps."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from checks import stepping
+
+
+def right(v, e):
+    return v / (1 - e / (4 * v)) if e < 4 * v else np.inf
+
+
+def settles(formula):
+    """A formula with the right bound."""
+    return lambda v, e: formula(v, e) if e < 4 * v else np.inf
+
+
+def out_of_reach(v, e):
+    raise ZeroDivisionError("float division by zero")
+
+
+WRONG = {
+    "that is v itself": lambda v, e: v,
+    "one step after v": settles(lambda v, e: (1 - e / (2 * v)) ** 2 * v + e),
+    "f is not squared": settles(lambda v, e: 2 * v),
+    "epsilon/2v where epsilon/4v belongs": lambda v, e: v / (1 - e / (2 * v)) if e < 2 * v else np.inf,
+    "that is the answer for steps eta s + sqrt(2 eta) z": settles(lambda v, e: v / (1 - e / (2 * v))),
+    "halved once too often": settles(lambda v, e: v / (1 - e / (8 * v))),
+    "wider than v, not narrower": settles(lambda v, e: v / (1 + e / (4 * v))),
+    "adds epsilon to the variance at each step, not epsilon/2": settles(lambda v, e: right(v, e) / 2),
+    "not its standard deviation": settles(lambda v, e: e**0.5 / (1 - (1 - e / (2 * v)) ** 2)),
+    "that is the standard deviation: square it": settles(lambda v, e: right(v, e) ** 0.5),
+    "that is the quotient to v": settles(lambda v, e: right(v, e) / v),
+    "the bound is not 2 v": lambda v, e: right(v, e) if e < 2 * v else np.inf,
+    "a variance cannot be negative": lambda v, e: v / (1 - e / (4 * v)),
+    "at epsilon = 4 v exactly f is -1": lambda v, e: right(v, e) if e != 4 * v else 1e9,
+    "for epsilon > 4 v |f| is above 1": lambda v, e: right(v, e) if e <= 4 * v else 7.0,
+    "solve settled = f^2 settled + epsilon": lambda v, e: 7.0,
+    "with f = 1 - epsilon/2v": lambda v, e: np.inf,
+    "ZeroDivisionError": out_of_reach,
+    "return one number": lambda v, e: [v, e],
+}
+
+
+@pytest.mark.parametrize("hint", WRONG)
+def test_a_wrong_variance_gets_the_hint_that_helps(hint, capsys):
+    stepping.stationary_variance(WRONG[hint])
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet")
+    assert hint in said
+
+
+def test_a_right_variance_is_right_and_nearly_right_is_not(capsys):
+    stepping.stationary_variance(right)
+    assert capsys.readouterr().out.startswith("Correct: within 1e-6")
+    stepping.stationary_variance(lambda v, e: right(v, e) + 1e-4)
+    assert capsys.readouterr().out.startswith("Not yet")
+    stepping.stationary_variance(lambda v, e: None)
+    assert capsys.readouterr().out.startswith("Not yet")
+    stepping.stationary_variance(lambda v, e: np.nan)
+    assert capsys.readouterr().out.startswith("Not yet")
+
+
+def test_the_package_agrees(capsys):
+    from toyscore.diagnostics import stability_bound, stationary_variance
+
+    stepping.stationary_variance(
+        lambda v, e: stationary_variance(float(v), float(e)) if e < stability_bound(float(v)) else np.inf
+    )
+    assert capsys.readouterr().out.startswith("Correct")

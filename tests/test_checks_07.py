@@ -1,0 +1,95 @@
+"""The check of notebook 07 answers each usual mistake with the hint that helps."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from checks import hops
+
+
+def n_hops(labels):
+    return (labels[1:] != labels[:-1]).sum()
+
+
+def right(labels, weight, step_size):
+    t, b = labels.shape
+    return n_hops(labels) / ((t - 1) * b * step_size * 2 * weight * (1 - weight))
+
+
+def across(labels, weight, step_size):
+    return right(labels, weight, step_size) * (labels[:, 1:] != labels[:, :-1]).sum() / n_hops(labels)
+
+
+def one_way(sign):
+    return lambda x, w, e: right(x, w, e) * (np.diff(x, axis=0) == sign).sum() / n_hops(x)
+
+
+def out_of_reach(labels, weight, step_size):
+    return labels[len(labels)]
+
+
+WRONG = {
+    "that is the number of hops": lambda x, w, e: n_hops(x),
+    "that is the rate of hops: divide by 2 w (1 - w)": lambda x, w, e: right(x, w, e) * 2 * w * (1 - w),
+    "not w (1 - w)": lambda x, w, e: 2 * right(x, w, e),
+    "these are those from 0 to 1": one_way(1),
+    "these are those from 1 to 0": one_way(-1),
+    "cancel here": lambda x, w, e: right(x, w, e) * np.diff(x, axis=0).sum() / n_hops(x),
+    "a step takes the time step_size, not 1": lambda x, w, e: right(x, w, e) * e,
+    "divide by step_size instead of multiplying": lambda x, w, e: right(x, w, e) * e**2,
+    "each of the B chains has its own": lambda x, w, e: right(x, w, e) * x.shape[1],
+    "divide by the time of all chains together": lambda x, w, e: n_hops(x) / (len(x) * e * 2 * w * (1 - w)),
+    "divide by the number of steps too": lambda x, w, e: right(x, w, e) * (len(x) - 1),
+    "T states are T - 1 steps apart": lambda x, w, e: n_hops(x) / (x.size * e * 2 * w * (1 - w)),
+    "this multiplies by 2 w (1 - w): divide": lambda x, w, e: right(x, w, e) * (2 * w * (1 - w)) ** 2,
+    "here neighbouring chains are compared": across,
+    "the weight is given": lambda x, w, e: right(x, w, e) * w * (1 - w) / (x.mean() * (1 - x.mean())),
+    "nothing was counted": lambda x, w, e: 0,
+    "in equilibrium it is 2 w (1 - w) gap": lambda x, w, e: 7.0,
+    "labels is [T, B]": out_of_reach,
+    "return one number": lambda x, w, e: x.mean(1),
+}
+
+
+@pytest.mark.parametrize("hint", WRONG)
+def test_a_wrong_gap_gets_the_hint_that_helps(hint, capsys):
+    hops.gap(WRONG[hint])
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet")
+    assert hint in said
+
+
+def test_a_right_gap_is_right_and_nearly_right_is_not(capsys):
+    hops.gap(right)
+    assert capsys.readouterr().out.startswith("Correct: ")
+    hops.gap(lambda *given: right(*given) + 1e-4)
+    assert capsys.readouterr().out.startswith("Not yet")
+    hops.gap(lambda *given: None)
+    assert capsys.readouterr().out.startswith("Not yet")
+
+
+def test_no_two_mistakes_look_alike():
+    """Were two of them the same number on these labels, a reader would get the wrong hint."""
+    labels = hops._labels(n_states=301, n_chains=40)
+    found = [float(answer(labels, 0.7, 0.05)) for hint, answer in WRONG.items() if hint not in list(WRONG)[-2:]]
+    found.append(right(labels, 0.7, 0.05))
+    assert min(np.diff(np.sort(found))) > 1e-4
+    assert abs(labels.mean() - 0.7) < 0.05
+
+
+def test_the_package_counts_alike(capsys):
+    """Labels as states on a line: every state is in a core."""
+    import torch
+
+    from toyscore.diagnostics import hop_rate
+    from toyscore.distributions import GaussianMixture
+
+    def by_hop_rate(labels, weight, step_size):
+        pair = GaussianMixture([[1.0], [0.0]], 1e-4, [weight, 1 - weight])
+        return hop_rate(torch.tensor(labels)[:, :, None].float(), pair, step_size=step_size).gap
+
+    hops.gap(by_hop_rate)
+    assert capsys.readouterr().out.startswith("Correct")
