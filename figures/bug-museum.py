@@ -11,7 +11,8 @@ The first two need no truth, so they judge a network and its chain as well:
 - *mean score*, 0: E[s(x)] under the score's own law. Noise of mean 1/2 moves a chain until it is -1/sqrt(epsilon).
 - *Stein number*, 1: -E[(x - m) . s(x)] / D under the score's own law, for any fixed m. For a chain of step epsilon,
   -E[(x - m) . s + epsilon/4 |s|²] / D, whatever the score: then E|x - m|² no longer changes. On a Gaussian this is
-  ``stationary_variance``. A forgotten root of two halves it.
+  ``stationary_variance``. A forgotten root of two halves it. The number of E is taken at the first level, sigma = SIGMA_MAX, its picture
+  at the end of the last.
 - *best factor*, 1: the a for which a times the true score minimises an objective; the chain follows what it finds.
 - *integral*, 1: of a density, by importance sampling from a wider one.
 - *weight off*, 0: of the heaviest mode, from what ``propagate`` predicts for the right code.
@@ -314,15 +315,11 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     off = {letter: misses(arrays, letter) for letter in LAWS}
     least = min(off, key=lambda letter: off[letter][0])
     first, second = sorted(LAWS, key=lambda letter: float(arrays[f"mmd2.{letter}"]))[:2]
-    seen = {
-        name: f"{round(float(arrays[f'mmd2.{name}']), 4) + 0.0:.4f}" for name in (first, second, "right", "annealed")
-    }
     return (
-        f"{len(LAWS)} mistakes, each found out by a law that the right code keeps within {max(right for _, right in off.values()):.1f} "
-        f"standard errors: the least conspicuous, {least} ({TITLES[least][0]}), misses its law by {off[least][0]:,.0f}. The most innocent "
-        f"pictures are {first} ({TITLES[first][0]}) and {second} ({TITLES[second][0]}): their chains are at squared MMD {seen[first]} and "
-        f"{seen[second]} from the law, those of the right code at {seen['right']} (plain) and {seen['annealed']} (annealed), yet they "
-        f"miss by {off[first][0]:,.0f} and {off[second][0]:,.0f} standard errors."
+        f"{len(LAWS)} mistakes, and for each a number that the right code gets right within {max(right for _, right in off.values()):.1f} "
+        f"standard errors. The smallest miss, {least} ({TITLES[least][0]}), is {off[least][0]:,.0f} standard errors; {first} "
+        f"({TITLES[first][0]}) and {second} ({TITLES[second][0]}) make pictures that look right, and miss by {off[first][0]:,.0f} and "
+        f"{off[second][0]:,.0f}."
     )
 
 
@@ -336,11 +333,7 @@ def contours(ax: Axes, q: GaussianMixture, box: float, n: int = 160) -> None:
     """Where the density holds 95 % and half of the mass."""
     points = plotting.grid(box, n)
     density = q.log_prob(points).exp()
-    ordered = density.sort(descending=True).values
-    within = ordered.cumsum(0) * (2 * box / n) ** 2
-    levels = [
-        float(ordered[min(int((within < mass).sum()), len(ordered) - 1)]) for mass in (0.95, 0.5)
-    ]  # the box may hold less
+    levels = [plotting.mass_level(density, (2 * box / n) ** 2, mass) for mass in (0.95, 0.5)]
     axis = points[:n, 1].numpy()
     colour = plotting.ROLES["truth"].colour
     ax.contour(axis, axis, density.view(n, n).mT.numpy(), levels=levels, colors=colour, linewidths=1.3)

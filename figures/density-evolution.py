@@ -5,11 +5,12 @@ applies it to the uniform start of ``ncsn-fig3``, under that figure's ladder. Be
 
 Left, some of the chains over contours of the density of the level, q. Right, all of them on the line: bars are counted, the solid line
 is predicted, the dashed one is q. The windows follow the level, so look at their ticks. Below, the share of the larger mode: dashed
-steps are what q holds, the solid line is predicted, dots are counted, with the difference of the two underneath in standard
-errors. Chains are the same from frame to frame, so differences come in runs.
+steps are what q holds, the equilibrium of the level, the solid line is predicted, dots are counted, with the difference of the two
+underneath in standard errors. Chains are the same from frame to frame, so differences come in runs.
 
-Numbers above the shares say how much of the gap between the dashed and the solid line a level closes, by prediction: nearly all while
-chains cross between modes at will, nothing once they no longer do. From there on mass is frozen.
+Numbers above the shares say how much of the way from the solid line to the dashed one a level goes, by prediction: nearly all while
+chains cross between modes at will, nothing once they no longer do. From there on hardly any mass moves. Part of it needs no hop: when
+the level falls, what lay between the modes falls into one of them. So mass moves for longer than hops do (``freeze-out``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from run import load
 from toyscore import plotting
-from toyscore.diagnostics import Cloud, Stage, propagate, reduce, turning_width, uniform_cloud
+from toyscore.diagnostics import Cloud, propagate, reduce, turning_width, uniform_cloud
 from toyscore.distributions import BOX, GaussianMixture, two_modes
 from toyscore.metrics import mode_weight_errors, mode_weights
 from toyscore.noise import geometric
@@ -40,7 +41,7 @@ EVERY = 10  # steps from frame to frame
 SHOWN = 200  # chains drawn
 BINS = 44  # of a window
 REACH = 3.3  # standard deviations of a mode that a window shows
-FROZEN = 0.1  # a level that closes less of the gap between the chains' share and q's is called frozen
+STOPPED = 0.1  # a level that goes less of the way from the chains' share to equilibrium hardly moves mass
 FPS = 10.0
 HOLD = 3.0  # seconds on the end
 CELLS = 120  # of the plane, per side, for its contours
@@ -68,12 +69,8 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     line, direction = through_modes(p)
     top = int(p.weights.argmax())
     levels = geometric(*STILL.LEVELS)
-    noises = STILL.noise(levels.double()).tolist()
-    # the official ladder and its step sizes; the score is that of the data plus noise
-    stages = [
-        Stage(noise, STILL.EPSILON * (float(level) / float(levels[-1])) ** 2, n_each)
-        for noise, level in zip(noises, levels, strict=True)
-    ]
+    stages = STILL.stages(levels, STILL.EPSILON, n_each)
+    noises = [stage.sigma for stage in stages]
     stds = [math.sqrt(float(line.covariances.max()) + noise**2) for noise in noises]
     windows = [math.ceil(float(line.means.abs().max()) + REACH * std) for std in stds]
 
@@ -152,20 +149,21 @@ def variations(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return 0.5 * np.abs(counts / n - masses).sum(1), 0.5 * (expected / n).sum(1)
 
 
-def closed(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Per level, the part of the gap between the predicted share and that of q which its steps close."""
+def way(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Per level, the part of the way from the predicted share to equilibrium that its steps go."""
     ends = arrays["end_predicted"]
     before = np.append(arrays["share_start"], ends[:-1])
     return (ends - before) / (arrays["end_stationary"] - before)
 
 
-def frozen(arrays: dict[str, np.ndarray]) -> int:
-    """The first level, from 0, that closes less than ``FROZEN``; the number of levels if none does."""
-    return int(np.append(closed(arrays) < FROZEN, True).argmax())
+def stopped(arrays: dict[str, np.ndarray]) -> int:
+    """The first level, from 0, that goes less than ``STOPPED`` of the way; the number of levels if none does."""
+    return int(np.append(way(arrays) < STOPPED, True).argmax())
 
 
 def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """The last share, predicted and counted; how far the two ever are apart; what the last level before the frozen ones closes.
+    """The last share, predicted and counted; how far the two ever are apart; how far the last level goes that
+    still moves mass.
 
     Predicted numbers owe nothing to a seed, and what grids do to them is in ``grid_error``. Tolerances of counted ones are five standard
     errors for the share, four standard deviations over seeds (``run.py --spread 6``) for the largest difference of the shares, in standard
@@ -178,7 +176,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
         "share_counted": (float(arrays["share_counted"][-1]), 5 * 2**0.5 * error),
         "largest_difference": (float(np.abs(differences(arrays)).max()), 2.3),
         "variation_to_sampling": (float((found / expected).mean()), 0.12),
-        "closed_before_frozen": (float(closed(arrays)[frozen(arrays) - 1]), 1e-3),
+        "way_of_last_level_that_moves": (float(way(arrays)[stopped(arrays) - 1]), 1e-3),
         "grid_error": (float(arrays["grid_error"].max()), 1e-5),
     }
 
@@ -188,14 +186,14 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     found, expected = variations(arrays)
     z, level, last = (
         np.abs(differences(arrays)).max(),
-        frozen(arrays),
+        stopped(arrays),
         {key: arrays[f"share_{key}"][-1] for key in SHARES},
     )
     stops = (
-        f"Mass is frozen from the level on at which a mode has standard deviation {arrays['std'][level]:.3g}: "
-        f"it closes {closed(arrays)[level]:.1%} of the gap to its own share, the level before {closed(arrays)[level - 1]:.1%}."
+        f"From the level on at which a mode has standard deviation {arrays['std'][level]:.3g} hardly any mass moves: it goes "
+        f"{way(arrays)[level]:.1%} of the way to its own share, the level before {way(arrays)[level - 1]:.1%}."
         if level < len(arrays["std"])
-        else f"Mass never freezes: every level closes {FROZEN:.0%} of the gap to its own share."
+        else f"Mass moves to the end: every level goes {STOPPED:.0%} of the way to its own share."
     )
     return (
         f"The mode that holds {float(mixture().weights.max()):.2f} of the mass ends with {last['predicted']:.4f} of it by prediction, "
@@ -236,7 +234,7 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
     line.set(yticks=[], ylabel="density", xlabel="position on the grey line, larger mode right")
     line.set_title(f"all {int(arrays['n_chains']):,} chains, on the grey line")
     line.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    line.legend(loc="upper left", fontsize=11, borderaxespad=0.3)
+    line.legend(loc="upper left", fontsize=10, framealpha=0.6, borderaxespad=0.3)
     line.spines[["top", "right", "left"]].set_visible(False)
 
     exact = float(p.weights.max())
@@ -250,7 +248,7 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
         color=truth,
         linestyle="--",
         linewidth=1.8,
-        label="held by q",
+        label="equilibrium",
     )
     share.axhline(exact, color=truth, linestyle=":", linewidth=1.8, label=f"data, {exact:.2f}")
     (told,) = share.plot([], [], color=PREDICTED, linewidth=1.8, label="predicted")
@@ -269,11 +267,12 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
     share.set(xlim=(0, n_steps), ylim=(low - margin, high + margin))
     share.tick_params(labelbottom=False)
     share.legend(loc="lower right", fontsize=11, ncols=2, borderaxespad=0.3, framealpha=1)
-    stop = frozen(arrays)
-    ice = share.text(
-        (stop + 0.1) * n_each,
+    stop = stopped(arrays)
+    halt = share.text(
+        0.99 * n_steps,
         exact - 0.3 * (high - low),
-        "frozen",
+        "mass hardly moves",
+        ha="right",
         color=PREDICTED,
         fontsize=13,
         fontweight="bold",
@@ -281,7 +280,7 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
     )
     rows = {
         "std of a mode": [f"{std:.3g}" for std in arrays["std"]],
-        "way to q": [f"{round(100 * part)} %" for part in closed(arrays)],
+        "way to q": [f"{round(100 * part)} %" for part in way(arrays)],
     }
     above = share.get_xaxis_transform()
     for row, (name, cells) in enumerate(rows.items()):
@@ -313,7 +312,7 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
         points = plotting.grid(side, CELLS)
         x, q = points[:CELLS, 1].numpy(), p.log_prob(points, noise).exp().view(CELLS, CELLS).mT.numpy()
         contours.append(plane.contour(x, x, q, levels=q.max() * HEIGHTS, colors=truth, linewidths=1.4))
-        line.set(xlim=(-side, side), ylim=(0, 1.3 * arrays["stationary"][arrays["level"] == level].max()))
+        line.set(xlim=(-side, side), ylim=(0, 1.45 * arrays["stationary"][arrays["level"] == level].max()))
         for span in now:
             span.set_x(level * n_each)
 
@@ -327,7 +326,7 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
         side = float(window[level])
         plotting.samples(plane, torch.as_tensor(arrays["states"][frame]), role="annealed", box=side, update=dots)
         plane.set_title(f"level {level + 1} of {n_levels}, step {arrays['step'][frame]:,}")
-        ice.set_visible(level >= stop)
+        halt.set_visible(level >= stop)
         width = 2 * side / BINS
         bars.set_data(arrays["counts"][frame] / (int(arrays["n_chains"]) * width), side * edges)
         x = np.linspace(-side, side, arrays["predicted"].shape[1])

@@ -27,6 +27,7 @@ LADDER = (20.0, 1.0)  # the first and the last level of the paper's toy
 DECADES = (-1, 3)  # of sigma: below and above lies less than a ten-thousandth of the area
 SHARE = 0.99  # of the area, for the first level that is enough
 N_LINE = 2001  # points of a section
+N_STDS = 4  # of a mode that a section shows: all of it, for the eye
 VISIBLE = 0.01  # of the largest difference of the scores: where the enlarged section ends
 
 OURS, THEIRS = plotting.ROLES["truth"].colour, "#E69F00"
@@ -48,11 +49,25 @@ def equal(p: GaussianMixture) -> list[float]:
     return [1 / len(p.weights)] * len(p.weights)
 
 
-def section(p: GaussianMixture, q: GaussianMixture, t: torch.Tensor, sigma: float) -> dict[str, np.ndarray]:
-    """Densities and scores on the line through p's two heaviest modes, at a distance t from the middle between them."""
+def line(p: GaussianMixture) -> tuple[torch.Tensor, torch.Tensor]:
+    """Through p's two heaviest modes: the middle between them, and the direction."""
     first, second = p.means[p.weights.argsort(descending=True)[:2].sort().values]
-    along = (first - second) / (first - second).norm()
-    x = (first + second) / 2 + t[:, None] * along
+    return (first + second) / 2, (first - second) / (first - second).norm()
+
+
+def places(p: GaussianMixture, sigma: float) -> torch.Tensor:
+    """On the line, from four standard deviations beyond the projection of one mode to as far beyond that of another."""
+    middle, along = line(p)
+    centres = (p.means - middle) @ along
+    stds = (torch.einsum("i,kij,j->k", along, p.covariances, along) + sigma**2).sqrt()
+    low, high = float((centres - N_STDS * stds).min()), float((centres + N_STDS * stds).max())
+    return torch.linspace(low, high, N_LINE, dtype=torch.float64)
+
+
+def section(p: GaussianMixture, q: GaussianMixture, t: torch.Tensor, sigma: float) -> dict[str, np.ndarray]:
+    """Densities and scores on the line, at a distance t from its middle."""
+    middle, along = line(p)
+    x = middle + t[:, None] * along
     return {
         "t": t.numpy(),
         "density": torch.stack([r.log_prob(x, sigma).exp() for r in (p, q)]).numpy(),
@@ -74,13 +89,13 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     p = mixture().to(dtype=torch.float64)
     q = GaussianMixture(p.means, p.covariances, equal(p))
     half = float(torch.pdist(p.means).max()) / 2
-    wide = torch.linspace(-1.6 * half, 1.6 * half, N_LINE, dtype=torch.float64)
+    wide = places(p, 0.0)
     clean = section(p, q, wide, 0.0)
     gap = np.abs(clean["score"][0] - clean["score"][1])
     seen = clean["t"][gap > VISIBLE * gap.max()]
     near = torch.linspace(float(seen.min()), float(seen.max()), N_LINE, dtype=torch.float64)
     noisy = peak(arrays["curve"])[0]
-    for name, t, sigma in (("clean", wide, 0.0), ("near", near, 0.0), ("noisy", 2 * wide, noisy)):
+    for name, t, sigma in (("clean", wide, 0.0), ("near", near, 0.0), ("noisy", places(p, noisy), noisy)):
         arrays |= {f"{name}.{key}": value for key, value in section(p, q, t, sigma).items()}
 
     distances = torch.linspace(0.5, half, n_distances, dtype=torch.float64)
@@ -187,10 +202,11 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     for row, label, colour, marker in (
         (1, "KL [nats]", KL, "o"),
         (2, "F [1/x²]", FISHER, "v"),
-        (3, "σ² F", WEIGHTED, "s"),
+        (3, "2 σ² F", WEIGHTED, "s"),
     ):
-        levels.loglog(curve[0], curve[row], color=colour, lw=2)
-        levels.loglog(ladder[0], ladder[row], marker, color=colour, ms=5, label=label)
+        times = 2 if row == 3 else 1
+        levels.loglog(curve[0], times * curve[row], color=colour, lw=2)
+        levels.loglog(ladder[0], times * ladder[row], marker, color=colour, ms=5, label=label)
     levels.axvspan(ladder[0, 0], ladder[0, -1], color="0.9", zorder=0)
     levels.legend(loc="lower center", fontsize=11)
     levels.set(xlabel=r"noise level $\sigma$ [x]", ylabel="divergence")

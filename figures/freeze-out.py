@@ -15,8 +15,6 @@ are too wide as well.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -29,8 +27,6 @@ from toyscore import plotting
 from toyscore.diagnostics import (
     Cloud,
     Law,
-    Stage,
-    annealed_stages,
     freeze_out,
     last_laws,
     quadrature,
@@ -62,12 +58,6 @@ def larger() -> int:
     return int(mixture().weights.argmax())
 
 
-def stages(levels: torch.Tensor, epsilon: float, n_steps: int) -> list[Stage]:
-    """Algorithm 1, with levels read as standard deviations of the modes."""
-    noises = STILL.noise(levels).tolist()
-    return [replace(s, sigma=noise) for s, noise in zip(annealed_stages(levels, epsilon, n_steps), noises, strict=True)]
-
-
 def ladder(n_levels: int, top: float = STILL.LEVELS[0]) -> torch.Tensor:
     """Geometric levels down to the official last one."""
     return geometric(top, STILL.LEVELS[1], n_levels).double()
@@ -75,7 +65,7 @@ def ladder(n_levels: int, top: float = STILL.LEVELS[0]) -> torch.Tensor:
 
 def laws(line: GaussianMixture, start: Cloud, levels: torch.Tensor, epsilon: float, n_steps: int) -> list[Law]:
     """The law at the end of each level."""
-    return last_laws(line, start, stages(levels, epsilon, n_steps))
+    return last_laws(line, start, STILL.stages(levels, epsilon, n_steps))
 
 
 def simulated(p: GaussianMixture, seed: int, n_chains: int, n_levels: int, n_steps: int) -> np.ndarray:
@@ -109,16 +99,14 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     epsilons = [0.1, 0.4] if quick else [0.025, 0.05, 0.1, 0.2, 0.4, 0.8]
     budget, middle, k = n_levels * n_steps, len(rows) // 2, larger()
     official = ladder(n_levels)
-    found = freeze_out(line, start, stages(official, EPSILON, n_steps))
+    found = freeze_out(line, start, STILL.stages(official, EPSILON, n_steps))
     frozen = n_levels if found.frozen is None else found.frozen
     finer = laws(line, start, official, EPSILON / FINER, n_steps * FINER)[-1]
-    errors = [*found.errors.tolist(), finer.error]
 
-    def end(levels: torch.Tensor, epsilon: float, n_calls: float) -> tuple[float, float]:
-        """The total variation from the data and the larger mode's share."""
+    def end(levels: torch.Tensor, epsilon: float, n_calls: float) -> tuple[float, float, float]:
+        """The total variation from the data, the larger mode's share, and the error of the grid."""
         law = laws(line, start, levels, epsilon, round(n_calls / len(levels)))[-1]
-        errors.append(law.error)
-        return law.total_variation(line), float(law.mode_weights(line)[k])
+        return law.total_variation(line), float(law.mode_weights(line)[k]), law.error
 
     table = np.array([[end(ladder(n), epsilon, budget) for epsilon in epsilons] for n in rows])
     curves = [
@@ -148,12 +136,14 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
         "epsilons": np.array(epsilons),
         "variations": table[:, :, 0],
         "shares": table[:, :, 1],
+        "errors": table[:, :, 2],
         "curves": np.array(curves),
         "floor": np.array(floor),
         "top": np.array(top),
         "shorter": np.array(end(ladder(n_levels, top), EPSILON, budget)),
         "official": np.array(end(official, EPSILON, budget)),
-        "error": np.array(max(errors)),
+        "errors_of_levels": found.errors.numpy(),
+        "error_of_finer": np.array(finer.error),
     }
 
 
@@ -176,11 +166,12 @@ def continuous(arrays: dict[str, np.ndarray]) -> float:
 def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """The larger mode's share at the end and why, and the total variation that ladders and steps leave.
 
-    Laws depend on no seed and on rounding by far less than 1e-4; the simulated share has five standard errors of the difference
-    of two runs, at most.
+    Laws depend on no seed and on rounding by far less than 1e-4. The simulated share has five standard errors of the difference of two
+    runs; its distance from the law, in standard errors, four.
     """
     truth = float(mixture().weights[larger()])
     n_levels, epsilon, i, j = best(arrays, arrays["variations"])
+    simulated, error = arrays["simulated"][:, -1].tolist()
     frozen = min(int(arrays["frozen"]), len(arrays["levels"]) - 1)
     found = {
         "share_law": arrays["law"][-1],
@@ -206,7 +197,8 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
         for budget, row in zip(BUDGETS, arrays["curves"], strict=True)
     }
     return {name: (float(value), 1e-4) for name, value in found.items()} | {
-        "share_simulated": (float(arrays["simulated"][0, -1]), 5 * (2 * 0.25 / int(arrays["n_chains"])) ** 0.5),
+        "share_simulated": (simulated, float(f"{5 * 2**0.5 * error:.2g}")),
+        "simulated_minus_law_in_errors": ((simulated - float(arrays["law"][-1])) / error, 4.0),
     }
 
 
@@ -215,12 +207,14 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     value = {name: pair[0] for name, pair in numbers(arrays).items()}
     truth, frozen, n_levels = float(mixture().weights[larger()]), int(arrays["frozen"]), len(arrays["levels"])
     where = (
-        f"mass freezes where modes are {value['level_at_freezing']:.1f} wide, gap times time falls to "
+        f"mass begins to freeze where modes are {value['level_at_freezing']:.1f} wide, gap times time falls to "
         f"{value['gap_time_at_freezing']:.2f} and equilibrium is {value['equilibrium_at_freezing']:.3f}"
         if frozen < n_levels
         else "no level is frozen"
     )
     last = ", the last level that mixes," if 0 < frozen < n_levels else ""
+    *_, i, j = best(arrays, arrays["variations"])
+    errors = *arrays["errors_of_levels"], arrays["error_of_finer"], arrays["errors"][i, j], arrays["shorter"][2]
     return (
         f"With exact scores the mode that holds {truth:.2f} of the data gets {value['share_law']:.4f} by the law of the official "
         f"chain ({value['share_simulated']:.4f} ± {arrays['simulated'][1, -1]:.4f} of {int(arrays['n_chains']):,} chains): {where}. "
@@ -230,8 +224,8 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
         f"At the same {calls(arrays):,} calls, {value['best_n_levels']:.0f} levels with epsilon {value['best_epsilon']:g} bring the "
         f"total variation from the data from {value['variation_official']:.2%} to {value['variation_best']:.2%}; the official steps on "
         f"{n_levels} levels from {float(arrays['top']):.1f} on{last} bring it to {value['variation_shorter_ladder']:.2%}, with a "
-        f"share of {value['share_shorter_ladder']:.4f}. Grids twice as coarse change no law by more than {float(arrays['error']):.1g} in "
-        f"total variation."
+        f"share of {value['share_shorter_ladder']:.4f}. Grids twice as coarse change none of these laws by more than "
+        f"{float(max(errors)):.1g} in total variation."
     )
 
 
@@ -381,7 +375,10 @@ def trade_off(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
         )
         for i, n in enumerate(rows)
     )
-    ax.set_gid(f"Total variation and share by levels and epsilon. {told}.")
+    ax.set_gid(
+        f"Total variation and share by levels and epsilon. {told}. Grids twice as coarse change a law by at most "
+        f"{arrays['errors'].max():.1g} in total variation."
+    )
 
 
 def by_budget(ax: Axes, arrays: dict[str, np.ndarray]) -> None:

@@ -13,6 +13,7 @@ measured share stands the predicted one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from matplotlib.figure import Figure
 
 from toyscore import plotting
-from toyscore.diagnostics import Cloud, Stage, propagate, reduce, separates, uniform_cloud
+from toyscore.diagnostics import Cloud, Stage, annealed_stages, propagate, reduce, separates, uniform_cloud
 from toyscore.distributions import BOX, GaussianMixture, two_modes
 from toyscore.metrics import mode_weight_errors, mode_weights
 from toyscore.noise import geometric
@@ -47,15 +48,18 @@ def n_steps_of(quick: bool) -> int:
     return 100 if quick else 1000
 
 
+def stages(levels: torch.Tensor, epsilon: float, n_steps: int) -> list[Stage]:
+    """Algorithm 1 of so many steps a level, with levels read as standard deviations of the modes."""
+    noises = noise(levels.double()).tolist()
+    return [replace(s, sigma=std) for s, std in zip(annealed_stages(levels, epsilon, n_steps), noises, strict=True)]
+
+
 def schedules(n_steps: int) -> dict[str, list[Stage]]:
     """What the two chains do, for ``propagate``."""
     sigmas = geometric(*LEVELS)
-    stds = noise(sigmas).tolist()
     return {
         "plain": [Stage(0.0, EPSILON, n_steps)],
-        "annealed": [
-            Stage(std, EPSILON * s**2, n_steps // len(sigmas)) for s, std in zip(sigmas.tolist(), stds, strict=True)
-        ],
+        "annealed": stages(sigmas, EPSILON, n_steps // len(sigmas)),
     }
 
 

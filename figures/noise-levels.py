@@ -77,6 +77,7 @@ STEPS_EACH = (1, 5, 20, 100)
 COLOURS = ("#000000", "#D55E00", "#E69F00", "#009E73", "#0072B2")
 MARKERS = ("v", "s", "D", "^", "o")
 STYLES = (":", "-", "-.", "--")
+GREYS = ("0.68", "0.5", "0.3", "0.0")  # of T, beside a style each; colours are dimensions
 
 
 def digits() -> Tensor:
@@ -200,7 +201,7 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     )
     (largest, high, low), (largest_out, high_out, low_out) = arrays["reach"]
     return (
-        f"With an overlap of {OVERLAP:g} the rules ask for {', '.join(f'{n:,.0f}' for n in ours)} levels on "
+        f"With an overlap of {OVERLAP:g} by the normal approximation the rules ask for {', '.join(f'{n:,.0f}' for n in ours)} levels on "
         f"{', '.join(p.name for p in PUBLISHED)}, where {', '.join(f'{p.n_levels:,}' for p in PUBLISHED)} are published, which overlap by "
         f"{overlap.min():.3f} to {overlap.max():.3f}. "
         f"For those, technique 4 gives the published step sizes eta within {off:.1%}{odd}. "
@@ -275,9 +276,9 @@ def draw_steps(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     ratio = float(arrays["rules"][0, 5])
     for k, n in enumerate(STEPS_EACH):
         size, least = arrays["best"][k]
-        ax.plot(arrays["sizes"], arrays["relaxed"][k], STYLES[k], color=COLOURS[k], lw=2.2)
+        ax.plot(arrays["sizes"], arrays["relaxed"][k], STYLES[k], color=GREYS[k], lw=2.2)
         ax.annotate(f"T = {n}", (size, least), (-5, -7), textcoords="offset points", ha="right", va="top", fontsize=11)
-        ax.plot(size, least, "o", ms=10, mfc="white", mec=COLOURS[k], mew=2.2, zorder=3)
+        ax.plot(size, least, "o", ms=10, mfc="white", mec=GREYS[k], mew=2.2, zorder=3)
         told.append(f"T = {n}, {size:.3g} leaves {least:.4f}")
     size, left = arrays["star"]
     ax.plot(size, left, "*", ms=11, color="black", zorder=4)

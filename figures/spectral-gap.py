@@ -49,7 +49,7 @@ LIMIT = math.sqrt(math.pi / 2)  # of the estimate over the gap, for Gaussians fa
 
 
 def mixture() -> GaussianMixture:
-    """What is moved apart, and smoothed: two modes of unit variance; change it and every number follows."""
+    """What is moved apart, and smoothed: two modes of unit variance. Change it and every number follows; it must have two modes."""
     return two_modes()
 
 
@@ -59,7 +59,13 @@ def plane() -> GaussianMixture:
 
 
 def half_distance() -> float:
-    """Between the modes of the mixture."""
+    """Between the modes of the mixture, which are two."""
+    n_modes = len(mixture().weights)
+    if n_modes != 2:
+        raise ValueError(
+            f"mixture() has {n_modes} modes: it must have two, which are moved apart; return e.g. two_modes(), and put "
+            "more into plane()"
+        )
     line, _ = reduce(mixture())
     return float((line.means[0] - line.means[1]).norm() / 2)
 
@@ -113,9 +119,11 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     high, low, n_levels = STILL.LEVELS
     refined = 1 if quick else 3
     levels = geometric(high, low, refined * (n_levels - 1) + 1).double()
-    gaps = np.array([spectral_gap(line, sigma=float(STILL.noise(level)), nodes_per_std=fine) for level in levels])
-    times = EPSILON * (levels / low).square().numpy() * (N_STEPS // n_levels)
-    arrays |= {"level": levels.numpy(), "mixed": gaps * times, "every": np.array(refined)}
+    mixed = [
+        spectral_gap(line, sigma=stage.sigma, nodes_per_std=fine) * stage.step_size * stage.n_steps
+        for stage in STILL.stages(levels, EPSILON, N_STEPS // n_levels)
+    ]
+    arrays |= {"level": levels.numpy(), "mixed": np.array(mixed), "every": np.array(refined)}
 
     q = plane().to(dtype=torch.float64)
     slow = slow_modes(q, n_modes=2, nodes_per_std=1.25 if quick else 2.5)
@@ -187,11 +195,11 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     mixing = arrays["mixed"][:: int(arrays["every"])] >= 1
     plain = toy * EPSILON * N_STEPS
     return (
-        f"Two unit Gaussians at ± a exchange chains at the rate {gap[a == TOLD[0]][0]:.3g} at a = {TOLD[0]:g} and {toy:.3g} at "
-        f"{float(arrays['toy']):.2f}, as far as the toy's, where {steps(toy):.2g} steps of {EPSILON:g} forget half of the start; "
-        f"{int(arrays['chain_steps']) / 1e6:.3g} million steps of {EPSILON_COUNTED:g} show {first[1]:,.0f} hops at {first[0]:g} and "
-        f"{last[1]:.0f} at {last[0]:g}, a dense eigensolver is lost from {lost(arrays):g}, and Eyring-Kramers is "
-        f"{arrays['kramers'][-1] / gap[-1]:.3f} times the gap at {a[-1]:g}, on its way to sqrt(pi/2) = {LIMIT:.3f}. "
+        f"Chains hop between two unit Gaussians at ± a at the rate {gap[a == TOLD[0]][0]:.3g} for a = {TOLD[0]:g}, and {toy:.3g} for "
+        f"the toy's {float(arrays['toy']):.2f}: there {steps(toy):.2g} steps of {EPSILON:g} pass until half of the start is forgotten. "
+        f"{int(arrays['chain_steps']) / 1e6:.3g} million simulated steps show {first[1]:,.0f} hops at a = {first[0]:g} and "
+        f"{last[1]:.0f} at {last[0]:g}; a dense eigensolver is lost from {lost(arrays):g} on, and the estimate of Eyring and Kramers is "
+        f"{arrays['kramers'][-1] / gap[-1]:.3f} times the rate at {a[-1]:g}, on its way to sqrt(pi/2) = {LIMIT:.3f}. "
         f"Noise brings the hops back: at the first {mixing.sum()} of {len(mixing)} annealed levels, all above {crossing(arrays):.2f}, "
         f"{N_STEPS // len(mixing)} steps last 1 / gap or longer, where {N_STEPS:,} plain steps last {plain:.1g} of it. "
         f"Of three unequal modes the two slowest eigenfunctions are labels: {arrays['between'][0]:.2%} and {arrays['between'][1]:.2%} of "
@@ -321,8 +329,7 @@ def draw_function(ax: Axes, arrays: dict[str, np.ndarray], k: int) -> QuadMesh:
     lowest, highest = arrays["functions"].min(), arrays["functions"].max()
     image = ax.pcolormesh(x, y, f.T, cmap=MAP, vmin=lowest, vmax=highest, shading="nearest", rasterized=True)
     ax.contour(x, y, f.T, levels=[0], colors="white", linestyles=":", linewidths=2)
-    falling = np.sort(masses, axis=None)[::-1]
-    height = falling[np.searchsorted(falling.cumsum(), SHOWN)]
+    height = plotting.mass_level(torch.as_tensor(masses), 1.0, SHOWN)
     for colour, width in (("white", 3.5), ("black", 1.6)):
         ax.contour(x, y, masses.T, levels=[height], colors=colour, linewidths=width)
     frame(ax, BOX)

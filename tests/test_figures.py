@@ -102,6 +102,15 @@ def test_the_animation_shows_what_its_arrays_say():
     assert runner.load("ncsn-fig3").noise(torch.tensor(20.0)) == pytest.approx(399**0.5)
 
 
+def test_hops_are_between_two_modes(monkeypatch):
+    from toyscore.distributions import asymmetric
+
+    figure = runner.load("spectral-gap")
+    monkeypatch.setattr(figure, "mixture", asymmetric)
+    with pytest.raises(ValueError, match=r"mixture\(\) has 3 modes: it must have two, .* return e.g. two_modes\(\)"):
+        figure.half_distance()
+
+
 def test_the_toys_shares_are_what_theory_says():
     """Modes far apart, of variance v: sigma² / (v + sigma²); in a quick run of 200 points, five standard errors"""
     shares = runner.load("toys").compute(0, True)
@@ -125,6 +134,8 @@ def test_differences_name_what_changed():
     assert runner.differences(entry(a=1.0), entry(a=1.05)) == []
     assert runner.differences(entry(a=1.0), entry(a=1.2)) == ["a is 1.2, stored as 1 +- 0.1"]
     assert runner.differences(entry(a=1.0), entry(a=float("nan"))) == ["a is nan, stored as 1 +- 0.1"]
+    rounded = {"numbers": {"a": {"value": 1.0, "tolerance": 0.1000001}}}  # as on another machine
+    assert runner.differences(rounded, entry(a=1.0)) == []
     looser = {"numbers": {"a": {"value": 1.0, "tolerance": 9.0}}}
     assert runner.differences(looser, entry(a=1.0)) == ["a has the tolerance 0.1, stored as 9"]
     assert runner.differences(entry(a=1.0), entry()) == ["a is no longer there"]

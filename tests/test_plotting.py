@@ -9,7 +9,7 @@ from PIL import Image
 
 from helpers import F64, seeded
 from toyscore import plotting
-from toyscore.distributions import asymmetric
+from toyscore.distributions import GaussianMixture, asymmetric
 from toyscore.samplers import langevin
 
 P = asymmetric()
@@ -124,6 +124,21 @@ def test_curves_are_geometric_means_between_the_extremes(ax):
             plotting.curves(ax, x, {"sliced": wrong})
     with pytest.raises(ValueError, match=r"x has shape \[1, 3\]: it must be \[T\]"):
         plotting.curves(ax, x[None], values)
+
+
+@pytest.mark.parametrize("mass", [0.5, 0.95])
+def test_the_level_that_holds_a_mass(mass):
+    """Of a Gaussian in the plane, whatever its covariance: its peak times one minus the mass."""
+    p = GaussianMixture([[1.0, -2.0]], [[[2.0, 0.6], [0.6, 0.5]]]).to(dtype=F64)
+    density = p.log_prob(plotting.grid(10.0, 400, torch.empty((), dtype=F64))).exp()
+    cell, peak = 0.05**2, float(p.log_prob(p.means).exp()[0])
+    assert plotting.mass_level(density.view(400, 400), cell, mass) == pytest.approx(peak * (1 - mass), rel=0.01)
+    assert plotting.mass_level(density * cell, 1, mass) == pytest.approx(peak * (1 - mass) * cell, rel=0.01)
+    assert plotting.mass_level(density[:100], cell, mass) == float(density[:100].min())  # too little is there
+    with pytest.raises(ValueError, match=r"mass = 95: it must be between 0 and 1; pass e.g. mass=0.95"):
+        plotting.mass_level(density, cell, 95)
+    with pytest.raises(ValueError, match="cell = 0: it must be finite and positive"):
+        plotting.mass_level(density, 0, mass)
 
 
 OBJECTIVES = ["explicit", "implicit", "sliced", "finite_difference", "denoising", "yours"]

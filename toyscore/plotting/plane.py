@@ -324,6 +324,28 @@ def chains(
     return lines, dots
 
 
+def mass_level(density: Tensor, cell: float, mass: float) -> float:
+    """The density above which a share of the mass lies: the level of the contour that holds it.
+
+    Args:
+        density: its values on cells of one size, of any shape.
+        cell: area of a cell, in units of x²; 1 if the values are masses.
+        mass: the share, between 0 and 1.
+
+    Returns:
+        The level; the least value where all cells together hold less.
+
+    Raises:
+        ValueError: a mass that is no share, or a cell that is not positive.
+    """
+    ops.check_positive(cell, "cell")
+    if not 0 < mass < 1:
+        raise ValueError(f"mass = {mass}: it must be between 0 and 1; pass e.g. mass=0.95")
+    falling = density.flatten().sort(descending=True).values
+    n_below = int((falling.cumsum(0, dtype=torch.float64) * cell < mass).sum())
+    return float(falling[min(n_below, len(falling) - 1)])
+
+
 def grid(box: float = 8.0, n: int = 20, like: Tensor | None = None) -> Tensor:
     """Centres of n x n cells of [-box, box]², x first: [n * n, 2]."""
     ops.check_positive(box, "box")
