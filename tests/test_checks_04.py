@@ -1,0 +1,99 @@
+"""Every usual mistake in a sliced trace and its confidence interval gets its hint, and the right answers are right."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from checks import sliced
+
+
+def forms(J, v):
+    return ((v @ J) * v).sum(1)
+
+
+def right_estimate(J, v):
+    return len(J) * forms(J, v)
+
+
+def around(factor):
+    """An interval whose half width is a function of the deviation and n."""
+
+    def interval(e):
+        half = factor(e.std(ddof=1), len(e))
+        return e.mean() - half, e.mean() + half
+
+    return interval
+
+
+right_interval = around(lambda std, n: 1.96 * std / n**0.5)
+
+ESTIMATES = {
+    "directions of length one": forms,
+    "length sqrt(D), not D": lambda J, v: len(J) ** 2 * forms(J, v),
+    "here is only sqrt(D)": lambda J, v: len(J) ** 0.5 * forms(J, v),
+    "divided by D": lambda J, v: forms(J, v) / len(J),
+    "without J": lambda J, v: len(J) * (v * v).sum(1),
+    "that adds up J v": lambda J, v: (len(J) ** 0.5 * v @ J.T).sum(1),
+    "check the sign": lambda J, v: -right_estimate(J, v),
+    "the exact trace, from all of J": lambda J, v: np.full(len(v), np.trace(J)),
+    "is no trace": lambda J, v: np.full(len(v), J.sum()),
+    "zero so far": lambda J, v: np.zeros(len(v)),
+    "for each row of v": lambda J, v: 7 + forms(J, v),
+    "one estimate per direction": lambda J, v: right_estimate(J, v).mean(),
+    "sum over its axis 1": lambda J, v: J @ v,
+}
+
+INTERVALS = {
+    "as wide as the estimates are spread": around(lambda std, n: 1.96 * std),
+    "std / n is too narrow": around(lambda std, n: 1.96 * std / n),
+    "holds 68 of 100": around(lambda std, n: std / n**0.5),
+    "on *one* side": around(lambda std, n: 1.645 * std / n**0.5),
+    "that is 99 of 100": around(lambda std, n: 2.576 * std / n**0.5),
+    "take the root": around(lambda std, n: 1.96 * std**2 / n),
+    "outside the root": around(lambda std, n: (1.96 / n) ** 0.5 * std),
+    "to *each* side": around(lambda std, n: 0.98 * std / n**0.5),
+    "low comes first": lambda e: right_interval(e)[::-1],
+    "not around zero": lambda e: (-1.96 * e.std() / len(e) ** 0.5, 1.96 * e.std() / len(e) ** 0.5),
+    "take the same to the other": lambda e: (right_interval(e)[0], e.mean()),
+    "a bound on one side": lambda e: (e.mean() - 1.645 * e.std(ddof=1) / len(e) ** 0.5, 1e9),
+    "the interval's middle": lambda e: tuple(np.array(right_interval(e)) + 1),
+    "mean ± 1.96": around(lambda std, n: 3.3 * std / n**0.5),
+    "not finite": lambda e: (e.mean(), np.nan),
+    "return two numbers, (low": lambda e: right_interval(e)[0],
+    "the estimates are [n]": lambda e: e[len(e)],
+}
+
+
+def said(capsys, estimate, interval):
+    sliced.estimate_and_interval(estimate, interval)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hint", ESTIMATES)
+def test_a_wrong_estimate_gets_the_hint_that_helps(hint, capsys):
+    text = said(capsys, ESTIMATES[hint], right_interval)
+    assert text.startswith("Not yet")
+    assert hint in text.split("Hint: ")[1]
+
+
+@pytest.mark.parametrize("hint", INTERVALS)
+def test_a_wrong_interval_gets_the_hint_that_helps(hint, capsys):
+    text = said(capsys, right_estimate, INTERVALS[hint])
+    assert text.startswith("Not yet")
+    assert hint in text.split("Hint: ")[1]
+
+
+def test_right_answers_are_right_and_cover_what_they_should(capsys):
+    for interval in (
+        right_interval,
+        around(lambda std, n: 2 * std / n**0.5 * 0.98),
+        lambda e: (e.mean() - 1.96 * e.std() / 20, e.mean() + 1.96 * e.std() / 20),
+    ):
+        text = said(capsys, right_estimate, interval)
+        assert text.startswith("Correct: ")
+        assert 930 <= int(re.search(r"directions (\d+) hold", text)[1]) <= 970
+    assert said(capsys, lambda *a: right_estimate(*a) + 1e-6, right_interval).startswith("Not yet")
