@@ -1,0 +1,258 @@
+# %% [markdown]
+# # 08 · The manifold hypothesis
+#
+# The two failures before this one, 06 and 07, were those of data with a density. Now to data that has none: images, which fill a
+# thin sheet of the space of all pixels. Song and Ermon (2019, Section 3.1 and Figure 1) call it the *manifold hypothesis*. On
+# such data there is no score to learn, and training has no end.
+#
+# You will watch the arrows explode as noise goes away, watch a loss run to minus infinity, and read the dimension of data off a
+# score.
+#
+# Running time: under 20 seconds on a laptop with two cores and no GPU.
+
+# %% tags=["setup"]
+import torch
+from sklearn.datasets import load_digits
+
+from toyscore import plotting
+from toyscore.diagnostics import intrinsic_dimension, least_normal_loss, normal_loss
+from toyscore.distributions import empirical, tilted_circle, tilted_line
+from toyscore.losses import perturbed, sliced_score_matching
+from toyscore.models import MLP
+from toyscore.train import fit
+from toyscore.widgets import Choice, Slider, panel
+
+torch.set_num_threads(1)  # tiny tensors are fastest on one thread
+
+# %% [markdown]
+# ## Pixels that never light up
+#
+# The 1797 digits of scikit-learn have 8 x 8 pixels, so each is a point in $\mathbb R^{64}$. Do they fill it?
+
+# %% tags=["setup"]
+digits = torch.as_tensor(load_digits().data, dtype=torch.float32) / 16
+
+# %%
+spread = torch.linalg.svdvals((digits - digits.mean(0)).double()).square()
+shares = (spread / spread.sum()).cumsum(0)
+print("pixels that are zero in every image:", int((digits.amax(0) == 0).sum()))
+print("directions that hold 90% of the variance:", int((shares < 0.9).sum()) + 1, "of", digits.shape[1])
+
+# %% [markdown]
+# A pixel that is always zero is a direction with no extent. There the "density" is infinitely high and infinitely narrow;
+# $\log p$ is $-\infty$ right beside the data, and it has no gradient.
+#
+# ## A line in $\mathbb R^D$, with noise
+#
+# The simplest such data is a standard normal along one direction of $\mathbb R^D$: dimension $d = 1$, and $D - 1$ *normal*
+# directions without extent. Noise of standard deviation $\sigma$ gives it a density, and a score. Split $x$ into its part $t$
+# along the line and its part $n$ normal to it:
+#
+# $$ \nabla \log q_\sigma(x) = - \frac{t}{1 + \sigma^2} - \frac{n}{\sigma^2}, \qquad E\|n\|^2 = (D - d)\, \sigma^2 . $$
+#
+# The first term is tame. The second has the length $\|n\| / \sigma^2 \approx \sqrt{D - d}\, / \sigma$: it grows without bound as
+# the noise goes. The same holds for a circle, or for any smooth sheet of dimension $d$, once $\sigma$ is small beside its
+# curvature.
+
+
+# %% tags=["setup"]
+def spanned(*directions):
+    return torch.linalg.qr(torch.stack(directions, 1)).Q  # [D, 2], the plane of the picture
+
+
+LEVELS = [0.5**k for k in range(11)]
+flat = digits - digits.mean(0)
+worlds = {"digits in R^64": (flat, empirical(flat), spanned(*torch.linalg.svd(flat, full_matrices=False)[2][:2]))}
+for D in (3, 10):
+    generator, axis = torch.Generator().manual_seed(0), torch.arange(1.0, D + 1)
+    line, circle = tilted_line(D), tilted_circle(D).sample(2000, generator=generator)
+    turn = axis * (2 * torch.pi / D)
+    worlds[f"line in R^{D}"] = line.sample(2000, generator=generator), line, spanned(axis, torch.eye(D)[0])
+    worlds[f"circle in R^{D}"] = circle, empirical(circle), spanned(turn.cos(), turn.sin())
+table = {}
+for name, (points, p, plane) in worlds.items():
+    clean = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(1))[:1000]]
+    z = torch.randn(clean.shape, generator=torch.Generator().manual_seed(2))
+    for sigma in LEVELS:
+        s = p.score(clean + sigma * z, sigma)
+        d, error = intrinsic_dimension(p.score, clean, sigma, generator=torch.Generator().manual_seed(2))
+        at, arrow = (clean + sigma * z) @ plane, s @ plane
+        table[name, sigma] = at[:100], arrow[:100], float(s.square().sum(1).mean().sqrt()), d, error
+
+# %% [markdown] tags=["predict"]
+# **Predict first.** Left: data with noise $\sigma$ (dots), and from each dot its exact score as a line, a thirtieth of its
+# length, seen in a plane through the data. Each step of `halvings` halves the noise. What happens to the lines: do they **stay**,
+# **get half as long**, **twice as long**, or **four times as long**? Vote, then move `halvings` from 3 to 4. Then vote: are the
+# scores longer in $\mathbb R^{10}$ than in $\mathbb R^3$?
+
+# %% tags=["live"]
+figure, (left, middle, right) = plotting.canvas(1, 3, size=4.0)
+first, role = table["line in R^3", 0.125], plotting.ROLES["truth"]
+(dots,) = left.plot([], [], "o", color="black", markersize=3)
+arrows = plotting.chains(left, torch.stack([first[0], first[0]]), role="truth", box=2.5)
+arrows[1].set_visible(False)
+left.set_xlabel("dots: noisy data; lines: score / 30")
+(norms,) = middle.loglog([], [], color=role.colour, marker=role.marker, markersize=4)
+(norm,) = middle.plot([], [], "o", color="black", markerfacecolor="none", markersize=16)
+middle.set(xlabel="1 / σ", xlim=(0.8, 1300), ylim=(0.5, 2e4))
+(dimensions,) = right.semilogx([], [], color=role.colour, marker=role.marker, markersize=4)
+(dimension,) = right.plot([], [], "o", color="black", markerfacecolor="none", markersize=16)
+right.set(xlabel="σ", xlim=(0.0007, 1.4), ylim=(-0.5, 5.5), title="D − σ² E‖s‖²: the dimension that shows")
+
+
+def draw(data, halvings):
+    sigma = LEVELS[halvings]
+    at, arrow, length, d, _ = table[data, sigma]
+    dots.set_data(*at.T)
+    plotting.chains(left, torch.stack([at, at + arrow / 30]), role="truth", box=2.5, update=arrows)
+    arrows[0].set_gid(f"Arrows of the exact score; its root mean square norm is {length:.3g}.")
+    norms.set_data([1 / s for s in LEVELS], [table[data, s][2] for s in LEVELS])
+    dimensions.set_data(LEVELS, [table[data, s][3] for s in LEVELS])
+    norm.set_data([1 / sigma], [length])
+    dimension.set_data([sigma], [d])
+    left.set_title(f"{data}, σ = 1/{2**halvings}")
+    middle.set_title(f"norm of the score: {length:.3g}")
+    right.set_gid(f"The dimension that shows is {d:.1f}.")
+
+
+data = Choice(list(worlds), "line in R^3")
+view = panel(figure, draw, play="halvings", interval=0.5, name="manifold", data=data, halvings=Slider(0, 10, 3))
+view
+
+# %%
+print(view.alt)
+for name in ("line in R^3", "line in R^10", "circle in R^10", "digits in R^64"):
+    told = (
+        f"{table[name, s][2]:.3g}, {abs(table[name, s][3]):.1f} at {s:.2g}" for s in (1, 0.5, 0.125, 0.0625, 2**-10)
+    )
+    print(f"{name:14}: norm, dimension {'; '.join(told)}")
+print(f"standard errors of these dimensions: at most {max(row[4] for row in table.values()):.1f}")
+
+# %% [markdown]
+# **Twice as long**, from some point on: $\|s\| = \sqrt{D - d}\, / \sigma$, the displacement $n$ shrinks with the noise, but
+# $\sigma^2$ in the denominator wins. And longer in $\mathbb R^{10}$, by $\sqrt{9/2}$, since there are more normal directions.
+# There is no limit: clean data on a line has no score at all.
+#
+# ## The score knows the dimension
+#
+# Turn this around. The mean squared norm of $\sigma s$ is the codimension $D - d$, so $D - \sigma^2 E\|s\|^2$ is the dimension
+# that the data shows at the width $\sigma$. That is the curve on the right. Try:
+#
+# 1. **The line** shows 1, unless $\sigma$ is as wide as the data: then all is one blur, and the dimension falls.
+# 2. **The circle** shows 1 as well, until $\sigma$ is so small that it tells apart the 2000 points that stand for the circle
+#    here. Points have dimension 0.
+# 3. **The digits** show between 4 and 5 at half a unit, and 0 from an eighth of a unit down. At small noise a data set is a set
+#    of points, and the exact score of its smoothed version leads back to training images. What a network should learn is what
+#    *lies between*.
+#
+# ## A loss without a floor
+#
+# What does training do, when there is no score to find? Take a score $s = -a\, n$, which pushes back to the line with stiffness
+# $a$. On data with noise $\tau$, its score matching loss $\tfrac12 E\|s\|^2 + E\, \mathrm{tr}(\partial s / \partial x)$ is
+#
+# $$ L(a) = (D - d) \left( \tfrac12 a^2 \tau^2 - a \right) . $$
+#
+# With $\tau = 0$ the square is gone: on the data $n = 0$, so pushing harder costs nothing and earns its divergence. The loss goes
+# to minus infinity. With $\tau > 0$ it has a least value, $-(D - d) / 2\tau^2$ at $a = 1/\tau^2$: large, negative, and finite.
+
+# %%
+for tau in (0.0, 0.01, 0.1):
+    losses = ", ".join(f"{normal_loss(a, 4, tau):.0f}" for a in (1e2, 1e3, 1e4, 1e5))
+    print(f"D - d = 4, tau = {tau}: L = {losses} at a = 1e2, 1e3, 1e4, 1e5; least {least_normal_loss(4, tau):.0f}")
+
+# %% [markdown]
+# Now networks, in $\mathbb R^5$: sliced score matching, which knows nothing of lines, on clean data, with noise $N(0, 0.0001)$ as
+# in the paper, and with $N(0, 0.01)$. All losses are negative soon, so the picture shows *minus* the loss on a logarithmic axis:
+# up is better. Dashed are the floors, here ceilings. Press *play*.
+
+
+# %%
+def noisy_loss(tau):
+    sliced = perturbed(sliced_score_matching)
+    return lambda s, x, *, generator: sliced(s, x, tau, generator=generator)
+
+
+taus = {0.0: "plain", 0.01: "annealed", 0.1: "learned"}  # noise -> how it is drawn
+shapes, gains, nets = {"line": tilted_line(5), "circle": tilted_circle(5)}, {}, {}
+for key in [(name, tau) for name in shapes for tau in taus]:
+    torch.manual_seed(0)
+    nets[key] = MLP(5, width=64)
+    steps = fit(nets[key], shapes[key[0]], noisy_loss(key[1]), n_steps=400, lr=0.03)
+    gains[key] = -torch.stack([step.loss for step in steps]).unfold(0, 20, 1).median(1).values  # over 20 steps
+figure_2, ax = plotting.canvas(size=5.4)
+curves = {}
+for tau, role in taus.items():
+    look = plotting.ROLES[role]
+    (curves[tau],) = ax.semilogy([], [], color=look.colour, marker=look.marker, markevery=40, label=f"τ = {tau:g}")
+    if tau:
+        ax.axhline(-least_normal_loss(4, tau), color=look.colour, linestyle="--")
+ax.set(xlabel="step", xlim=(0, 400), ylim=(1, 1e6))
+ax.legend(loc="upper left")
+
+
+def draw_2(data, step):
+    for tau, curve in curves.items():
+        curve.set_data(range(20, step + 1), gains[data, tau][: step - 19])
+    last = ", ".join(f"{gains[data, tau][step - 20]:.2g} at τ = {tau:g}" for tau in taus)
+    ax.set_title(f"minus the loss on a {data} in R^5")
+    ax.set_gid(f"Minus the loss at step {step}: {last}.")
+
+
+data = Choice(list(shapes), "line")
+view_2 = panel(figure_2, draw_2, play="step", name="no-floor", data=data, step=Slider(20, 400, 400, step=20))
+view_2
+
+# %%
+print(view_2.alt)
+for (name, tau), gain in gains.items():
+    print(f"{name}, tau = {tau}: minus the loss ends at {gain[-1]:.2g}, ceiling {-least_normal_loss(4, tau):.2g}")
+for name, p in shapes.items():
+    x = p.sample(1000, generator=torch.Generator().manual_seed(1))
+    noisy = x + 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    push = float(nets[name, 0.0](noisy).detach().square().sum(1).mean().sqrt())
+    print(f"{name}: 0.01 beside the data, the network of clean data pushes {push:.1g}, the exact score {2 / 0.01:.0f}")
+
+# %% [markdown]
+# On clean data the loss runs away. It passes the floors of both noises and would go on: the curve bends at the end only because
+# the learning rate falls to nothing there. The network has become a wall: beside the data it pushes more than three times
+# as hard as the exact score does with the noise of the paper. A lower loss here is no better score; it is a sign that there is none.
+#
+# With $\tau = 0.1$ the loss settles close to its floor (on the circle a little above it: a curve is harder for a small network
+# than a line). With $\tau = 0.01$ it stays above its floor as well, and needs more steps: this is the noise of the paper, which
+# changes no pixel by more than the eye can tell.
+#
+# So the remedy is the one of notebook 06. There noise filled the gaps between modes, here it gives a thin sheet some volume.
+#
+# ## Check yourself: the codimension from scores
+#
+# Someone hands you samples of a score at noise `sigma`, as an array `scores` `[N, D]`. Write the estimate of the codimension
+# $D - d$: the mean of $\|\sigma s\|^2$.
+
+# %% tags=["exercise"]
+import numpy as np
+
+from checks import manifold
+
+
+def codimension(scores, sigma):
+    return np.mean((sigma * scores) ** 2)
+
+
+manifold.codimension(codimension)
+
+# %% [markdown]
+# The solution is in the collapsed cell below; click the bar at its left to open it.
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def solution(scores, sigma):
+    return np.mean(np.sum((sigma * scores) ** 2, axis=1))
+
+
+manifold.codimension(solution)
+
+# %% [markdown]
+# All three are within a few hundredths of 5: the noise levels differ by a factor of 25, what they tell does not.
+#
+# **Next.** Two failures ask for noise: much of it to fill gaps, little of it to stay close to the data. Notebook 09 takes many
+# levels, from large to small, and lets one network learn them all.
