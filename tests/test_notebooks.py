@@ -94,7 +94,7 @@ def test_the_exercise_is_open_and_its_solution_collapsed(source):
     said = {}
     for cell in cells:
         for tag in cell["metadata"].get("tags", []):
-            said[tag] = "".join("".join(o["text"]) for o in cell["outputs"])
+            said[tag] = "".join("".join(o.get("text", "")) for o in cell.get("outputs", []))
             assert cell["metadata"].get("jupyter", {}).get("source_hidden", False) == (tag == "solution")
     assert said["exercise"].startswith("Not yet: ")
     assert "Hint: " in said["exercise"]
