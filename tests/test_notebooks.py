@@ -101,6 +101,16 @@ def test_the_exercise_is_open_and_its_solution_collapsed(source):
     assert said["solution"].startswith("Correct: ")
 
 
+@pytest.mark.parametrize("readme", [FOLDER / "README.md", FOLDER.parent / "README.md"], ids=["map", "front"])
+def test_the_map_has_every_notebook_its_title_and_its_time(readme, source):
+    title = source.read_text().splitlines()[1].removeprefix("# # ").replace(" · ", " ")
+    (row,) = [line for line in readme.read_text().splitlines() if f"{source.stem}.ipynb)" in line]
+    assert f"[{title}](" in row
+    if readme.parent == FOLDER:
+        seconds = re.search(r"Running time: under (\d+) seconds", source.read_text())[1]
+        assert row.endswith(f"| {seconds} s |")
+
+
 def test_the_command_line_names_what_there_is():
     run = call(FOLDER, "99")
     assert run.returncode == 2
