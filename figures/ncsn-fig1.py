@@ -159,12 +159,12 @@ def dimension(arrays: dict[str, np.ndarray], name: str, sigma: float) -> float:
 
 
 TOLERANCES = {  # loss over floor, push
-    ("line", "clean"): (7.5, 5.0),
+    ("line", "clean"): (9.5, 6.5),
     ("line", "noisy"): (0.3, 0.2),
-    ("circle", "clean"): (7.0, 3.0),
+    ("circle", "clean"): (7.5, 3.5),
     ("circle", "noisy"): (0.38, 0.22),
     ("digits", "clean"): (3.7, 10.0),
-    ("digits", "noisy"): (0.019, 0.02),
+    ("digits", "noisy"): (0.019, 0.025),
 }
 
 
@@ -172,7 +172,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """Floors, the last losses and pushes in units of what is exact, and dimensions.
 
     Floors and the line's dimension are closed forms, and so is the digits' dimension at the noise, where points are far apart. The
-    tolerances of what is trained, and of averages over draws, are four to five standard deviations (``run.py --spread 6``).
+    tolerances of what is trained, and of averages over draws, are four to five standard deviations (``run.py --spread 12``).
     """
     found = {"dead_pixels": (float(arrays["n_dead"]), 0.0)}
     for name in MARKER:
