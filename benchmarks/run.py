@@ -5,6 +5,7 @@ One thread, medians over repetitions. Only the ratios travel between machines; t
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -285,14 +286,49 @@ def present() -> set[str]:
     return {d.name.lower() for d in importlib.metadata.distributions()}
 
 
+GROUPS = {  # the ids of a measurement's rows begin with its key
+    "langevin": sampling,
+    "training": training,
+    "step": objectives,
+    "empirical": data_sets,
+    "slider": sliders,
+    "notebook": notebooks,
+    "import": imports,
+}
+
+
+def kept(head: list[str], only: list[str]) -> dict[str, list[str]]:
+    """The stored rows of the groups that are not measured; refused where they are from another machine or version."""
+    if not only:
+        return {}
+    stored = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    if stored[: len(head)] != head:
+        raise SystemExit("--only keeps the other rows, and those are of another machine or version; run all")
+    groups: dict[str, list[str]] = {key: [] for key in GROUPS if key not in only}
+    for line in stored[len(head) :]:
+        key = line.partition('id="')[2].partition("-")[0].partition('"')[0]
+        if key in groups:
+            groups[key].append(line)
+    return groups
+
+
 def main() -> None:
     """Measure, print, write."""
+    parser = argparse.ArgumentParser(description="Measure, and write benchmarks/results.md.")
+    parser.add_argument(
+        "--only",
+        choices=GROUPS,
+        action="append",
+        default=[],
+        help="these rows alone, and keep the others; may be repeated",
+    )
+    only = parser.parse_args().only
     torch.set_num_threads(1)
     os.environ["XLA_FLAGS"] = (
         "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"  # before JAX is imported
     )
     sys.path.insert(0, str(ROOT / "notebooks"))
-    lines = [
+    head = [
         "# Benchmarks",
         "",
         "Written by `make bench`; do not edit. Contestants took turns in one run on one thread; medians.",
@@ -302,11 +338,14 @@ def main() -> None:
         "| what | ms | ms of the other | ratio |",
         "| --- | --- | --- | --- |",
     ]
-    for measure in (sampling, training, objectives, data_sets, sliders, notebooks, imports):
-        for row in measure():
-            lines.append(str(row))
-            print(row, flush=True)
-    RESULTS.write_text("\n".join(lines) + "\n")
+    rows = kept(head, only)
+    for key, measure in GROUPS.items():
+        if key not in rows:
+            rows[key] = []
+            for row in measure():
+                rows[key].append(str(row))
+                print(row, flush=True)
+    RESULTS.write_text("\n".join([*head, *(line for key in GROUPS for line in rows[key])]) + "\n")
 
 
 if __name__ == "__main__":

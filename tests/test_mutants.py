@@ -294,8 +294,8 @@ MUTANTS = {
     ),
     "blocks dropped too soon": (
         "diagnostics/levels.py",
-        "last = int((radii[start] + radii >= math.sqrt(max(least[0], 0)) * (1 - 1e-6)).sum())",
-        "last = int((radii[start] + radii >= 1.2 * math.sqrt(max(least[0], 0))).sum())",
+        "(radii[start] + radii >= math.sqrt(max(least[0], 0)) * (1 - 1e-6)).sum()",
+        "(radii[start] + radii >= 1.2 * math.sqrt(max(least[0], 0))).sum()",
         "test_theory.py::test_distances_are_those_of_all_pairs",
     ),
     "a ladder that inherits nothing": (
