@@ -189,49 +189,46 @@ def data_sets() -> list[Row]:
 
 
 PROBE = """
-import json, random, time
-from toyscore.widgets import Choice, Slider, Toggle
+def _times():
+    import json, random, time
+    from toyscore.widgets import Choice, Slider, Toggle
+    from toyscore.widgets.panel import _PANELS
 
-def values(control):
-    if isinstance(control, Slider):
-        return [control.at(n) for n in sorted({round(k * (control.n_values - 1) / 30) for k in range(31)})]
-    return control.options if isinstance(control, Choice) else [True, False] if isinstance(control, Toggle) else [1, 2, 3]
+    def values(control):
+        if isinstance(control, Slider):
+            return [control.at(n) for n in sorted({round(k * (control.n_values - 1) / 30) for k in range(31)})]
+        return control.options if isinstance(control, Choice) else [True, False] if isinstance(control, Toggle) else [1, 2, 3]
 
-times = []
-for view in PANELS:
-    moves = [(key, value) for key, control in view.controls.items() for value in values(control)] * 3
-    random.Random(0).shuffle(moves)
-    for key, value in moves:
-        start = time.perf_counter()
-        view.set(**{key: value})
-        times.append(1000 * (time.perf_counter() - start))
-print(json.dumps(times))
+    times = []
+    for panel in list(_PANELS.values()):
+        moves = [(key, value) for key, control in panel.controls.items() for value in values(control)] * 3
+        random.Random(0).shuffle(moves)
+        for key, value in moves:
+            start = time.perf_counter()
+            panel.set(**{key: value})
+            times.append(1000 * (time.perf_counter() - start))
+    print(json.dumps(times))
+
+_times()
 """
 
 
 def sliders() -> list[Row]:
-    """A move of a control in a real kernel, all that happens there: draw, render, encode, send. Every control of every live notebook."""
+    """A move of a control in a real kernel, all that happens there: draw, render, encode, send. Every control of every notebook."""
     import nbformat
     from nbclient import NotebookClient
 
     import build
-    import classroom
 
     rows = []
     for path in build.sources([]):
-        page = classroom.edition(path)
-        if page is None:
+        notebook = build.read(path)
+        if " panel(" not in path.read_text() and "widgets.panel(" not in path.read_text():
             continue
-        page.cells = [
-            cell for cell in page.cells if "classroom" not in cell.source and not cell.source.startswith("open_at(")
-        ]
-        views = [cell.source.splitlines()[-1] for cell in page.cells if "live" in cell.metadata.get("tags", ())]
-        page.cells.append(nbformat.v4.new_code_cell(PROBE.replace("PANELS", f"({', '.join(views)},)")))
-        kernel = NotebookClient(
-            page, kernel_name="python3", timeout=300, resources={"metadata": {"path": str(ROOT / "notebooks")}}
-        )
-        kernel.execute()
-        times = sorted(json.loads(page.cells[-1].outputs[0].text))
+        notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
+        resources = {"metadata": {"path": str(ROOT / "notebooks")}}
+        NotebookClient(notebook, kernel_name="python3", timeout=300, resources=resources).execute()
+        times = sorted(json.loads(notebook.cells[-1].outputs[0].text))
         number = path.stem[:2]
         what = f"a move of a control of notebook {number} in its kernel"
         rows.append(Row(f"slider-{number}-median", f"{what}, median of {len(times)}", statistics.median(times)))

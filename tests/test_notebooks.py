@@ -101,6 +101,36 @@ def test_the_exercise_is_open_and_its_solution_collapsed(source):
     assert said["solution"].startswith("Correct: ")
 
 
+AFTER = """
+def _move_everything():
+    from toyscore.widgets.panel import _PANELS
+
+    for panel in list(_PANELS.values()):
+        for key, control in panel.controls.items():
+            ends = getattr(control, "options", None) or ([control.low, control.high] if hasattr(control, "low") else [True, False])
+            for value in (ends[0], ends[-1]):
+                panel.set(**{key: value})
+        panel.reset()
+    print(len(_PANELS), "panels moved")
+
+_move_everything()
+"""
+
+
+def test_panels_still_answer_after_the_last_cell(source):
+    """A later cell that takes a name on which a panel draws would break it in the reader's hands, not in the stored outputs."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = builder.read(source)
+    notebook.cells.append(nbformat.v4.new_code_cell(AFTER))
+    NotebookClient(
+        notebook, kernel_name="python3", timeout=120, resources={"metadata": {"path": str(FOLDER)}}
+    ).execute()
+    n_panels = int(notebook.cells[-1].outputs[0].text.split()[0])
+    assert n_panels == len(re.findall(r"= (?:widgets\.)?panel\(", source.read_text()))
+
+
 @pytest.mark.parametrize("readme", [FOLDER / "README.md", FOLDER.parent / "README.md"], ids=["map", "front"])
 def test_the_map_has_every_notebook_its_title_and_its_time(readme, source):
     title = source.read_text().splitlines()[1].removeprefix("# # ").replace(" · ", " ")
