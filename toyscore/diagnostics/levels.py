@@ -45,7 +45,8 @@ _OUTLIER_RATIO = 1.5  # and is one if the largest distance shrinks by this much 
 def largest_distance(points: Tensor) -> float:
     """The largest Euclidean distance between two points, exact to the rounding of their dtype. Source: song2020, Technique 1.
 
-    Every pair that can be the farthest is looked at, a block at a time: beside two copies of the data, memory stays below 0.5 GiB.
+    Every pair that can be the farthest is looked at, a block at a time: memory grows with the data, in float64 and a few copies, and not
+    with the pairs.
 
     Args:
         points: [N, *event], N >= 2, on any device.
