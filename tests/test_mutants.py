@@ -227,10 +227,10 @@ MUTANTS = {
         "test_diagnostics.py::test_a_law_on_a_gaussian_follows_its_recursion",
     ),
     "stages by sigma": (
-        "diagnostics/propagation.py",
-        "step_size * (s / levels[-1]) ** 2",
-        "step_size * (s / levels[-1])",
-        "test_diagnostics.py::test_predicted_weights_are_those_of_twenty_thousand_chains",
+        "noise.py",
+        "step_size * (sigma / levels[-1]) ** 2",
+        "step_size * (sigma / levels[-1])",
+        "test_samplers.py::test_annealed_langevin_follows_its_recursion_on_a_gaussian",
     ),
     "a subspace that forgets the covariance": (
         "diagnostics/propagation.py",

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from helpers import F64, assert_mean, seeded
-from toyscore.noise import check_sigmas, geometric, levels, linear_betas, log_uniform
+from toyscore.noise import annealed_steps, check_sigmas, geometric, levels, linear_betas, log_uniform
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,13 @@ def test_geometric_levels_have_a_constant_ratio_and_exact_ends(high, low, n):
     assert torch.allclose(ratios, torch.full_like(ratios, (low / high) ** (1 / (n - 1))), rtol=3e-7)
     assert (ratios < 1).all()
     assert geometric(2.0, 2.0, 1).tolist() == [2.0]
+
+
+def test_annealed_steps_grow_with_the_variance_of_the_level():
+    """song2019, Algorithm 1, by hand"""
+    assert annealed_steps([4.0, 2.0, 1.0], 0.1) == pytest.approx([1.6, 0.4, 0.1])
+    with pytest.raises(ValueError, match=r"step_size = 0.0: it must be finite and positive"):
+        annealed_steps([4.0, 1.0], 0.0)
 
 
 def test_linear_betas_are_ddpms():

@@ -82,6 +82,18 @@ def geometric(sigma_max: float, sigma_min: float, n_levels: int) -> Tensor:
     return check_sigmas([sigma_max, *inner, sigma_min], dtype=torch.get_default_dtype())
 
 
+def annealed_steps(sigmas: Tensor | Sequence[float], step_size: float) -> list[float]:
+    r"""The step size of each level, :math:`\alpha_i = \epsilon \sigma_i^2 / \sigma_L^2`, in units of x squared. Source: song2019,
+    Algorithm 1.
+
+    Raises:
+        ValueError: as ``check_sigmas``; a step size that is not positive.
+    """
+    ops.check_positive(step_size, "step_size")
+    levels = check_sigmas(sigmas).tolist()
+    return [step_size * (sigma / levels[-1]) ** 2 for sigma in levels]  # Algorithm 1, line 3
+
+
 def linear_betas(beta_min: float = 1e-4, beta_max: float = 0.02, n_steps: int = 1000) -> Tensor:
     """DDPM's variances, equally spaced and increasing: [N] in the default dtype. Source: ho2020, Sec. 4.
 

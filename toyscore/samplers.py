@@ -31,7 +31,7 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
-from toyscore.noise import check_sigmas
+from toyscore.noise import annealed_steps, check_sigmas
 from toyscore.operators import DivergenceError, Score, Sigma
 
 _CHECK_EVERY = 16
@@ -155,8 +155,8 @@ def _annealed(
     clamp: tuple[float, float] | None,
     generator: Generator | None,
 ) -> Iterator[Tensor]:
-    alphas = [step_size * (float(sigma) / float(sigmas[-1])) ** 2 for sigma in sigmas]  # Algorithm 1, line 3
-    schedule = [(sigma, alpha) for sigma, alpha in zip(sigmas, alphas, strict=True) for _ in range(n_steps_each)]
+    steps = zip(sigmas, annealed_steps(sigmas, step_size), strict=True)
+    schedule = [(sigma, alpha) for sigma, alpha in steps for _ in range(n_steps_each)]
     n_states = len(schedule) + denoise
     watch = _watch(x, n_states, lambda n: schedule[min(n, len(schedule)) - 1], float(sigmas[0]))
     for n in range(1, n_states + 1):

@@ -35,7 +35,7 @@ from toyscore import operators as ops
 from toyscore.diagnostics.grids import CLIPPED, MEMORY, Cloud, check_flat, least_variance, nodes
 from toyscore.diagnostics.steps import check_stable
 from toyscore.distributions import GaussianMixture
-from toyscore.noise import check_sigmas
+from toyscore.noise import annealed_steps, check_sigmas
 from toyscore.operators import Score
 
 _REACH = 7.0  # standard deviations of the noise that are followed
@@ -65,10 +65,10 @@ class Stage:
 
 def annealed_stages(sigmas: Tensor | Sequence[float], step_size: float, n_steps_each: int) -> list[Stage]:
     r"""The schedule of annealed Langevin dynamics, :math:`\alpha_i = \epsilon \sigma_i^2 / \sigma_L^2`. Source: song2019, Algorithm 1."""
-    levels = [float(s) for s in check_sigmas(sigmas, dtype=torch.float64)]
-    ops.check_positive(step_size, "step_size")
+    levels = check_sigmas(sigmas, dtype=torch.float64)
     ops.check_count(n_steps_each, "n_steps_each")
-    return [Stage(s, step_size * (s / levels[-1]) ** 2, n_steps_each) for s in levels]
+    steps = annealed_steps(levels, step_size)
+    return [Stage(sigma, alpha, n_steps_each) for sigma, alpha in zip(levels.tolist(), steps, strict=True)]
 
 
 @dataclass(frozen=True)
