@@ -155,15 +155,15 @@ MUTANTS = {
         "test_distributions.py::test_score_is_the_gradient_of_log_prob",
     ),
     "annealing by sigma": (
-        "samplers.py",
-        "(float(sigma) / float(sigmas[-1])) ** 2",
-        "(float(sigma) / float(sigmas[-1]))",
+        "noise.py",
+        "step_size * (sigma / levels[-1]) ** 2",
+        "step_size * (sigma / levels[-1])",
         "test_samplers.py::test_annealed_langevin_follows_its_recursion_on_a_gaussian",
     ),
     "annealing against the first level": (
-        "samplers.py",
-        "(float(sigma) / float(sigmas[-1])) ** 2",
-        "(float(sigma) / float(sigmas[0])) ** 2",
+        "noise.py",
+        "step_size * (sigma / levels[-1]) ** 2",
+        "step_size * (sigma / levels[0]) ** 2",
         "test_samplers.py::test_annealed_langevin_follows_its_recursion_on_a_gaussian",
     ),
     "tweedie with sigma": (
@@ -226,11 +226,11 @@ MUTANTS = {
         "z = (axis[0] + h * near - ends[:, d : d + 1]) / stage.step_size",
         "test_diagnostics.py::test_a_law_on_a_gaussian_follows_its_recursion",
     ),
-    "stages by sigma": (
-        "noise.py",
-        "step_size * (sigma / levels[-1]) ** 2",
-        "step_size * (sigma / levels[-1])",
-        "test_samplers.py::test_annealed_langevin_follows_its_recursion_on_a_gaussian",
+    "stages of one step size": (
+        "diagnostics/propagation.py",
+        "Stage(sigma, alpha, n_steps_each)",
+        "Stage(sigma, step_size, n_steps_each)",
+        "test_diagnostics.py::test_predicted_weights_are_those_of_twenty_thousand_chains",
     ),
     "a subspace that forgets the covariance": (
         "diagnostics/propagation.py",
