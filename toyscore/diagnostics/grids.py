@@ -15,6 +15,7 @@ from toyscore.distributions import GaussianMixture
 
 CLIPPED = 1e-6  # mass that may lie off a grid
 MEMORY = 1 << 31  # bytes that a matrix or a network may take
+NODES_PER_STD = {1: 20.0, 2: 6.0}  # by dimension, to the least standard deviation of a density
 _WIDTH = 6.5  # standard deviations around every mean that a grid covers
 
 
@@ -49,7 +50,7 @@ def density_axes(p: GaussianMixture, sigma: float, nodes_per_std: float | None) 
     """Per coordinate, nodes of one spacing over the density at sigma; an odd number. Default 20 nodes to the least deviation, 6 in 2-D."""
     dim = check_flat(p)
     if nodes_per_std is None:
-        nodes_per_std = 20.0 if dim == 1 else 6.0
+        nodes_per_std = NODES_PER_STD[dim]
     ops.check_positive(nodes_per_std, "nodes_per_std")
     h = math.sqrt(least_variance(p, sigma)) / nodes_per_std
     std = (p.covariances.diagonal(dim1=1, dim2=2) + sigma**2).sqrt()

@@ -30,7 +30,7 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
-from toyscore.diagnostics.grids import quadrature
+from toyscore.diagnostics.grids import NODES_PER_STD, quadrature
 from toyscore.distributions import GaussianMixture
 from toyscore.losses import (
     Loss,
@@ -113,13 +113,10 @@ def _truth(
         ops.check_count(n, "n", 2)
         values = _squares(score, mixture, sigma, mixture.perturb(sigma).sample(n, generator=generator))
         return values.mean(1), torch.cov(values) / n
-    fine, rough = (quadrature(mixture, sigma, nodes_per_std=nodes) for nodes in _nodes(mixture))
+    nodes_per_std = NODES_PER_STD[mixture.means.shape[1]]
+    fine, rough = (quadrature(mixture, sigma, nodes_per_std=nodes_per_std / factor) for factor in (1, 2))
     found, coarse = (_squares(score, mixture, sigma, cloud.points) @ cloud.masses for cloud in (fine, rough))
     return found, torch.diag((found - coarse) ** 2)
-
-
-def _nodes(mixture: GaussianMixture) -> tuple[float, float]:
-    return (20.0, 10.0) if mixture.means.shape[1] == 1 else (6.0, 3.0)
 
 
 def _squares(score: Score, mixture: GaussianMixture, sigma: float, points: Tensor) -> Tensor:

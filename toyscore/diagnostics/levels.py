@@ -90,6 +90,12 @@ def _flat(points: Tensor) -> Tensor:
     return flat - flat.mean(0)
 
 
+def _ordered(flat: Tensor) -> tuple[Tensor, float]:
+    """The rows, farthest from the mean first, and the unit that they are given in: their largest number, at which no square overflows."""
+    unit = float(flat.abs().max()) or 1.0
+    return flat[flat.norm(dim=1).argsort(descending=True)] / unit, unit
+
+
 def _blocks(flat: Tensor, least: list[float]) -> Iterator[tuple[int, Tensor]]:
     """By blocks of rows, farthest from the mean first: the first row's index, and squared distances to the rows from there on, each pair
     once (-1 elsewhere), while one can reach the square ``least[0]``."""
@@ -111,10 +117,7 @@ def _blocks(flat: Tensor, least: list[float]) -> Iterator[tuple[int, Tensor]]:
 
 def _farthest(flat: Tensor, single: bool) -> float:
     """The largest distance between rows; ``single`` ranks pairs in float32, which is right to its rounding, at twice the speed."""
-    unit = float(flat.abs().max())
-    if unit == 0:
-        return 0.0
-    ordered = flat[flat.norm(dim=1).argsort(descending=True)] / unit
+    ordered, unit = _ordered(flat)
     ranked = ordered.float() if single else ordered
     far = ordered[(ordered - ordered[0]).square().sum(1).argmax()]
     best = float((ordered - far).norm(dim=1).max())
@@ -130,10 +133,7 @@ def _farthest(flat: Tensor, single: bool) -> float:
 
 def _nth_farthest(flat: Tensor, n: int) -> float:
     """The n-th largest distance between rows."""
-    unit = float(flat.abs().max())
-    if unit == 0:
-        return 0.0
-    ordered = flat[flat.norm(dim=1).argsort(descending=True)] / unit
+    ordered, unit = _ordered(flat)
     found, least = flat.new_empty(0), [-0.5]
     for _, distances in _blocks(ordered, least):
         found = torch.cat([found, distances[distances > least[0]].clamp(min=0)])

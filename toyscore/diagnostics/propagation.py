@@ -289,9 +289,8 @@ def _axes(mixture: GaussianMixture, points: Any, masses: Any, stage: Stage, node
     """Per coordinate, nodes over where the chain is and where it will settle; an odd number."""
     carried = points[masses > _NEGLIGIBLE]
     p = mixture.to(dtype=torch.float64)
-    eigenvalues = torch.linalg.eigvalsh(p.covariances).clamp(min=0)
-    narrowest = math.sqrt(float(eigenvalues.min()) + stage.sigma**2) / (2.5 if points.shape[1] == 1 else 1.0)
-    variances = eigenvalues.max() + stage.sigma**2
+    narrowest = math.sqrt(least_variance(p, stage.sigma)) / (2.5 if points.shape[1] == 1 else 1.0)
+    variances = torch.linalg.eigvalsh(p.covariances).max() + stage.sigma**2
     std = float((variances / (1 - stage.step_size / (4 * variances)).clamp(min=0.05)).sqrt())
     root = math.sqrt(stage.step_size)
     axes = []
