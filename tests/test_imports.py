@@ -14,7 +14,7 @@ ALLOWED = {name: set(CHAIN[:i]) for i, name in enumerate(CHAIN)} | {
     "distributions": {"operators"},
     "noise": {"operators"},
     "likelihood": {"operators", "distributions", "noise", "losses", "sde"},
-    "models": {"operators", "sde"},
+    "models": {"operators", "noise", "sde"},
     "train": {"operators", "losses", "noise", "models"},
     "data": {"operators", "losses", "noise", "models"},
     "plotting": {"operators"},

@@ -7,10 +7,37 @@ noise of standard deviation ``sigma``; every loss, sampler, metric and plot work
     from toyscore.samplers import final, langevin
 
 The modules, in the order in which they build on each other: ``operators``, ``distributions``, ``noise``, ``losses``,
-``samplers``, ``metrics``, ``models``, ``train``, ``plotting``. All but ``plotting`` come with ``import toyscore``.
+``samplers``, ``diagnostics``, ``metrics``, ``models``, ``train``, ``data``, ``plotting``, ``widgets``, ``config``, ``pretrained``,
+``cli``. Each is imported when it is first used.
 """
 
-from toyscore import distributions, losses, metrics, models, noise, operators, samplers, train
+from importlib import import_module
+from types import ModuleType
 
 __version__ = "0.1.0"
-__all__ = ["distributions", "losses", "metrics", "models", "noise", "operators", "samplers", "train"]
+__all__ = [
+    "config",
+    "data",
+    "diagnostics",
+    "distributions",
+    "losses",
+    "metrics",
+    "models",
+    "noise",
+    "operators",
+    "plotting",
+    "pretrained",
+    "samplers",
+    "train",
+    "widgets",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return import_module(f"toyscore.{name}")
+    raise AttributeError(f"module 'toyscore' has no attribute {name!r}: its modules are {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

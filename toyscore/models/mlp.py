@@ -16,7 +16,6 @@ are those of autograd; the exact trace of a 2-D score costs one forward and one 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
@@ -26,6 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toyscore import operators as ops
+from toyscore.models import conditioning
+from toyscore.models.conditioning import sigma_features
 from toyscore.operators import Sigma
 
 _FREQUENCIES = 4
@@ -64,12 +65,7 @@ class MLP(nn.Module):
         self.dim = dim
         log_range, variance = None, None  # kept with the weights, so that a checkpoint cannot forget them
         if sigmas is not None:
-            values = torch.as_tensor(sigmas).flatten().tolist()
-            if not values or not all(math.isfinite(v) and v > 0 for v in values):
-                raise ValueError(
-                    f"sigmas = {values}: levels must be finite and positive; pass e.g. geometric(10.0, 0.1, 10)"
-                )
-            log_range = torch.tensor([math.log(min(values)), math.log(max(values))])
+            log_range = conditioning.log_range(sigmas)
             variance = torch.tensor(float(data_variance))
         self.register_buffer("log_range", log_range)
         self.register_buffer("data_variance", variance)
@@ -107,11 +103,6 @@ class MLP(nn.Module):
         flat = ops.check_event(x, self.dim, dtype, "the network")
         if self.log_range is None or self.data_variance is None:
             return flat, 1.0, 1.0
-        if not torch.compiler.is_compiling() and not (isinstance(sigma, Tensor) and sigma.is_cuda):
-            ops.check_sigma(sigma, x, positive=True)
-        std = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1).expand(len(x), 1)
-        low, high = self.log_range
-        u = (2 * std.log() - (low + high)) / (high - low).clamp(min=1.0)
-        phases = u * (math.pi / 2 * torch.arange(1, _FREQUENCIES + 1, dtype=x.dtype, device=x.device))
+        std, features = sigma_features(sigma, flat, self.log_range, _FREQUENCIES)
         in_factor = (std * std + self.data_variance).rsqrt()
-        return torch.cat([flat * in_factor, u, phases.sin(), phases.cos()], 1), in_factor, 1 / std
+        return torch.cat([flat * in_factor, features], 1), in_factor, 1 / std

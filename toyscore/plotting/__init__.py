@@ -17,6 +17,7 @@ float32 on the CPU, or like the tensor ``like``.
 
 from toyscore.plotting.curves import curves
 from toyscore.plotting.frames import animate, canvas, renderer, save_gif
+from toyscore.plotting.mosaic import mosaic, save_mosaic
 from toyscore.plotting.plane import (
     FieldComparison,
     arrow_scale,
@@ -51,10 +52,12 @@ __all__ = [
     "frame",
     "grid",
     "mass_level",
+    "mosaic",
     "renderer",
     "samples",
     "save",
     "save_gif",
+    "save_mosaic",
     "score_map",
     "vector_field",
 ]

@@ -4,10 +4,13 @@ r"""The training loop, as a generator.
 decides about bars, plots, stopping and saving. Two properties are kept to the bit:
 
 - *Training at step t is a pure function of (seed, t)*: the batch is cut into ``n_shards`` equal shards, and shard k of
-  step t draws its examples, noise levels and noise from a generator seeded by a hash of (seed, t, k). Shards are
-  accumulated in order, so one process that holds all and several that share them out see the same draws.
+  step t draws its examples, noise levels and noise from a generator seeded by a hash of (seed, t, k). One process
+  accumulates all shards in order; several (``group``) share them out and add up gradients: same draws, and with two shards
+  the same bits.
 - *Resuming is exact*: ``step.state()`` holds weights, Adam's moments and the recipe; ``fit(..., state=state)`` continues
   with the same bits, and refuses a state of another recipe.
+
+A network in ``models.EMA`` is trained as it is, and its average moved along after each step.
 
 The rate climbs over the first fifth of the steps to ``lr`` and falls along a cosine to nothing, so the last weights are the
 ones to use. On the paper's toy this recipe matters more than the cost of a step.
@@ -22,10 +25,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
 from toyscore import operators as ops
-from toyscore.operators import Distribution, DivergenceError
+from toyscore.models import EMA
+from toyscore.operators import Distribution, DivergenceError, Score, Sigma
 
 _WARMUP = 0.2
 _START = 0.1  # of lr, where the climb begins
@@ -34,10 +39,15 @@ _BETAS = (0.9, 0.95)
 
 @dataclass(frozen=True)
 class Step:
-    """One training step: ``.step`` counts from 1, ``.loss`` is the batch mean, detached and 0-d."""
+    """One training step: ``.step`` counts from 1, ``.loss`` is the batch mean, detached and 0-d.
+
+    ``.lr`` is the rate it used, ``.grad_norm`` the Euclidean norm of the gradient before any clipping.
+    """
 
     step: int
     loss: Tensor
+    lr: float
+    grad_norm: float
     _snapshot: Callable[[int], dict[str, Any]] = field(repr=False)
 
     def state(self) -> dict[str, Any]:
@@ -59,31 +69,45 @@ def fit(
     lr: float = 1e-2,
     seed: int = 0,
     n_shards: int = 1,
+    clip: float | None = None,
+    autocast: torch.dtype | None = None,
+    group: dist.ProcessGroup | None = None,
     state: dict[str, Any] | None = None,
 ) -> Iterator[Step]:
     """Train ``model`` in place, a step per item taken; after the last step it holds the weights to use.
 
     Args:
-        model: a score function with parameters.
+        model: a score function with parameters, or one wrapped in ``models.EMA``.
         data: anything with ``sample(n, *, generator)``; wrap a tensor in ``empirical``.
         loss: called as ``loss(model, x, generator=g)`` -> [B]: a loss of ``losses``, or ``at_random_sigma(...)``.
         n_steps: steps in all; the rate's schedule spans them.
         batch_size: examples per step, over all shards.
         lr: the largest rate of the schedule.
         seed: of every draw; together with the step and the shard it fixes them.
-        n_shards: equal parts of the batch, accumulated in order.
+        n_shards: equal parts of the batch, accumulated in order; memory is that of one.
+        clip: the largest norm of the gradient; a longer one is shortened to it. None leaves it.
+        autocast: torch.bfloat16 runs the network (not the loss) in mixed precision; None in the precision of its weights.
+        group: processes that share the shards out, ``torch.distributed.group.WORLD``; all call ``fit`` alike and start from
+            the weights of the first. None is this process alone.
         state: from ``Step.state()`` of a run with the same recipe; continues after its step.
 
     Raises:
         TypeError: data without ``sample``.
-        ValueError: counts below one, batch_size not a multiple of n_shards, lr not positive, no trainable parameter, a
-            state of another recipe or network, a loss that is not per example.
-        DivergenceError: the loss or a gradient is NaN or infinite; names the step.
+        ValueError: counts below one, batch_size not a multiple of n_shards, n_shards not one of the processes, lr or clip not
+            positive, another autocast, no trainable parameter, a state of another recipe or network, a loss that is not per
+            example.
+        DivergenceError: the loss, a gradient or an averaged weight is NaN or infinite; names the step, the level, the remedy.
     """
     for value, name in ((n_steps, "n_steps"), (batch_size, "batch_size"), (n_shards, "n_shards")):
         ops.check_count(value, name)
     ops.check_count(seed, "seed", 0)
     ops.check_positive(lr, "lr")
+    if clip is not None:
+        ops.check_positive(clip, "clip")
+    if autocast not in (None, torch.bfloat16):
+        raise ValueError(
+            f"autocast = {autocast}: it must be torch.bfloat16 or None; torch.float16 would need its loss scaled"
+        )
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"model is {type(model).__name__}: it must be a torch.nn.Module; pass e.g. toyscore.models.MLP()"
@@ -93,6 +117,12 @@ def fit(
             f"batch_size = {batch_size} is not a multiple of n_shards = {n_shards}: shards are equal; pass "
             f"batch_size={n_shards * (batch_size // n_shards + 1)}"
         )
+    n_processes = 1 if group is None else dist.get_world_size(group)
+    if n_shards % n_processes:
+        raise ValueError(
+            f"n_shards = {n_shards} cannot be shared out to {n_processes} processes: it must be a multiple; pass "
+            f"n_shards={n_processes * (n_shards // n_processes + 1)}"
+        )
     if not hasattr(data, "sample"):
         raise TypeError(
             f"data is {type(data).__name__}: it must have sample(n, *, generator); wrap a tensor as "
@@ -101,10 +131,20 @@ def fit(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("model has no trainable parameter: nothing to fit; pass a network, e.g. toyscore.models.MLP()")
-    recipe = {"n_steps": n_steps, "batch_size": batch_size, "lr": lr, "seed": seed, "n_shards": n_shards}
+    recipe: dict[str, Any] = {
+        "n_steps": n_steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "n_shards": n_shards,
+    }
+    recipe |= {"clip": clip, "autocast": None if autocast is None else "bfloat16"}
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=_BETAS, fused=True)
     done = 0 if state is None else _restore(state, model, optimizer, recipe)
-    return _fit(model, data, loss, optimizer, recipe, done)
+    if group is not None:
+        for value in model.state_dict().values():
+            dist.broadcast(value, dist.get_global_rank(group, 0), group)
+    return _fit(model, data, loss, optimizer, recipe, done, group)
 
 
 @torch.enable_grad()
@@ -115,12 +155,21 @@ def _fit(
     optimizer: torch.optim.Adam,
     recipe: dict[str, Any],
     done: int,
+    group: dist.ProcessGroup | None,
 ) -> Iterator[Step]:
     n_shards, size = recipe["n_shards"], recipe["batch_size"] // recipe["n_shards"]
     parameters = optimizer.param_groups[0]["params"]
     device = parameters[0].device
     generator = Generator(device)
+    average = model if isinstance(model, EMA) else None
+    network = model if average is None else average.model
+    score: Score = network if recipe["autocast"] is None else _autocast(network)
+    mine = range(n_shards) if group is None else range(dist.get_rank(group), n_shards, dist.get_world_size(group))
     now = done
+
+    def draw(step: int, shard: int) -> Tensor:
+        generator.manual_seed(draw_seed(recipe["seed"], step, shard))
+        return data.sample(size, generator=generator).to(device)
 
     def snapshot(step: int) -> dict[str, Any]:
         if step != now:
@@ -142,26 +191,84 @@ def _fit(
         optimizer.param_groups[0]["lr"] = rate(step, recipe["n_steps"], recipe["lr"])
         optimizer.zero_grad()
         parts = []
-        for shard in range(n_shards):
-            generator.manual_seed(draw_seed(recipe["seed"], step, shard))
-            x = data.sample(size, generator=generator).to(device)
-            values = loss(model, x, generator=generator)
+        for shard in mine:
+            values = loss(score, draw(step, shard), generator=generator)
             _check_values(values, size)
             value = values.mean() / n_shards
             value.backward()  # type: ignore[no-untyped-call]
             parts.append(value.detach())
         total = torch.stack(parts).sum()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        for quantity, value in (("loss", float(total)), ("gradient's norm", float(norm))):
-            if not math.isfinite(value):
-                raise DivergenceError(
-                    f"training diverged at step {step}: the {quantity} is {value} at learning rate "
-                    f"{optimizer.param_groups[0]['lr']:.3g}, the weights are those of step {now}; lower lr, or raise the "
-                    "smallest sigma"
-                )
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if group is not None:
+            _add_up([total, *gradients], group)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        lengths = {"loss": total, "gradient's norm": norm}
+        for quantity, length in zip(lengths, torch.stack([total, norm.to(total)]).tolist(), strict=True):
+            if not math.isfinite(length):
+                where = _where(loss, network, draw, generator, step, mine)
+                raise _diverged(step, quantity, length, where, optimizer, f"the weights are those of step {now}")
+        if recipe["clip"] is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, recipe["clip"], norm)
         optimizer.step()
         now = step
-        yield Step(step, total, snapshot)
+        if average is not None:
+            average.update()
+            length = float(torch.nn.utils.get_total_norm(list(average.average.parameters())))
+            if not math.isfinite(length):
+                raise _diverged(step, "norm of the averaged weights", length, "", optimizer, "they are lost")
+        yield Step(step, total, optimizer.param_groups[0]["lr"], float(norm), snapshot)
+
+
+def _autocast(network: nn.Module) -> Score:
+    def score(x: Tensor, sigma: Sigma, /) -> Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return network(x, sigma)
+
+    return score
+
+
+def _add_up(tensors: list[Tensor], group: dist.ProcessGroup) -> None:
+    """Sum over processes, in place, in one message."""
+    flat = torch.cat([t.flatten() for t in tensors])
+    dist.all_reduce(flat, group=group)
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def _diverged(
+    step: int, quantity: str, value: float, where: str, optimizer: torch.optim.Adam, weights: str
+) -> DivergenceError:
+    return DivergenceError(
+        f"training diverged at step {step}: the {quantity} is {value}{where} at learning rate "
+        f"{optimizer.param_groups[0]['lr']:.3g}, {weights}; lower lr, set clip, or raise the smallest sigma"
+    )
+
+
+def _where(
+    loss: Callable[..., Tensor],
+    network: Score,
+    draw: Callable[[int, int], Tensor],
+    generator: Generator,
+    step: int,
+    shards: range,
+) -> str:
+    """Of the rows of a step, all drawn again: the level of the first bad one, else of the one with the largest loss."""
+    found: list[tuple[float, float]] = []  # (loss, sigma)
+    for shard in shards:
+        sigmas: list[Sigma] = []
+
+        def spy(x: Tensor, sigma: Sigma = 0.0, /, sigmas: list[Sigma] = sigmas) -> Tensor:
+            sigmas.append(sigma)
+            return network(x, sigma)
+
+        values = loss(spy, draw(step, shard), generator=generator).detach()
+        if sigmas:
+            levels = torch.as_tensor(sigmas[0], dtype=values.dtype, device=values.device).expand(len(values))
+            found += zip(values.tolist(), levels.tolist(), strict=True)
+    if not found:
+        return ""
+    bad = [sigma for value, sigma in found if not math.isfinite(value)]
+    return f" at sigma = {(bad or [max(found)[1]])[0]:.6g}"
 
 
 def _check_values(values: object, size: int) -> None:
@@ -194,9 +301,9 @@ def _restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Ada
             f"the state lacks {', '.join(sorted(missing))}: it must come from Step.state(); pass one as it was"
         )
     for name, value in recipe.items():
-        if state["recipe"][name] != value:
+        if state["recipe"].get(name) != value:
             raise ValueError(
-                f"{name} = {value}, but the state was made with {name} = {state['recipe'][name]}: resuming is exact "
+                f"{name} = {value}, but the state was made with {name} = {state['recipe'].get(name)}: resuming is exact "
                 "only with the same recipe; pass the same"
             )
     theirs, ours = (

@@ -1,0 +1,101 @@
+"""What a command says when it cannot go on: at most five lines and an exit code of its own, never a traceback unasked.
+
+===  ==========================================================
+  1  an error nobody foresaw; ``--debug`` shows where
+  2  the configuration or the command line
+  3  a file or folder that is missing, unreadable or not what it should be
+  4  no space left on the disk
+  5  too little memory
+  6  a download that failed
+  7  training or sampling that diverged
+  8  a checkpoint that is damaged or missing
+  9  a run folder that is in use, or holds another run
+ 10  a package that is not installed
+130  Ctrl-C, after saving
+143  SIGTERM, after saving
+===  ==========================================================
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from toyscore.config import ConfigError
+
+_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+
+
+class FolderError(ValueError):
+    """A run folder that is in use or holds another run."""
+
+
+class StoppedError(Exception):
+    """A signal asked for the end, and the run has been saved."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """The exit code and the words for an error."""
+    from jsonargparse import ArgumentError
+
+    text = str(error) or type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped"
+    if isinstance(error, StoppedError):
+        return 128 + error.signum, text
+    if isinstance(error, ArgumentError):
+        return 2, _reworded(text)
+    if isinstance(error, ConfigError):
+        return 2, text
+    if isinstance(error, FolderError):
+        return 9, text
+    if isinstance(error, ImportError):
+        return 10, text
+    return _library(error, text)
+
+
+def _library(error: BaseException, text: str) -> tuple[int, str]:
+    """Errors of what was imported to do the work."""
+    from toyscore.data import DownloadError
+    from toyscore.operators import DivergenceError
+    from toyscore.train import CheckpointError
+
+    if isinstance(error, DownloadError):
+        return 6, text
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return (
+                4,
+                f"no space left to write {error.filename or 'the files of the run'}: what was saved before is whole; free some space",
+            )
+        named = f"{error.filename}: {error.strerror}" if error.filename else text
+        return 3, named
+    if isinstance(error, DivergenceError):
+        return 7, text
+    if isinstance(error, CheckpointError):
+        return 8, text
+    if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory|not enough memory", text):
+        return 5, (
+            "too little memory for this run: raise training.n_shards (the same training in smaller pieces), or lower "
+            "training.batch_size, network.width or --n"
+        )
+    if isinstance(error, ValueError | TypeError):
+        return 2, text
+    return (
+        1,
+        f"{type(error).__name__}: {text.splitlines()[0]}; this should not happen: run again with --debug and report it",
+    )
+
+
+def _reworded(text: str) -> str:
+    """The parser's messages without Python's words."""
+    text = re.sub(r"<class '(\w+)'>", lambda m: _TYPES.get(m[1], m[1]), text)
+    text = re.sub(r"(?:typing\.)?Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), text)
+    text = re.sub(r"(?:typing\.)?(?:Union|Optional)\[(.*?)\]", r"\1", text).replace("NoneType", "null")
+    text = re.sub(r"Expected an? ((?:one of|a whole|a number|true|text))", r"Expected \1", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[:5])

@@ -1,0 +1,85 @@
+"""A run's folder: its configuration, its log, its samples and its checkpoints, for one process at a time.
+
+::
+
+    runs/digits/config.yaml     the configuration as it was run
+                log.jsonl       a line per logged step: step, loss, lr, grad_norm, seconds, examples per second
+                samples/        pictures
+                checkpoints/    see toyscore.train.checkpoints
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from toyscore.cli.errors import FolderError
+from toyscore.config import Config
+
+
+class RunFolder:
+    """Where a run keeps its things."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config, self.log = self.path / "config.yaml", self.path / "log.jsonl"
+        self.samples, self.checkpoints = self.path / "samples", self.path / "checkpoints"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder, which is made if missing.
+
+        Raises:
+            FolderError: another process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise FolderError(f"{self.path} is in use by another run: wait for it, or pass another --run") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begin(self, config: Config, resumed_step: int | None) -> None:
+        """Write the configuration, and drop what the log holds beyond the step that the run goes on from.
+
+        Raises:
+            FolderError: it holds a run, and this one does not go on from it.
+        """
+        import yaml
+
+        if resumed_step is None and self.log.exists():
+            raise FolderError(
+                f"{self.path} holds a run already: pass --resume latest to go on with it, or another --run"
+            )
+        self.samples.mkdir(exist_ok=True)
+        _replace(self.config, yaml.safe_dump(config.asdict(), sort_keys=False))
+        kept = [line for line in self.lines() if line["step"] <= (resumed_step or 0)]
+        _replace(self.log, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The log; a last line that a kill cut short is left out."""
+        found = []
+        for line in self.log.read_text().splitlines() if self.log.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line to the log."""
+        with open(self.log, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_name(f".{path.name}.tmp")
+    new.write_text(text)
+    new.replace(path)

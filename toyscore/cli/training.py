@@ -1,0 +1,183 @@
+"""``toyscore train``: the loop around ``fit`` that logs, saves, resumes and ends when asked to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from tqdm import tqdm
+
+from toyscore.cli.errors import StoppedError
+from toyscore.cli.folder import RunFolder
+from toyscore.cli.sampling import draw_samples, write_picture
+from toyscore.config import (
+    Config,
+    ConfigError,
+    build_data,
+    build_levels,
+    build_loss,
+    build_network,
+    check,
+    describe,
+)
+from toyscore.train import Checkpoint, Step, fit, load_checkpoint, save_checkpoint
+
+_N_SAMPLES = 64
+
+
+class Stop:
+    """Whether a signal has asked for the end; a second one does not wait."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM until the end of the block."""
+        before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self, number: int, _: FrameType | None) -> None:
+        if self.signum:
+            os._exit(128 + number)
+        self.signum = number
+
+
+def train(config: Config, run: str | Path, resume: str | None = None) -> Path:
+    """Train as configured, in a folder; returns the last checkpoint.
+
+    Args:
+        config: what to train.
+        run: the run's folder.
+        resume: "latest", or the folder of a checkpoint; None begins anew.
+
+    Raises:
+        ConfigError, FolderError, CheckpointError, DivergenceError, OSError: see ``cli.errors``.
+        StoppedError: by a signal, after saving.
+    """
+    from accelerate import PartialState
+
+    check(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    processes = PartialState(cpu=config.device == "cpu")
+    wanted = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes.num_processes != wanted:
+        raise ConfigError(
+            f"{wanted} processes were launched and {processes.num_processes} found each other; launch with torchrun"
+        )
+    device = _device(config, processes.device)
+    folder = RunFolder(run)
+    if not processes.is_main_process:
+        return _run(config, folder, _resumed(folder, resume), device)
+    with folder.locked():
+        checkpoint = _resumed(folder, resume)
+        folder.begin(config, None if checkpoint is None else checkpoint.state["step"])
+        return _run(config, folder, checkpoint, device)
+
+
+def _device(config: Config, found: torch.device) -> torch.device:
+    if config.device in ("auto", found.type):
+        return found
+    raise ConfigError(f"device = {config.device}: this machine has none; pass device = auto or cpu")
+
+
+def _resumed(folder: RunFolder, resume: str | None) -> Checkpoint | None:
+    if resume is None:
+        return None
+    return load_checkpoint(folder.checkpoints if resume == "latest" else resume)
+
+
+def _run(config: Config, folder: RunFolder, checkpoint: Checkpoint | None, device: torch.device) -> Path:
+    training = config.training
+    data = build_data(config.data)
+    facts = describe(data) if checkpoint is None else checkpoint.about["data"]
+    torch.manual_seed(config.seed)
+    network = build_network(config, facts).to(device)
+    group = dist.group.WORLD if dist.is_initialized() and dist.get_world_size() > 1 else None
+    steps = fit(
+        network,
+        data,
+        build_loss(config.noise),
+        n_steps=training.n_steps,
+        batch_size=training.batch_size,
+        lr=training.lr,
+        seed=config.seed,
+        n_shards=training.n_shards,
+        clip=training.clip,
+        autocast=torch.bfloat16 if training.precision == "bfloat16" else None,
+        group=group,
+        state=None if checkpoint is None else checkpoint.state,
+    )
+    about = {"config": config.asdict(), "data": facts, "levels": build_levels(config.noise).tolist()}
+    begun = 0 if checkpoint is None else checkpoint.state["step"]
+    stop = Stop()
+    with stop.listening():
+        return _consume(steps, config, folder, network, about, begun, stop, group)
+
+
+def _consume(
+    steps: Iterator[Step],
+    config: Config,
+    folder: RunFolder,
+    network: nn.Module,
+    about: dict[str, Any],
+    begun: int,
+    stop: Stop,
+    group: dist.ProcessGroup | None,
+) -> Path:
+    training = config.training
+    main = group is None or dist.get_rank(group) == 0
+    patience = 0.5 if sys.stderr.isatty() else 30.0
+    bar = tqdm(
+        steps, initial=begun, total=training.n_steps, disable=not main, mininterval=patience, unit="step", desc="train"
+    )
+    started = time.perf_counter()
+    saved = folder.checkpoints / f"step-{begun:08d}"
+    for step in bar:
+        ends = step.step == training.n_steps
+        signum = _agreed(stop.signum, group)
+        if not main:
+            if signum:
+                raise StoppedError(signum, "stopped")
+            continue
+        if ends or step.step % training.log_every == 0:
+            seconds = time.perf_counter() - started
+            speed = (step.step - begun) * training.batch_size / seconds
+            bar.set_postfix(loss=f"{float(step.loss):.4g}", refresh=False)
+            facts = {"loss": float(step.loss), "lr": step.lr, "grad_norm": step.grad_norm}
+            folder.write(
+                {"step": step.step} | facts | {"seconds": round(seconds, 3), "examples_per_second": round(speed, 1)}
+            )
+        if ends or signum or step.step % training.checkpoint_every == 0:
+            saved = save_checkpoint(folder.checkpoints, step.state(), about)
+        if signum and not ends:
+            bar.close()
+            raise StoppedError(signum, f"stopped at step {step.step}, saved in {saved}; go on with --resume latest")
+    if main:
+        x = draw_samples(network, config, about["data"], _N_SAMPLES, config.seed)
+        write_picture(x, folder.samples / f"step-{training.n_steps:08d}.png")
+    return saved
+
+
+def _agreed(signum: int, group: dist.ProcessGroup | None) -> int:
+    """A signal that any of the processes has seen, so that all end at the same step."""
+    if group is None:
+        return signum
+    flag = torch.tensor(signum, device="cuda" if dist.get_backend(group) == "nccl" else "cpu")
+    dist.all_reduce(flag, dist.ReduceOp.MAX, group)
+    return int(flag)

@@ -1,0 +1,350 @@
+"""What a run is made of, as plain data: read from YAML and the command line, checked, and built.
+
+Nothing here imports torch until something is built, so that help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from toyscore.operators import Distribution
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be: names the key, the value, what is allowed."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to learn from.
+
+    Args:
+        name: digits (8x8), mnist5k and photos need no download; cifar10 and mnist are fetched once; folder is a folder of
+            pictures; toy is a distribution in the plane.
+        toy: for toy, the name of a distribution: two_modes, moons, rings, ...
+        path: for folder, where the pictures are.
+        size: for folder and photos, the side of an image in pixels.
+        crop: for folder, the side of the middle square that is kept before resizing; null is the shorter side. CelebA: 140.
+        dequantise: spread each grey level over its interval.
+    """
+
+    name: Literal["digits", "mnist5k", "photos", "cifar10", "mnist", "folder", "toy"] = "digits"
+    toy: str = "two_modes"
+    path: str | None = None
+    size: int = 32
+    crop: int | None = None
+    dequantise: bool = True
+
+
+@dataclass(frozen=True)
+class Network:
+    """What learns.
+
+    Args:
+        kind: continuous (any sigma), ncsn (indexed by level, song2019), compact (indexed, full resolution), mlp (toys).
+        width: channels of the first stage, or units of a layer.
+        depth: for mlp, the number of hidden layers.
+    """
+
+    kind: Literal["continuous", "ncsn", "compact", "mlp"] = "continuous"
+    width: int = 32
+    depth: int = 3
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise levels that are learned.
+
+    Args:
+        sigma_max: the largest standard deviation, in units of the data (images lie in [0, 1]).
+        sigma_min: the smallest.
+        n_levels: geometric levels from the one to the other; only their range counts with law log_uniform.
+        law: how training draws sigma: one of the levels, or anything between with a uniform logarithm.
+    """
+
+    sigma_max: float = 1.0
+    sigma_min: float = 0.01
+    n_levels: int = 10
+    law: Literal["levels", "log_uniform"] = "levels"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How it learns.
+
+    Args:
+        n_steps: in all; the rate's schedule spans them.
+        batch_size: examples per step, over all shards and processes.
+        n_shards: equal parts of the batch, one after the other or shared out to processes; more of them need less memory.
+        lr: the largest learning rate of the one-cycle schedule.
+        clip: the largest norm of the gradient; null leaves it.
+        precision: of the network's arithmetic; losses are summed in float32 either way.
+        ema: share of the averaged weights that stays at each step; null keeps no average.
+        checkpoint_every: steps between checkpoints; the last step always makes one.
+        log_every: steps between lines of the log.
+    """
+
+    n_steps: int = 1000
+    batch_size: int = 128
+    n_shards: int = 1
+    lr: float = 2e-3
+    clip: float | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    ema: float | None = 0.999
+    checkpoint_every: int = 500
+    log_every: int = 10
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Annealed Langevin dynamics.
+
+    Args:
+        sigma_max: the first level; null is that of noise.
+        sigma_min: the last level; null is that of noise.
+        n_levels: geometric levels; null is that of noise. A network indexed by level takes its own only.
+        n_steps_each: steps per level.
+        step_size: the paper's epsilon, the step at the last level, in units of the data squared (twice a published step_lr);
+            null lets technique 4 of song2020 choose it.
+        start: uniform on [0, 1], or normal about the data's mean with sigma_max.
+        denoise: end with the posterior mean at the last level.
+        clamp: keep every state in [0, 1]; distorts the large levels.
+    """
+
+    sigma_max: float | None = None
+    sigma_min: float | None = None
+    n_levels: int | None = None
+    n_steps_each: int = 100
+    step_size: float | None = None
+    start: Literal["uniform", "normal"] = "uniform"
+    denoise: bool = True
+    clamp: bool = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run.
+
+    Args:
+        data: what to learn from.
+        network: what learns.
+        noise: at which noise levels.
+        training: how.
+        sampling: how samples are drawn.
+        seed: of initial weights, batches, levels and noise.
+        device: auto takes an accelerator where there is one.
+        threads: of the processor, for one process; null leaves it to torch.
+    """
+
+    data: Data = field(default_factory=Data)
+    network: Network = field(default_factory=Network)
+    noise: Noise = field(default_factory=Noise)
+    training: Training = field(default_factory=Training)
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int | None = None
+
+    def asdict(self) -> dict[str, Any]:
+        """Plain dictionaries and values, for JSON and YAML."""
+        return asdict(self)
+
+    @staticmethod
+    def fromdict(values: dict[str, Any]) -> Config:
+        """The configuration that ``asdict`` gave.
+
+        Raises:
+            ConfigError: an unknown or a missing key.
+        """
+        parts: dict[str, Any] = {f.name: f.type for f in fields(Config)}
+        groups = {"data": Data, "network": Network, "noise": Noise, "training": Training, "sampling": Sampling}
+        _check_keys(values, list(parts), "")
+        for name, kind in groups.items():
+            _check_keys(values[name], [f.name for f in fields(kind)], f"{name}.")
+        return Config(**{name: groups[name](**v) if name in groups else v for name, v in values.items()})
+
+
+def _check_keys(given: dict[str, Any], known: list[str], prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{prefix}{key} is not a key; {suggestion(key, known, prefix)}")
+    for key in known:
+        if key not in given:
+            raise ConfigError(f"{prefix}{key} is missing: the file was not written by toyscore; add it")
+
+
+def suggestion(key: str, known: list[str], prefix: str = "") -> str:
+    """What was probably meant."""
+    near = get_close_matches(key, known, 1)
+    return f"did you mean {prefix}{near[0]}?" if near else f"the keys are {', '.join(prefix + name for name in known)}"
+
+
+def check(config: Config) -> None:
+    """Refuse numbers out of range and combinations that cannot be, naming the key.
+
+    Raises:
+        ConfigError: the first offender.
+    """
+    for key, value, least in _counts(config):
+        if value is not None and value < least:
+            raise ConfigError(f"{key} = {value}: it must be at least {least}")
+    for key, number, above, most in _numbers(config):
+        if number is not None and not (above < number <= most and math.isfinite(number)):
+            limit = "" if most == math.inf else f" and at most {most}"
+            raise ConfigError(f"{key} = {number}: it must be above {above}{limit}, and finite")
+    noise, training, sampling = config.noise, config.training, config.sampling
+    if noise.sigma_min >= noise.sigma_max and (noise.n_levels > 1 or noise.law == "log_uniform"):
+        raise ConfigError(
+            f"noise.sigma_min = {noise.sigma_min} is not below noise.sigma_max = {noise.sigma_max}; swap them"
+        )
+    if training.batch_size % training.n_shards:
+        raise ConfigError(
+            f"training.batch_size = {training.batch_size} is not a multiple of training.n_shards = {training.n_shards}: shards are equal"
+        )
+    if (config.data.name == "toy") != (config.network.kind == "mlp"):
+        raise ConfigError(
+            f"network.kind = {config.network.kind} does not go with data.name = {config.data.name}: toys take mlp, images the others"
+        )
+    if config.data.name == "folder" and config.data.path is None:
+        raise ConfigError("data.path = null: with data.name = folder it must be the folder that holds the pictures")
+    own = (sampling.sigma_max, sampling.sigma_min, sampling.n_levels) != (None, None, None)
+    if config.network.kind in ("ncsn", "compact"):
+        if noise.law != "levels":
+            raise ConfigError(
+                f"noise.law = {noise.law}: network.kind = {config.network.kind} knows its levels only; it must be levels"
+            )
+        if own:
+            raise ConfigError(
+                f"sampling.sigma_max, sigma_min and n_levels must be null: network.kind = {config.network.kind} takes its own levels"
+            )
+
+
+def _counts(config: Config) -> Iterator[tuple[str, int | None, int]]:
+    training, sampling = config.training, config.sampling
+    yield "data.size", config.data.size, 1
+    yield "data.crop", config.data.crop, 1
+    yield "network.width", config.network.width, 2
+    yield "network.depth", config.network.depth, 1
+    yield "noise.n_levels", config.noise.n_levels, 1
+    yield "training.n_steps", training.n_steps, 1
+    yield "training.batch_size", training.batch_size, 1
+    yield "training.n_shards", training.n_shards, 1
+    yield "training.checkpoint_every", training.checkpoint_every, 1
+    yield "training.log_every", training.log_every, 1
+    yield "sampling.n_levels", sampling.n_levels, 2
+    yield "sampling.n_steps_each", sampling.n_steps_each, 1
+    yield "seed", config.seed, 0
+    yield "threads", config.threads, 1
+
+
+def _numbers(config: Config) -> Iterator[tuple[str, float | None, float, float]]:
+    yield "noise.sigma_max", config.noise.sigma_max, 0.0, math.inf
+    yield "noise.sigma_min", config.noise.sigma_min, 0.0, math.inf
+    yield "training.lr", config.training.lr, 0.0, math.inf
+    yield "training.clip", config.training.clip, 0.0, math.inf
+    yield "training.ema", config.training.ema, 0.0, 0.999999
+    yield "sampling.sigma_max", config.sampling.sigma_max, 0.0, math.inf
+    yield "sampling.sigma_min", config.sampling.sigma_min, 0.0, math.inf
+    yield "sampling.step_size", config.sampling.step_size, 0.0, math.inf
+
+
+def build_data(config: Data) -> Distribution:
+    """The set of a configuration. Errors as those of ``toyscore.data``."""
+    from toyscore import data, distributions
+
+    if config.name == "toy":
+        if config.toy not in distributions.TOYS:
+            raise ConfigError(f"data.toy = {config.toy} is no toy; {suggestion(config.toy, list(distributions.TOYS))}")
+        return distributions.TOYS[config.toy]()
+    if config.name == "folder":
+        assert config.path is not None  # check() saw to it
+        return data.image_folder(config.path, config.size, crop=config.crop, dequantise=config.dequantise)
+    if config.name == "photos":
+        return data.photos(config.size, dequantise=config.dequantise)
+    sets: dict[str, Callable[..., data.Images]] = {
+        "digits": data.digits,
+        "mnist5k": data.mnist5k,
+        "cifar10": data.cifar10,
+        "mnist": data.mnist,
+    }
+    return sets[config.name]("train", dequantise=config.dequantise)
+
+
+def build_levels(noise: Noise) -> Tensor:
+    """The levels that the network is told of: [L]."""
+    from toyscore.noise import geometric
+
+    return geometric(noise.sigma_max, noise.sigma_min, noise.n_levels)
+
+
+def describe(data: Distribution) -> dict[str, Any]:
+    """What a network must know of its data: the event's shape, and the mean and variance of its numbers."""
+    import torch
+
+    if hasattr(data, "moments"):
+        mean, variance = data.moments
+        return {"event": list(data.event), "mean": mean, "variance": variance}  # type: ignore[attr-defined]
+    x = data.sample(10_000, generator=torch.Generator().manual_seed(0))
+    return {"event": list(x.shape[1:]), "mean": float(x.mean()), "variance": float(x.var())}
+
+
+def build_network(config: Config, facts: dict[str, Any]) -> nn.Module:
+    """The network of a configuration, for data as ``describe`` found it, with an average of its weights if asked for."""
+    from toyscore import models
+
+    sigmas, event, kind, width = build_levels(config.noise), facts["event"], config.network.kind, config.network.width
+    network: nn.Module
+    if kind == "mlp":
+        network = models.MLP(
+            math.prod(event), width, config.network.depth, sigmas=sigmas, data_variance=facts["variance"]
+        )
+    elif kind == "ncsn":
+        network = models.NCSN(event[0], event[1], width, sigmas)
+    elif kind == "compact":
+        network = models.CompactNCSN(event[0], event[1], width, sigmas=sigmas)
+    else:
+        network = models.ContinuousNCSN(
+            event[0], event[1], width, sigmas, data_mean=facts["mean"], data_variance=facts["variance"]
+        )
+    return network if config.training.ema is None else models.EMA(network, config.training.ema)
+
+
+def build_loss(noise: Noise) -> Callable[..., Tensor]:
+    """The denoising loss at levels drawn by the law of a configuration."""
+    from toyscore.losses import at_random_sigma, denoising_score_matching
+    from toyscore.noise import levels, log_uniform
+
+    law = levels(build_levels(noise)) if noise.law == "levels" else log_uniform(noise.sigma_min, noise.sigma_max)
+    return at_random_sigma(denoising_score_matching, law)
+
+
+def sampling_plan(config: Config) -> dict[str, Any]:
+    """The levels and the step for ``annealed_langevin``: ``sigmas``, ``step_size``, ``n_steps_each``, ``denoise``, ``clamp``."""
+    from toyscore.diagnostics import tuned_step
+    from toyscore.noise import geometric
+
+    noise, sampling = config.noise, config.sampling
+    sigmas = geometric(
+        sampling.sigma_max or noise.sigma_max,
+        sampling.sigma_min or noise.sigma_min,
+        sampling.n_levels or noise.n_levels,
+    )
+    step = sampling.step_size
+    if step is None:
+        ratio = float(sigmas[0] / sigmas[1]) if len(sigmas) > 1 else 2.0
+        step = tuned_step(ratio, float(sigmas[-1]), sampling.n_steps_each)[0]
+    clamp = (0.0, 1.0) if sampling.clamp else None
+    return {
+        "sigmas": sigmas,
+        "step_size": step,
+        "n_steps_each": sampling.n_steps_each,
+        "denoise": sampling.denoise,
+        "clamp": clamp,
+    }

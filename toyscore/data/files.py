@@ -1,0 +1,71 @@
+"""Files of data sets: fetched once and verified, decoded once and mapped into memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class DownloadError(OSError):
+    """A data set could not be fetched, or what came is not it; names the address and what to do by hand."""
+
+
+def _folder(folder: str | Path | None) -> Path:
+    if folder is not None:
+        return Path(folder)
+    import pooch
+
+    return Path(pooch.os_cache("toyscore"))
+
+
+def fetched(url: str, sha256: str, folder: str | Path | None) -> Path:
+    """The file of an address, from the folder or fetched into it, if it is the right one."""
+    import pooch
+    import requests
+
+    place = _folder(folder)
+    try:
+        return Path(pooch.retrieve(url, f"sha256:{sha256}", fname=url.rsplit("/", 1)[1], path=place, progressbar=False))
+    except requests.RequestException as error:
+        raise DownloadError(
+            f"{url} cannot be fetched ({type(error).__name__}): check the network, or put the file into {place} by hand"
+        ) from error
+    except ValueError as error:
+        raise DownloadError(
+            f"{url} gave another file than expected: its SHA-256 is not {sha256}; fetch it elsewhere, into {place}"
+        ) from error
+
+
+def idx_array(file: Path) -> NDArray[np.uint8]:
+    """An array in the IDX format: two zeros, a type, the number of axes, their lengths, the numbers."""
+    content = gzip.decompress(file.read_bytes())
+    axes = content[3]
+    shape = np.frombuffer(content, ">u4", axes, 4).astype(int)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def stored(
+    name: str, decode: Callable[[], dict[str, NDArray[Any]]], folder: str | Path | None
+) -> dict[str, NDArray[Any]]:
+    """Arrays decoded once, kept as ``.npy`` files, and mapped into memory."""
+    place = _folder(folder) / "arrays"
+    place.mkdir(parents=True, exist_ok=True)
+    index = place / f"{name}.txt"  # written last: where it stands, the arrays are whole
+    if not index.exists():
+        arrays = decode()
+        for key, array in arrays.items():
+            buffer = io.BytesIO()
+            np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            new = place / f"{name}-{key}.npy.{os.getpid()}.tmp"
+            new.write_bytes(buffer.getbuffer())
+            new.rename(place / f"{name}-{key}.npy")
+        index.write_text(" ".join(arrays))
+    keys = index.read_text().split()
+    return {key: np.load(place / f"{name}-{key}.npy", mmap_mode="r", allow_pickle=False) for key in keys}

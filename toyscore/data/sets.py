@@ -1,0 +1,214 @@
+"""Images and crops as distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from toyscore import operators as ops
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images as whole numbers, sampled with replacement, dequantised and flipped.
+
+    Args:
+        values: uint8 [N, C, H, W], an array or a memory map, not copied.
+        labels: [N] whole numbers, or None.
+        n_levels: q, what a value may be: 0 to q - 1.
+        flip: mirror half of what is sampled, left to right.
+        dequantise: sample (k + u) / q; otherwise k / (q - 1).
+
+    Raises:
+        TypeError, ValueError: values of another type, shape or range; labels of another length.
+    """
+
+    values: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None = None
+    n_levels: int = 256
+    flip: bool = False
+    dequantise: bool = True
+
+    def __post_init__(self) -> None:
+        kind = (
+            f"{self.values.dtype} of shape {list(self.values.shape)}"
+            if hasattr(self.values, "dtype")
+            else repr(type(self.values))
+        )
+        if not isinstance(self.values, np.ndarray) or self.values.dtype != np.uint8 or self.values.ndim != 4:
+            raise TypeError(
+                f"values is {kind}: it must be a uint8 array [N, C, H, W]; for numbers in [0, 1] use data.images"
+            )
+        if 0 in self.values.shape:
+            raise ValueError(f"values has shape {list(self.values.shape)}: there is no image in it; pass at least one")
+        ops.check_count(self.n_levels, "n_levels", 2)
+        if self.n_levels > 256:
+            raise ValueError(f"n_levels = {self.n_levels}: values are 8 bits, at most 256 levels; requantise them")
+        if self.n_levels < 256 and int(self.values.max()) >= self.n_levels:
+            raise ValueError(
+                f"values reach {int(self.values.max())}: with n_levels = {self.n_levels} they must be 0 to {self.n_levels - 1}; pass "
+                "the right n_levels"
+            )
+        if self.labels is not None and len(self.labels) != len(self.values):
+            raise ValueError(
+                f"labels has {len(self.labels)} entries for {len(self.values)} images: one each; drop the rest"
+            )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.event))
+        return f"Images(N={len(self)}, event={shape}, n_levels={self.n_levels}, flip={self.flip}, dequantise={self.dequantise})"
+
+    @property
+    def event(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.values.shape[1:]
+        return channels, height, width
+
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """[n, C, H, W] in [0, 1], float32, on the generator's device.
+
+        Raises:
+            TypeError, ValueError: n is not a whole number of at least one; a generator that is none.
+        """
+        ops.check_count(n, "n")
+        return self._prepare(self._draw_index(n, generator), generator)
+
+    def sample_labelled(self, n: int, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """What ``sample`` gives with the same generator, and the labels [n], int64.
+
+        Raises:
+            ValueError: the set has no labels.
+        """
+        ops.check_count(n, "n")
+        if self.labels is None:
+            raise ValueError("the set has no labels: it came without; use sample, or pass labels")
+        index = self._draw_index(n, generator)
+        labels = torch.from_numpy(np.ascontiguousarray(self.labels[index.cpu().numpy()], dtype=np.int64))
+        return self._prepare(index, generator), labels.to(index.device)
+
+    def tensor(self, *, limit: int | None = None) -> Tensor:
+        """The images as they are, no noise and no flips, at the middle of their level where the set dequantises: [N, C, H, W].
+
+        Args:
+            limit: the first so many.
+        """
+        chosen = np.asarray(self.values[:limit])
+        return self._scale(torch.from_numpy(chosen.astype(np.float32)), 0.5)
+
+    @cached_property
+    def moments(self) -> tuple[float, float]:
+        """Mean and variance of all pixels as sampled, dequantisation included."""
+        counts = np.zeros(self.n_levels)
+        for piece in np.array_split(self.values, max(1, self.values.nbytes >> 24)):
+            counts += np.bincount(piece.reshape(-1), minlength=self.n_levels)
+        level = self._scale(torch.arange(self.n_levels, dtype=torch.float64), 0.5).numpy()
+        share = counts / counts.sum()
+        mean = float(share @ level)
+        within = 1 / (12 * self.n_levels**2) if self.dequantise else 0.0
+        return mean, float(share @ (level - mean) ** 2) + within
+
+    def _scale(self, levels: Tensor, offset: float | Tensor) -> Tensor:
+        return (levels + offset) / self.n_levels if self.dequantise else levels / (self.n_levels - 1)
+
+    def _draw_index(self, n: int, generator: Generator | None) -> Tensor:
+        device = ops.source(generator, torch.empty(()))
+        return torch.randint(len(self), (n,), generator=generator, device=device)
+
+    def _prepare(self, index: Tensor, generator: Generator | None) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(self.values[index.cpu().numpy()])).to(index.device).float()
+        offset = ops.uniform(tuple(x.shape), x, generator) if self.dequantise else 0.0
+        x = self._scale(x, offset).clamp(max=1.0)  # the largest level and u next to 1 may round beyond it
+        if self.flip:
+            mirrored = ops.uniform((len(x),), x, generator) < 0.5
+            x = torch.where(ops.per_example(mirrored, x), x.flip(-1), x)
+        return x
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """Random square crops of photographs: a set without end.
+
+    Args:
+        photos: uint8 arrays [C, H_i, W_i], of any sizes.
+        size: side of a crop.
+        flip, dequantise: as :class:`Images`.
+
+    Raises:
+        TypeError, ValueError: no photograph, one of another type, or smaller than a crop.
+    """
+
+    photos: Sequence[NDArray[np.uint8]]
+    size: int = 32
+    flip: bool = True
+    dequantise: bool = True
+
+    def __post_init__(self) -> None:
+        ops.check_count(self.size, "size")
+        if not self.photos:
+            raise ValueError("photos is empty: there is nothing to crop; pass at least one array [C, H, W]")
+        for i, photo in enumerate(self.photos):
+            if photo.dtype != np.uint8 or photo.ndim != 3:
+                raise TypeError(
+                    f"photos[{i}] is {photo.dtype} of shape {list(photo.shape)}: it must be uint8 [C, H, W]; convert it"
+                )
+            if min(photo.shape[1:]) < self.size:
+                raise ValueError(
+                    f"photos[{i}] has shape {list(photo.shape)}: a crop of side {self.size} does not fit; lower size or leave it out"
+                )
+
+    @property
+    def event(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.photos[0].shape[0], self.size, self.size
+
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """[n, C, size, size] in [0, 1], float32: a photograph, then a place in it, all equally likely."""
+        ops.check_count(n, "n")
+        device = ops.source(generator, torch.empty(()))
+        draws = torch.rand(n, 3, generator=generator, device=device).cpu().double().numpy()
+        crops = np.empty((n, *self.event), np.uint8)
+        for crop, (a, b, c) in zip(crops, draws, strict=True):
+            photo = self.photos[int(a * len(self.photos))]
+            top, left = (int(u * (side - self.size + 1)) for u, side in zip((b, c), photo.shape[1:], strict=True))
+            crop[:] = photo[:, top : top + self.size, left : left + self.size]
+        whole = Images(crops, flip=self.flip, dequantise=self.dequantise)
+        return whole._prepare(torch.arange(n, device=device), generator)
+
+    @cached_property
+    def moments(self) -> tuple[float, float]:
+        """Mean and variance of all pixels of 4,096 crops drawn with a seed of their own."""
+        x = self.sample(4096, generator=Generator().manual_seed(0))
+        return float(x.mean()), float(x.var())
+
+
+def images(x: Tensor, labels: Tensor | None = None, *, flip: bool = False) -> Images:
+    """A tensor of images as a set, kept in 8 bits: ``x`` [N, C, H, W] in [0, 1].
+
+    Raises:
+        TypeError: not floating-point. ValueError: another shape; a value outside [0, 1], with the likely cause.
+    """
+    ops.check_batch(x, "x")
+    if x.ndim != 4:
+        raise ValueError(f"x has shape {list(x.shape)}: images are [N, C, H, W]; add the missing axes, e.g. x[:, None]")
+    ops.check_finite(x, "x")
+    low, high = (float(v) for v in torch.aminmax(x))
+    if low < 0 or high > 1:
+        cause = (
+            "divide by 255"
+            if low >= 0 and high > 2
+            else "map [-1, 1] there by (x + 1) / 2"
+            if low >= -1
+            else "rescale them"
+        )
+        raise ValueError(f"x has values from {low:.4g} to {high:.4g}: images lie in [0, 1]; {cause}")
+    values = (x.detach().cpu() * 255).round().to(torch.uint8).numpy()
+    return Images(values, None if labels is None else labels.cpu().numpy().astype(np.int64), flip=flip)

@@ -1,0 +1,243 @@
+r"""The state of a training run on disk, as a folder that is there whole or not at all.
+
+::
+
+    step-00001000/tensors.safetensors   weights, their average, Adam's moments
+                  checkpoint.json       step, recipe, configuration, levels, seed, versions, revision
+                  SHA256SUMS            of the two, as ``sha256sum --check`` reads it
+
+A checkpoint is written to a hidden folder beside its place, flushed to the disk, and renamed; the one before is kept, and
+older ones go only after that. A process killed at any moment therefore leaves the newest or the one before. Loading first
+compares the sums over every byte: a flipped bit would otherwise change a weight unnoticed. Nothing in the files is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FORMAT = 1
+_TENSORS, _ABOUT, _SUMS = "tensors.safetensors", "checkpoint.json", "SHA256SUMS"
+_NAME = "step-{:08d}"
+_KEEP = 2
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, incomplete or of another kind; names the file, the cause and the way out."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was loaded: ``.state`` for ``fit(..., state=)``, ``.about`` as saved, ``.path`` of the folder."""
+
+    state: dict[str, Any]
+    about: dict[str, Any]
+    path: Path
+
+
+def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> Path:
+    """Put a state under ``folder``, as a folder named by its step, and keep only the one before it.
+
+    Args:
+        folder: of the checkpoints; made if missing.
+        state: from ``Step.state()``; tensors are stored in their dtype.
+        about: further facts that JSON can hold (configuration, levels).
+
+    Returns:
+        The checkpoint's own folder.
+
+    Raises:
+        OSError: the disk is full or refuses; what was there before still is.
+        TypeError: ``about`` holds what JSON cannot.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    tensors = {f"model.{name}": value for name, value in state["model"].items()}
+    for i, moments in enumerate(state["optimizer"]):
+        tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
+    facts = {
+        "format": FORMAT,
+        "step": state["step"],
+        "recipe": state["recipe"],
+        "versions": _versions(),
+        "git": _revision(),
+    }
+    files = {
+        _TENSORS: save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}),
+        _ABOUT: json.dumps(facts | {"about": dict(about or {})}, indent=1, sort_keys=True).encode(),
+    }
+    files[_SUMS] = _sums(files)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".*.tmp"):  # of a run that was killed while saving
+        shutil.rmtree(left, ignore_errors=True)
+    place = folder / _NAME.format(state["step"])
+    new = folder / f".{place.name}.tmp"
+    try:
+        new.mkdir()
+        for name, content in files.items():
+            _write(new / name, content)
+        _flush(new)
+        if place.exists():  # the same step, saved by a run before
+            old = folder / f".{place.name}.old.tmp"
+            place.rename(old)
+            new.rename(place)
+            shutil.rmtree(old)
+        else:
+            new.rename(place)
+        _flush(folder)
+    except OSError:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    for older in _all(folder)[:-_KEEP]:
+        shutil.rmtree(older)
+    return place
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint back, after comparing every byte with its sums.
+
+    Args:
+        path: the checkpoint's own folder; or the folder of checkpoints, for the latest.
+
+    Raises:
+        CheckpointError: missing, incomplete, damaged, or of another format; names the file, the cause, and the newest other
+            checkpoint that is whole.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = Path(path)
+    if not (path / _SUMS).exists() and _all(path):
+        path = latest_checkpoint(path)
+    files = _verified(path)
+    try:
+        facts = json.loads(files[_ABOUT])
+        tensors = load(files[_TENSORS])
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is as it was written, but it is no checkpoint: {error}; save it anew") from error
+    if facts.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path / _ABOUT} has format {facts.get('format')!r}: this version reads {FORMAT}; load it with the version of "
+            f"toyscore that wrote it"
+        )
+    state: dict[str, Any] = {"step": facts["step"], "recipe": facts["recipe"], "model": {}, "optimizer": []}
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "model":
+            state["model"][rest] = value
+        else:
+            index, _, rest = rest.partition(".")
+            moments.setdefault(int(index), {})[rest] = value
+    state["optimizer"] = [moments[i] for i in sorted(moments)]
+    return Checkpoint(state, facts["about"] | {k: facts[k] for k in ("versions", "git")}, path)
+
+
+def latest_checkpoint(folder: str | Path) -> Path:
+    """The newest checkpoint in a folder; whether it is whole is seen when it is loaded.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = _all(Path(folder))
+    if not found:
+        raise CheckpointError(f"{folder} holds no checkpoint: nothing to go on from; start without resuming")
+    return found[-1]
+
+
+def _all(folder: Path) -> list[Path]:
+    """Checkpoints by step, oldest first."""
+    return sorted(p for p in folder.glob("step-" + "[0-9]" * 8 + "*") if p.name[5:].isdigit())
+
+
+def _sums(files: Mapping[str, bytes]) -> bytes:
+    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in (_TENSORS, _ABOUT)).encode()
+
+
+def _verified(path: Path) -> dict[str, bytes]:
+    """The bytes of the files, if they are those that were written."""
+    try:
+        return _read(path)
+    except CheckpointError as error:
+        whole = [other for other in _all(path.parent) if other != path and _is_whole(other)]
+        way_out = (
+            f"the newest whole one is {whole[-1]}: resume from that" if whole else "no other one is whole: start anew"
+        )
+        raise CheckpointError(f"{error}; {way_out}") from error
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _read(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    files = {}
+    for name in (_TENSORS, _ABOUT, _SUMS):
+        try:
+            files[name] = (path / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path / name} cannot be read: {error.strerror}") from error
+    expected = _sums(files)
+    if files[_SUMS] == expected:
+        return files
+    lines, theirs = expected.splitlines(), files[_SUMS].splitlines()
+    wrong = [name for name, line in zip((_TENSORS, _ABOUT), lines, strict=True) if line not in theirs]
+    name = wrong[0] if len(wrong) == 1 else _SUMS
+    raise CheckpointError(
+        f"{path / name} is damaged: its {len(files[name])} bytes do not agree with "
+        f"{_SUMS if name != _SUMS else 'the sums of the other files'}"
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(folder: Path) -> None:
+    """Make names in a folder as lasting as the files; some systems have no such call."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _versions() -> dict[str, str]:
+    from toyscore import __version__
+
+    return {"toyscore": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+@cache
+def _revision() -> str | None:
+    """The git revision of the code, where it runs from a checkout."""
+    package = Path(__file__).resolve().parent
+    if not (package.parents[1] / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=package, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
