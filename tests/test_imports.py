@@ -19,7 +19,10 @@ ALLOWED = {name: set(CHAIN[:i]) for i, name in enumerate(CHAIN)} | {
     "data": {"operators", "losses", "noise", "models"},
     "plotting": {"operators"},
     "widgets": {"operators", "plotting"},
+    "config": {*CHAIN, "models", "data"},
+    "pretrained": {"train", "config"},
 }
+ALLOWED |= {"cli": {*ALLOWED}, "__main__": {"cli"}}
 
 
 def modules():
@@ -35,7 +38,7 @@ def siblings(path):
             names = (
                 [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "toyscore" else [node.module]
             )
-            yield from (name.split(".")[1] for name in names)
+            yield from (name.split(".")[1] for name in names if "__" not in name)
         elif isinstance(node, ast.Import):
             yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("toyscore."))
 
@@ -57,5 +60,23 @@ def test_nothing_runs_foreign_code_or_imports_relatively(path):
 
 
 def test_importing_the_package_is_light():
-    code = "import sys, toyscore; print(*[m for m in ('matplotlib', 'sklearn', 'ot', 'scipy', 'ipywidgets') if m in sys.modules])"
+    code = "import sys, toyscore; print(*[m for m in ('torch', 'matplotlib', 'sklearn', 'ot', 'scipy', 'ipywidgets') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_working_with_images_is_light():
+    """What trains and samples a network loads no plots, no command line and no data of others"""
+    code = (
+        "import sys, toyscore.train, toyscore.models, toyscore.samplers, toyscore.losses, toyscore.data;"
+        "print(*[m for m in ('matplotlib', 'sklearn', 'mlxtend', 'pooch', 'PIL', 'accelerate', 'jsonargparse') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_every_module_of_the_package_is_within_reach():
+    import toyscore
+
+    for name in toyscore.__all__:
+        assert getattr(toyscore, name).__name__ == f"toyscore.{name}"
+    with pytest.raises(AttributeError, match="its modules are config, data"):
+        _ = toyscore.nothing

@@ -168,7 +168,9 @@ def test_a_loss_that_diverges_stops_at_once():
         calls.append(1)
         return implicit_score_matching(score, x) * (float("nan") if len(calls) == 3 else 1.0)
 
-    with pytest.raises(DivergenceError, match="training diverged at step 3: the loss is nan at sigma = 0 at learning rate"):
+    with pytest.raises(
+        DivergenceError, match="training diverged at step 3: the loss is nan at sigma = 0 at learning rate"
+    ):
         list(fit(model, two_modes(), loss, n_steps=10, batch_size=4))
     assert len(calls) == 3
     assert all(torch.isfinite(p).all() for p in model.parameters())

@@ -125,14 +125,22 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     files = _verified(path)
     try:
         facts = json.loads(files[_ABOUT])
-        tensors = load(files[_TENSORS])
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is as it was written, but it is no checkpoint: {error}; save it anew") from error
-    if facts.get("format") != FORMAT:
+        version = facts["format"]
+        if version == FORMAT:
+            state = _state(facts, load(files[_TENSORS]))
+            about = facts["about"] | {name: facts[name] for name in ("versions", "git")}
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path / _ABOUT} has format {facts.get('format')!r}: this version reads {FORMAT}; load it with the version of "
-            f"toyscore that wrote it"
+            f"{path} is as it was written, but it is no checkpoint ({type(error).__name__}: {error}); save it anew"
+        ) from error
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{path / _ABOUT} has format {version!r}: this version reads {FORMAT}; load it with the version of toyscore that wrote it"
         )
+    return Checkpoint(state, about, path)
+
+
+def _state(facts: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
     state: dict[str, Any] = {"step": facts["step"], "recipe": facts["recipe"], "model": {}, "optimizer": []}
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -143,7 +151,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             index, _, rest = rest.partition(".")
             moments.setdefault(int(index), {})[rest] = value
     state["optimizer"] = [moments[i] for i in sorted(moments)]
-    return Checkpoint(state, facts["about"] | {k: facts[k] for k in ("versions", "git")}, path)
+    return state
 
 
 def latest_checkpoint(folder: str | Path) -> Path:
@@ -197,12 +205,11 @@ def _read(path: Path) -> dict[str, bytes]:
     expected = _sums(files)
     if files[_SUMS] == expected:
         return files
-    lines, theirs = expected.splitlines(), files[_SUMS].splitlines()
-    wrong = [name for name, line in zip((_TENSORS, _ABOUT), lines, strict=True) if line not in theirs]
-    name = wrong[0] if len(wrong) == 1 else _SUMS
+    lines = files[_SUMS].splitlines()
+    wrong = [name for name, line in zip((_TENSORS, _ABOUT), expected.splitlines(), strict=True) if line not in lines]
+    name = wrong[0] if wrong else _SUMS
     raise CheckpointError(
-        f"{path / name} is damaged: its {len(files[name])} bytes do not agree with "
-        f"{_SUMS if name != _SUMS else 'the sums of the other files'}"
+        f"{path / name} is damaged: its {len(files[name])} bytes do not agree with {path / _SUMS}, unless that is what was changed"
     )
 
 

@@ -1,0 +1,219 @@
+"""Sets of images: what is in them, how they are sampled, and where they come from."""
+
+import gzip
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers import seeded
+from toyscore import data
+from toyscore.data import named
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder, and its address on a server of this machine."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=folder)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_dequantised_values_are_uniform_within_their_level():
+    """Every level of q covers 1/q of [0, 1]; flooring gives the whole numbers back"""
+    values = np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1)
+    found = data.Images(values, n_levels=17)
+    x = found.sample(20_000, generator=seeded())
+    assert x.dtype == torch.float32
+    assert 0 <= float(x.min()) < float(x.max()) <= 1
+    inside = (x * 17) % 1
+    assert float(inside.mean()) == pytest.approx(0.5, abs=5 * 12**-0.5 / 20_000**0.5)
+    levels = (x * 17).floor().flatten().long().clamp(max=16)
+    shares = torch.bincount(levels, minlength=17) / 20_000
+    assert torch.allclose(shares, torch.full((17,), 1 / 17), atol=5 * (1 / 17 / 20_000) ** 0.5)
+    plain = data.Images(values, n_levels=17, dequantise=False).sample(100, generator=seeded())
+    assert torch.allclose((plain * 16).round(), plain * 16, atol=1e-5)
+    assert float(plain.max()) == 1
+
+
+def test_moments_are_those_of_the_samples():
+    for found in (data.digits(), data.digits(dequantise=False)):
+        mean, variance = found.moments
+        x = found.sample(20_000, generator=seeded()).double()
+        images = x.flatten(1)
+        assert mean == pytest.approx(float(x.mean()), abs=5 * float(images.mean(1).std()) / 20_000**0.5)
+        squares = (images - mean).square().mean(1)
+        assert variance == pytest.approx(float(squares.mean()), abs=5 * float(squares.std()) / 20_000**0.5)
+    mean, variance = data.photos().moments
+    assert 0.3 < mean < 0.5
+    assert 0.05 < variance < 0.2
+
+
+def test_a_flip_mirrors_half_of_the_images_left_to_right():
+    values = np.zeros((1, 1, 2, 3), np.uint8)
+    values[0, 0, 0, 0] = 255
+    x = data.Images(values, flip=True, dequantise=False).sample(4000, generator=seeded())
+    assert float(x[:, 0, 0, 0].mean()) == pytest.approx(0.5, abs=5 * 0.5 / 4000**0.5)
+    assert torch.equal(x[:, 0, 0, 0] + x[:, 0, 0, 2], torch.ones(4000))
+    assert float(x[:, 0, 1].sum() + x[:, 0, :, 1].sum()) == 0
+
+
+def test_sampling_draws_from_its_generator_alone():
+    for found in (data.digits(), data.photos(8)):
+        before = torch.get_rng_state()
+        a, b = (found.sample(5, generator=seeded(3)) for _ in range(2))
+        assert torch.equal(a, b)
+        assert not torch.equal(a, found.sample(5, generator=seeded(4)))
+        assert torch.equal(before, torch.get_rng_state())
+
+
+def test_labels_go_with_their_images():
+    found = data.digits("train")
+    x, labels = found.sample_labelled(50, generator=seeded(1))
+    assert torch.equal(x, found.sample(50, generator=seeded(1)))
+    means = torch.stack([found.tensor()[torch.from_numpy(found.labels == k)].mean(0) for k in range(10)])
+    nearest = (x[:, None] - means).square().sum((2, 3, 4)).argmin(1)
+    assert float((nearest == labels).double().mean()) > 0.75
+
+
+def test_the_parts_of_a_set_are_apart_and_complete():
+    whole, train, held_out = (data.digits(part) for part in ("all", "train", "held-out"))
+    assert (len(whole), len(train), len(held_out)) == (1797, 1437, 360)
+    assert np.array_equal(np.sort(np.concatenate([train.labels, held_out.labels])), np.sort(whole.labels))
+    assert np.bincount(held_out.labels).min() > 25
+    assert np.array_equal(held_out.values, whole.values[::5])
+
+
+def test_five_thousand_digits_of_mnist():
+    found = data.mnist5k()
+    assert found.event == (1, 28, 28)
+    assert np.bincount(found.labels).tolist() == [500] * 10
+    assert found.values.max() == 255
+
+
+def test_photographs_are_cropped_evenly():
+    photo = np.arange(40, dtype=np.uint8).reshape(1, 5, 8)
+    found = data.Crops([photo], 4, flip=False, dequantise=False)
+    x = (found.sample(4000, generator=seeded()) * 255).round().long()
+    corners, counts = torch.unique(x[:, 0, 0, 0], return_counts=True)
+    assert corners.tolist() == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12]
+    assert torch.allclose(counts / 4000, torch.full((10,), 0.1), atol=5 * (0.09 / 4000) ** 0.5)
+    offset = torch.arange(4)[:, None] * 8 + torch.arange(4)
+    assert torch.equal(x[:, 0], x[:, 0, :1, :1] + offset)
+
+
+def cifar_archive(n=3):
+    """An archive as CIFAR-10's, of n images a batch: label, then red, green and blue planes"""
+    generator = np.random.default_rng(0)
+    blob, batches = io.BytesIO(), {}
+    with tarfile.open(fileobj=blob, mode="w:gz") as archive:
+        for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
+            rows = generator.integers(0, 256, (n, 3073), dtype=np.uint8)
+            rows[:, 0] %= 10
+            batches[name] = rows
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = rows.size
+            archive.addfile(member, io.BytesIO(rows.tobytes()))
+    return blob.getvalue(), batches
+
+
+def test_cifar10_is_read_from_its_binary_files_once(tmp_path, served, monkeypatch):
+    folder, address = served
+    content, batches = cifar_archive()
+    (folder / "cifar-10-binary.tar.gz").write_bytes(content)
+    monkeypatch.setattr(named, "_CIFAR", (address + "cifar-10-binary.tar.gz", sha256(content)))
+    found = data.cifar10(folder=tmp_path)
+    assert (len(found), found.event, found.flip) == (15, (3, 32, 32), True)
+    row = batches["data_batch_2.bin"][1]
+    assert found.labels[4] == row[0]
+    assert np.array_equal(found.values[4].reshape(-1), row[1:])
+    assert len(data.cifar10("held-out", folder=tmp_path)) == 3
+    assert len(data.cifar10("all", folder=tmp_path)) == 18
+    (folder / "cifar-10-binary.tar.gz").unlink()
+    (tmp_path / "cifar-10-binary.tar.gz").unlink()
+    again = data.cifar10(folder=tmp_path)  # from the array, which is mapped into memory
+    assert isinstance(again.values, np.memmap)
+    assert np.array_equal(again.values, found.values)
+    assert again.sample(2, generator=seeded()).shape == (2, 3, 32, 32)
+
+
+def test_mnist_is_read_from_its_idx_files(tmp_path, served, monkeypatch):
+    folder, address = served
+    sums, generator = {}, np.random.default_rng(0)
+    images = {half: generator.integers(0, 256, (n, 28, 28), dtype=np.uint8) for half, n in (("train", 4), ("t10k", 2))}
+    for half, values in images.items():
+        for kind, array in (("images-idx3", values), ("labels-idx1", np.arange(len(values), dtype=np.uint8))):
+            name = f"{half}-{kind}-ubyte.gz"
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            content = gzip.compress(header + array.tobytes(), mtime=0)
+            (folder / name).write_bytes(content)
+            sums[name] = sha256(content)
+    monkeypatch.setattr(named, "_MNIST", sums)
+    monkeypatch.setattr(named, "_MNIST_URL", address)
+    found = data.mnist(folder=tmp_path)
+    assert np.array_equal(found.values[:, 0], images["train"])
+    assert found.labels.tolist() == [0, 1, 2, 3]
+    assert len(data.mnist("held-out", folder=tmp_path)) == 2
+    assert len(data.mnist("all", folder=tmp_path)) == 6
+
+
+def test_another_file_than_expected_is_refused(tmp_path, served, monkeypatch):
+    folder, address = served
+    (folder / "cifar-10-binary.tar.gz").write_bytes(b"not it")
+    monkeypatch.setattr(named, "_CIFAR", (address + "cifar-10-binary.tar.gz", "0" * 64))
+    with pytest.raises(data.DownloadError, match=r"cifar-10-binary.tar.gz gave another file than expected.*SHA-256"):
+        data.cifar10(folder=tmp_path)
+    monkeypatch.setattr(named, "_CIFAR", ("http://127.0.0.1:9/cifar-10-binary.tar.gz", "0" * 64))
+    with pytest.raises(data.DownloadError, match=r"cannot be fetched \(ConnectionError\): check the network, or put"):
+        data.cifar10(folder=tmp_path)
+    assert not list(tmp_path.glob("*.tar.gz"))
+
+
+def test_a_folder_of_pictures(tmp_path):
+    """The middle square, resized; decoded once, and again when a file changes"""
+    folder = tmp_path / "pictures"
+    (folder / "below").mkdir(parents=True)
+    wide = np.zeros((4, 8, 3), np.uint8)
+    wide[:, 2:6] = 200
+    wide[:, 6:] = 90
+    Image.fromarray(wide).save(folder / "b.png")
+    Image.fromarray(np.full((6, 4), 7, np.uint8)).save(folder / "below" / "a.png")
+    (folder / "notes.txt").write_text("no picture")
+    found = data.image_folder(folder, 2, cache=tmp_path / "cache")
+    assert found.values.shape == (2, 3, 2, 2)
+    assert (found.values[0] == 200).all()
+    assert (found.values[1] == 7).all()
+    again = data.image_folder(folder, 2, cache=tmp_path / "cache")
+    assert isinstance(again.values, np.memmap)
+    Image.fromarray(wide[:, ::-1].copy()).save(folder / "c.png")
+    assert len(data.image_folder(folder, 2, cache=tmp_path / "cache")) == 3
+    cropped = data.image_folder(folder, 2, crop=2, cache=tmp_path / "cache")
+    assert (cropped.values[0] == 200).all()
+
+
+def test_a_tensor_of_images_is_kept_in_eight_bits():
+    x = torch.rand(4, 3, 5, 5, generator=seeded())
+    found = data.images(x, torch.arange(4))
+    assert torch.allclose(found.tensor(), x, atol=1 / 255)
+    assert found.labels.tolist() == [0, 1, 2, 3]
