@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from sklearn.datasets import load_digits
 
+from toyscore import data
 from toyscore.distributions import empirical
 from toyscore.noise import geometric
 from toyscore.operators import normal_like
@@ -25,14 +25,10 @@ N_SHOWN = 10
 N_COLUMNS = 9
 
 
-def digits() -> torch.Tensor:
-    """[1797, 1, 8, 8] in [0, 1]."""
-    return torch.as_tensor(load_digits().images, dtype=torch.float32)[:, None] / 16
-
-
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """Chains of images, each end's nearest training digit, and how near training digits are to each other."""
-    points = digits()
+    digits = data.digits(dequantise=False)
+    points = digits.tensor()
     p = empirical(points)
     n, each = (N_SHOWN, 5) if quick else (200, 40)
     generator = torch.Generator().manual_seed(seed)
@@ -61,7 +57,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
         "distance": distance.numpy(),
         "before": before.numpy(),
         "between": between.numpy(),
-        "classes": np.bincount(load_digits().target[index.numpy()], minlength=10),
+        "classes": np.bincount(digits.labels[index.numpy()], minlength=10),
     }
 
 

@@ -425,7 +425,7 @@ MUTANTS = {
         "test_diagnostics.py::test_hops_are_counted_at_the_rate_of_the_gap",
     ),
     "r-hat without its root": (
-        "metrics.py",
+        "metrics/mixing.py",
         "+ between) / within).sqrt()",
         "+ between) / within)",
         "test_metrics.py::test_split_r_hat_by_hand",

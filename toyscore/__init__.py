@@ -7,8 +7,8 @@ noise of standard deviation ``sigma``; every loss, sampler, metric and plot work
     from toyscore.samplers import final, langevin
 
 The modules, in the order in which they build on each other: ``operators``, ``distributions``, ``noise``, ``losses``,
-``samplers``, ``diagnostics``, ``metrics``, ``models``, ``train``, ``data``, ``plotting``, ``widgets``, ``config``, ``pretrained``,
-``cli``. Each is imported when it is first used.
+``samplers``, ``diagnostics``, ``metrics``, ``models``, ``train``, ``data``, ``plotting``, ``widgets``, ``config``, ``build``,
+``pretrained``, ``cli``. Each is imported when it is first used.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 __all__ = [
+    "build",
     "config",
     "data",
     "diagnostics",

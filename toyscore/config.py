@@ -1,20 +1,15 @@
-"""What a run is made of, as plain data: read from YAML and the command line, checked, and built.
+"""What a run is made of, as plain data: read from YAML and the command line, and checked; ``toyscore.build`` makes it.
 
-Nothing here imports torch until something is built, so that help and errors come at once.
+Nothing here imports torch, so that help and errors come at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from toyscore.operators import Distribution
+from typing import Any, Literal
 
 
 class ConfigError(ValueError):
@@ -65,14 +60,18 @@ class Noise:
     Args:
         sigma_max: the largest standard deviation, in units of the data (images lie in [0, 1]).
         sigma_min: the smallest.
-        n_levels: geometric levels from the one to the other; only their range counts with law log_uniform.
-        law: how training draws sigma: one of the levels, or anything between with a uniform logarithm.
+        n_levels: geometric levels from the one to the other; only their range counts with the other laws.
+        law: how training draws sigma: one of the levels; or anything between, its logarithm uniform or normal.
+        log_mean: for log_normal, the mean of the natural logarithm of sigma.
+        log_std: for log_normal, its standard deviation.
     """
 
     sigma_max: float = 1.0
     sigma_min: float = 0.01
     n_levels: int = 10
-    law: Literal["levels", "log_uniform"] = "levels"
+    law: Literal["levels", "log_uniform", "log_normal"] = "levels"
+    log_mean: float = -1.2
+    log_std: float = 1.2
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,7 @@ def check(config: Config) -> None:
             limit = "" if most == math.inf else f" and at most {most}"
             raise ConfigError(f"{key} = {number}: it must be above {above}{limit}, and finite")
     noise, training, sampling = config.noise, config.training, config.sampling
-    if noise.sigma_min >= noise.sigma_max and (noise.n_levels > 1 or noise.law == "log_uniform"):
+    if noise.sigma_min >= noise.sigma_max and (noise.n_levels > 1 or noise.law != "levels"):
         raise ConfigError(
             f"noise.sigma_min = {noise.sigma_min} is not below noise.sigma_max = {noise.sigma_max}; swap them"
         )
@@ -247,104 +246,11 @@ def _counts(config: Config) -> Iterator[tuple[str, int | None, int]]:
 def _numbers(config: Config) -> Iterator[tuple[str, float | None, float, float]]:
     yield "noise.sigma_max", config.noise.sigma_max, 0.0, math.inf
     yield "noise.sigma_min", config.noise.sigma_min, 0.0, math.inf
+    yield "noise.log_mean", config.noise.log_mean, -math.inf, math.inf
+    yield "noise.log_std", config.noise.log_std, 0.0, math.inf
     yield "training.lr", config.training.lr, 0.0, math.inf
     yield "training.clip", config.training.clip, 0.0, math.inf
     yield "training.ema", config.training.ema, 0.0, 0.999999
     yield "sampling.sigma_max", config.sampling.sigma_max, 0.0, math.inf
     yield "sampling.sigma_min", config.sampling.sigma_min, 0.0, math.inf
     yield "sampling.step_size", config.sampling.step_size, 0.0, math.inf
-
-
-def build_data(config: Data) -> Distribution:
-    """The set of a configuration. Errors as those of ``toyscore.data``."""
-    from toyscore import data, distributions
-
-    if config.name == "toy":
-        if config.toy not in distributions.TOYS:
-            raise ConfigError(f"data.toy = {config.toy} is no toy; {suggestion(config.toy, list(distributions.TOYS))}")
-        return distributions.TOYS[config.toy]()
-    if config.name == "folder":
-        assert config.path is not None  # check() saw to it
-        return data.image_folder(config.path, config.size, crop=config.crop, dequantise=config.dequantise)
-    if config.name == "photos":
-        return data.photos(config.size, dequantise=config.dequantise)
-    sets: dict[str, Callable[..., data.Images]] = {
-        "digits": data.digits,
-        "mnist5k": data.mnist5k,
-        "cifar10": data.cifar10,
-        "mnist": data.mnist,
-    }
-    return sets[config.name]("train", dequantise=config.dequantise)
-
-
-def build_levels(noise: Noise) -> Tensor:
-    """The levels that the network is told of: [L]."""
-    from toyscore.noise import geometric
-
-    return geometric(noise.sigma_max, noise.sigma_min, noise.n_levels)
-
-
-def describe(data: Distribution) -> dict[str, Any]:
-    """What a network must know of its data: the event's shape, and the mean and variance of its numbers."""
-    import torch
-
-    if hasattr(data, "moments"):
-        mean, variance = data.moments
-        return {"event": list(data.event), "mean": mean, "variance": variance}  # type: ignore[attr-defined]
-    x = data.sample(10_000, generator=torch.Generator().manual_seed(0))
-    return {"event": list(x.shape[1:]), "mean": float(x.mean()), "variance": float(x.var())}
-
-
-def build_network(config: Config, facts: dict[str, Any]) -> nn.Module:
-    """The network of a configuration, for data as ``describe`` found it, with an average of its weights if asked for."""
-    from toyscore import models
-
-    sigmas, event, kind, width = build_levels(config.noise), facts["event"], config.network.kind, config.network.width
-    network: nn.Module
-    if kind == "mlp":
-        network = models.MLP(
-            math.prod(event), width, config.network.depth, sigmas=sigmas, data_variance=facts["variance"]
-        )
-    elif kind == "ncsn":
-        network = models.NCSN(event[0], event[1], width, sigmas)
-    elif kind == "compact":
-        network = models.CompactNCSN(event[0], event[1], width, sigmas=sigmas)
-    else:
-        network = models.ContinuousNCSN(
-            event[0], event[1], width, sigmas, data_mean=facts["mean"], data_variance=facts["variance"]
-        )
-    return network if config.training.ema is None else models.EMA(network, config.training.ema)
-
-
-def build_loss(noise: Noise) -> Callable[..., Tensor]:
-    """The denoising loss at levels drawn by the law of a configuration."""
-    from toyscore.losses import at_random_sigma, denoising_score_matching
-    from toyscore.noise import levels, log_uniform
-
-    law = levels(build_levels(noise)) if noise.law == "levels" else log_uniform(noise.sigma_min, noise.sigma_max)
-    return at_random_sigma(denoising_score_matching, law)
-
-
-def sampling_plan(config: Config) -> dict[str, Any]:
-    """The levels and the step for ``annealed_langevin``: ``sigmas``, ``step_size``, ``n_steps_each``, ``denoise``, ``clamp``."""
-    from toyscore.diagnostics import tuned_step
-    from toyscore.noise import geometric
-
-    noise, sampling = config.noise, config.sampling
-    sigmas = geometric(
-        sampling.sigma_max or noise.sigma_max,
-        sampling.sigma_min or noise.sigma_min,
-        sampling.n_levels or noise.n_levels,
-    )
-    step = sampling.step_size
-    if step is None:
-        ratio = float(sigmas[0] / sigmas[1]) if len(sigmas) > 1 else 2.0
-        step = tuned_step(ratio, float(sigmas[-1]), sampling.n_steps_each)[0]
-    clamp = (0.0, 1.0) if sampling.clamp else None
-    return {
-        "sigmas": sigmas,
-        "step_size": step,
-        "n_steps_each": sampling.n_steps_each,
-        "denoise": sampling.denoise,
-        "clamp": clamp,
-    }

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from toyscore.config import Config, build_network
+from toyscore.build import build_network
+from toyscore.config import Config
 from toyscore.train import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 
 _HERE = Path(__file__).parent / "weights"

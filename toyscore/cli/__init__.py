@@ -1,6 +1,6 @@
 """The command ``toyscore``: train a score network, and sample from it.
 
-``toyscore train --config configs/digits.yaml`` and ``toyscore sample --run runs/digits``; every key of the configuration is an option,
+``toyscore train --config configs/digits.yaml`` and ``toyscore sample --folder runs/digits``; every key of the configuration is an option,
 too (``--training.n_steps 200``). Exit codes: see ``toyscore.cli.errors``.
 """
 
@@ -54,16 +54,17 @@ def _run(given: list[str]) -> int:
 
         config = _config(values)
         check(config)
-        run = values.run or Path("runs") / _name(values, config)
+        run = values.folder or Path("runs") / _name(values, config)
         saved = train(config, run, values.resume)
-        print(f"trained: {saved}; draw with: toyscore sample --run {run}")
+        if saved is not None:
+            print(f"trained: {saved}; draw with: toyscore sample --folder {run}")
         return 0
     from toyscore.cli.sampling import sample
 
     overrides = {f.name: getattr(values.sampling, f.name) for f in fields(Sampling)}
     print(
         sample(
-            values.run or "digits",
+            values.folder or "digits",
             overrides={key: value for key, value in overrides.items() if value is not None},
             n=values.n,
             seed=values.seed,
@@ -83,7 +84,7 @@ def _parser() -> Any:
     train.add_argument("--config", action="config", help="YAML file; options after it win")
     train.add_class_arguments(Config)
     train.add_argument(
-        "--run", type=str | None, default=None, help="folder of the run; default runs/<name of the config>"
+        "--folder", type=str | None, default=None, help="folder of the run; default runs/<name of the config>"
     )
     train.add_argument(
         "--resume",
@@ -93,7 +94,10 @@ def _parser() -> Any:
     )
     sample = ArgumentParser(description="Draw samples by annealed Langevin dynamics.", **options)
     sample.add_argument(
-        "--run", type=str | None, default=None, help="a run folder or a checkpoint; default the digits that come along"
+        "--folder",
+        type=str | None,
+        default=None,
+        help="a run folder or a checkpoint; default the digits that come along",
     )
     sample.add_argument("--n", type=int, default=64, help="number of samples")
     sample.add_argument("--seed", type=int, default=0, help="of the start and the noise")
@@ -120,6 +124,9 @@ def _optional(kind: type) -> type:
 
 
 def _config(values: Any) -> Config:
+    for name in _GROUPS:
+        if not hasattr(getattr(values, name), "__dict__"):
+            raise ConfigError(f"{name} = {getattr(values, name)}: it must be a group of keys, as in {name}: {{...}}")
     groups = {name: kind(**vars(getattr(values, name))) for name, kind in _GROUPS.items()}
     return Config(**groups, seed=values.seed, device=values.device, threads=values.threads)
 
@@ -132,7 +139,7 @@ def _name(values: Any, config: Config) -> str:
 def _with_stored_config(given: list[str]) -> list[str]:
     """Resuming without a configuration takes that of the run."""
     words = dict(pairwise(given)) | dict(w.split("=", 1) for w in given if w.startswith("--") and "=" in w)
-    run = words.get("--run")
+    run = words.get("--folder")
     if given[:1] == ["train"] and "--resume" in words and "--config" not in words and run:
         stored = Path(run) / "config.yaml"
         if stored.exists():

@@ -42,7 +42,7 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise FolderError(f"{self.path} is in use by another run: wait for it, or pass another --run") from error
+            raise FolderError(f"{self.path} is in use by another run: wait for it, or pass another --folder") from error
         try:
             yield
         finally:
@@ -58,7 +58,7 @@ class RunFolder:
 
         if resumed_step is None and self.log.exists():
             raise FolderError(
-                f"{self.path} holds a run already: pass --resume latest to go on with it, or another --run"
+                f"{self.path} holds a run already: pass --resume latest to go on with it, or another --folder"
             )
         self.samples.mkdir(exist_ok=True)
         _replace(self.config, yaml.safe_dump(config.asdict(), sort_keys=False))

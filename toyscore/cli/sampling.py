@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from toyscore.config import Config, ConfigError, check, sampling_plan
-from toyscore.operators import normal_like, uniform
-from toyscore.samplers import annealed_langevin, final
+from toyscore.build import sampling_chain, sampling_plan
+from toyscore.config import Config, ConfigError, check
+from toyscore.samplers import final
 
 _FRAMES = 60
 
@@ -70,29 +69,6 @@ def sample(
     write_picture(x, out)
     plan = sampling_plan(config)
     return f"{n} samples in {seconds:.1f} s, {len(plan['sigmas']) * plan['n_steps_each']:,} steps: {out}{f', {gif}' if gif else ''}"
-
-
-def sampling_chain(score: nn.Module, config: Config, data: dict[str, Any], n: int, seed: int) -> Iterator[Tensor]:
-    """The states of ``annealed_langevin`` as configured, the start first."""
-    some = next(score.parameters())
-    generator = Generator(some.device).manual_seed(seed)
-    like = torch.empty(n, *data["event"], dtype=some.dtype, device=some.device)
-    plan = sampling_plan(config)
-    if config.sampling.start == "normal":
-        x = data["mean"] + float(plan["sigmas"][0]) * normal_like(like, generator)
-    else:
-        x = uniform(tuple(like.shape), like, generator)
-    states = annealed_langevin(
-        score,
-        x,
-        plan["sigmas"],
-        step_size=plan["step_size"],
-        n_steps_each=plan["n_steps_each"],
-        denoise=plan["denoise"],
-        clamp=plan["clamp"],
-        generator=generator,
-    )
-    return chain([x], states)
 
 
 def draw_samples(score: nn.Module, config: Config, data: dict[str, Any], n: int, seed: int) -> Tensor:

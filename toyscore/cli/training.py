@@ -17,19 +17,11 @@ import torch.distributed as dist
 from torch import nn
 from tqdm import tqdm
 
+from toyscore.build import build_data, build_levels, build_loss, build_network, describe
 from toyscore.cli.errors import StoppedError
 from toyscore.cli.folder import RunFolder
 from toyscore.cli.sampling import draw_samples, write_picture
-from toyscore.config import (
-    Config,
-    ConfigError,
-    build_data,
-    build_levels,
-    build_loss,
-    build_network,
-    check,
-    describe,
-)
+from toyscore.config import Config, ConfigError, check
 from toyscore.train import Checkpoint, Step, fit, load_checkpoint, save_checkpoint
 
 _N_SAMPLES = 64
@@ -57,8 +49,8 @@ class Stop:
         self.signum = number
 
 
-def train(config: Config, run: str | Path, resume: str | None = None) -> Path:
-    """Train as configured, in a folder; returns the last checkpoint.
+def train(config: Config, run: str | Path, resume: str | None = None) -> Path | None:
+    """Train as configured, in a folder; returns the last checkpoint, or None in a process that is not the first.
 
     Args:
         config: what to train.
@@ -83,7 +75,8 @@ def train(config: Config, run: str | Path, resume: str | None = None) -> Path:
     device = _device(config, processes.device)
     folder = RunFolder(run)
     if not processes.is_main_process:
-        return _run(config, folder, _resumed(folder, resume), device)
+        _run(config, folder, _resumed(folder, resume), device)
+        return None
     with folder.locked():
         checkpoint = _resumed(folder, resume)
         folder.begin(config, None if checkpoint is None else checkpoint.state["step"])

@@ -1,0 +1,504 @@
+"""The command line: runs that resume to the bit, signals, and errors in a few words with exit codes of their own."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from toyscore import data
+from toyscore.cli import main
+from toyscore.config import Config, ConfigError, check
+from toyscore.data import named
+from toyscore.pretrained import export, load
+from toyscore.train import load_checkpoint
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+TINY = [
+    "--network.width=2",
+    "--training.batch_size=4",
+    "--training.n_steps=40",
+    "--training.checkpoint_every=7",
+    "--training.log_every=1",
+    "--training.ema=0.9",
+    "--sampling.n_levels=2",
+    "--sampling.n_steps_each=2",
+    "--device=cpu",
+    "--threads=1",
+]
+
+
+def tiny(run, *more):
+    return ["train", "--config", str(ROOT / "configs" / "digits.yaml"), *TINY, "--folder", str(run), *more]
+
+
+def said(*arguments):
+    """The exit code and what was written to stderr."""
+    with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
+        code = main([str(a) for a in arguments])
+    return code, errors.getvalue()
+
+
+def digest(run):
+    """Of the tensors of the last checkpoint, weights, averages and moments."""
+    return hashlib.sha256(
+        max((run / "checkpoints").glob("step-*")).joinpath("tensors.safetensors").read_bytes()
+    ).hexdigest()
+
+
+def forked(*arguments):
+    """The command in a process of its own, which has everything imported already."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, 1)
+            os.dup2(sink, 2)
+            code = main(list(arguments))
+        finally:
+            os._exit(code)
+    return child
+
+
+def ended(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of 40 steps that nothing interrupts."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert main(tiny(run)) == 0
+    return run
+
+
+def test_a_run_leaves_everything_behind(whole):
+    lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 41))
+    assert all(
+        line["loss"] > 0 and line["lr"] > 0 and line["grad_norm"] > 0 and line["examples_per_second"] > 0
+        for line in lines
+    )
+    kept = yaml.safe_load((whole / "config.yaml").read_text())
+    assert kept["network"]["width"] == 2
+    assert Config.fromdict(kept).asdict() == kept
+    assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == ["step-00000035", "step-00000040"]
+    about = load_checkpoint(whole / "checkpoints").about
+    assert about["config"] == kept
+    assert about["levels"][0] == 160.0
+    assert about["data"]["variance"] == pytest.approx(data.digits("train").moments[1])
+    with Image.open(whole / "samples" / "step-00000040.png") as picture:
+        assert picture.size[0] > 500
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_and_resumed_gives_the_same_digest(tmp_path, whole, seed):
+    """kill -9 at a random moment, then --resume latest: to the bit what 40 steps in one go give"""
+    run = tmp_path / "run"
+    child = forked(*tiny(run))
+    log, at = run / "log.jsonl", random.Random(seed).randint(8, 39)
+    while not (log.exists() and log.read_text().count("\n") >= at):
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    assert ended(child) == -signal.SIGKILL
+    child = forked("train", "--folder", str(run), "--resume", "latest")  # with the configuration of the run
+    assert ended(child) == 0
+    assert digest(run) == digest(whole)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 41))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_ends_with_its_own_code(tmp_path, whole, number):
+    run = tmp_path / "run"
+    child = forked(*tiny(run))
+    while not ((run / "log.jsonl").exists() and (run / "log.jsonl").read_text().count("\n") >= 10):
+        time.sleep(0.002)
+    os.kill(child, number)
+    assert ended(child) == 128 + number
+    stopped = load_checkpoint(run / "checkpoints").state["step"]
+    assert stopped == (run / "log.jsonl").read_text().count("\n")
+    assert said(*tiny(run), "--resume", "latest")[0] == 0
+    assert digest(run) == digest(whole)
+
+
+def test_a_second_signal_does_not_wait(tmp_path):
+    """A step that takes a minute: the first signal waits for its end, the second does not"""
+    run = tmp_path / "run"
+    child = forked(*tiny(run, "--training.batch_size=40000", "--training.n_shards=1"))
+    while not (run / "log.jsonl").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.kill(child, signal.SIGTERM)
+    time.sleep(0.3)
+    assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    os.kill(child, signal.SIGINT)
+    assert ended(child) == 130
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """torchrun and two shards: the checkpoint of one process, to the bit"""
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main(tiny(one, "--training.n_shards=2")) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "toyscore"]
+    done = subprocess.run(
+        [*launch, *tiny(two, "--training.n_shards=2")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert digest(one) == digest(two)
+
+
+def test_samples_are_drawn_from_a_run(tmp_path, whole):
+    picture, motion, numbers = tmp_path / "a" / "x.png", tmp_path / "x.gif", tmp_path / "x.npy"
+    assert main(["sample", "--folder", str(whole), "--n", "9", "--out", str(picture), "--gif", str(motion)]) == 0
+    assert main(["sample", "--folder", str(whole), "--n", "9", "--out", str(numbers)]) == 0
+    x = np.load(numbers)
+    assert x.shape == (9, 1, 8, 8)
+    again = tmp_path / "again.png"
+    assert (
+        main(["sample", "--folder", str(whole / "checkpoints" / "step-00000040"), "--n", "9", "--out", str(again)]) == 0
+    )
+    assert picture.read_bytes() == again.read_bytes()
+    with Image.open(motion) as gif:
+        assert gif.n_frames > 4
+    more = tmp_path / "more.npy"
+    assert (
+        main(
+            [
+                "sample",
+                "--folder",
+                str(whole),
+                "--n",
+                "9",
+                "--out",
+                str(more),
+                "--sampling.n_levels",
+                "5",
+                "--seed",
+                "1",
+            ]
+        )
+        == 0
+    )
+    assert not np.allclose(np.load(more), x)
+
+
+def test_a_toy_goes_the_same_way(tmp_path):
+    run = tmp_path / "run"
+    options = ["--training.n_steps=20", "--sampling.n_steps_each=2", "--device=cpu", "--folder", str(run)]
+    assert main(["train", "--config", str(ROOT / "configs" / "toy.yaml"), *options]) == 0
+    assert (run / "samples" / "step-00000020.png").stat().st_size > 5000
+    assert (
+        main(
+            [
+                "sample",
+                "--folder",
+                str(run),
+                "--n",
+                "50",
+                "--out",
+                str(tmp_path / "x.png"),
+                "--gif",
+                str(tmp_path / "x.gif"),
+            ]
+        )
+        == 0
+    )
+
+
+def test_an_export_is_half_the_size_and_nearly_the_same_network(tmp_path, whole):
+    folder = export(whole, tmp_path / "export")
+    a, b = load(whole), load(folder)
+    x, sigma = data.digits().sample(4, generator=torch.Generator().manual_seed(0)), 0.3
+    assert torch.allclose(a.network(x, sigma), b.network(x, sigma), rtol=0.02, atol=0.02)
+    assert b.network(x, sigma).dtype == torch.float32
+    assert (folder / "tensors.safetensors").stat().st_size < 0.25 * (
+        whole / "checkpoints" / "step-00000040" / "tensors.safetensors"
+    ).stat().st_size
+    assert all(
+        torch.equal(p, q.half().float()) for p, q in zip(b.network.parameters(), a.network.parameters(), strict=True)
+    )
+    assert torch.equal(a.network.log_range, b.network.log_range)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_configuration_is_one(path):
+    """It parses, it is consistent, and its network can be built and called at the event that its data has"""
+    from toyscore.build import build_network
+
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["train", "--config", str(path), "--print_config"]) == 0
+    values = yaml.safe_load(printed.getvalue())
+    config = Config.fromdict({k: v for k, v in values.items() if k not in ("folder", "resume", "config")})
+    check(config)
+    events = {
+        "digits": [1, 8, 8],
+        "mnist5k": [1, 28, 28],
+        "cifar10": [3, 32, 32],
+        "celeba": [3, 32, 32],
+        "photos": [3, 32, 32],
+        "toy": [2],
+    }
+    event = events[path.stem]
+    network = build_network(config, {"event": event, "mean": 0.5, "variance": 0.1})
+    with torch.no_grad():
+        assert network(torch.rand(1, *event), config.noise.sigma_min).shape == (1, *event)
+
+
+def test_help_tells_every_key_with_its_default():
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["train", "--help"]) == 0
+    text = " ".join(printed.getvalue().split())
+    for words in (
+        "--training.lr LR the largest learning rate of the one-cycle schedule. (type: float, default: 0.002)",
+        "--noise.sigma_min SIGMA_MIN the smallest. (type: float, default: 0.01)",
+        "--sampling.step_size STEP_SIZE the paper's epsilon, the step at the last level, in units of the data squared",
+    ):
+        assert words in text, words
+
+
+def test_help_comes_at_once():
+    """Without torch, that is: a test of what is loaded, not of the clock"""
+    code = "import sys; from toyscore.cli import main; main(['train', '--help']); print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "False"
+
+
+DIGITS = ["--config", str(ROOT / "configs" / "digits.yaml")]
+# id: (arguments, exit code, words of the message)
+BAD = {
+    "an option nobody has": (
+        ["train", "--training.n_step", "5"],
+        2,
+        r"--training.n_step is no option of train; did you mean --training.n_steps\?",
+    ),
+    "an option like none": (["train", "--zebra", "5"], 2, r"--zebra is no option of train; see --help"),
+    "no command": ([], 2, r"expected|required|command"),
+    "another command": (["trian"], 2, r"trian"),
+    "a choice that is none": (["train", "--data.name", "imagenet"], 2, r"data.name.*one of digits, mnist5k.*imagenet"),
+    "a word for a number": (["train", "--training.lr", "fast"], 2, r"training.lr.*Expected a number.*fast"),
+    "a fraction for a count": (
+        ["train", "--training.n_steps", "1.5"],
+        2,
+        r"training.n_steps.*Expected a whole number.*1.5",
+    ),
+    "a word for yes or no": (["train", "--sampling.denoise", "maybe"], 2, r"sampling.denoise.*maybe"),
+    "a value left out": (["train", "--seed"], 2, r"seed.*expected one argument"),
+    "no steps": (["train", "--training.n_steps", "0"], 2, r"training.n_steps = 0: it must be at least 1"),
+    "no batch": (["train", "--training.batch_size", "0"], 2, r"training.batch_size = 0: it must be at least 1"),
+    "a rate below zero": (["train", "--training.lr", "-1"], 2, r"training.lr = -1.0: it must be above 0.0, and finite"),
+    "a rate that is no number": (["train", "--training.lr", "nan"], 2, r"training.lr.*Expected a number.*nan"),
+    "a rate without end": (["train", "--training.lr", "inf"], 2, r"training.lr.*Expected a number.*inf"),
+    "an average that never moves": (["train", "--training.ema", "1"], 2, r"training.ema = 1.0: .*at most 0.999999"),
+    "a width of one": (["train", "--network.width", "1"], 2, r"network.width = 1: it must be at least 2"),
+    "levels upside down": (
+        ["train", "--noise.sigma_max", "0.001"],
+        2,
+        r"noise.sigma_min = 0.01 is not below noise.sigma_max = 0.001; swap",
+    ),
+    "unequal shards": (
+        ["train", "--training.n_shards", "3"],
+        2,
+        r"training.batch_size = 128 is not a multiple of training.n_shards = 3",
+    ),
+    "a toy for an image network": (
+        ["train", "--data.name", "toy"],
+        2,
+        r"network.kind = continuous does not go with data.name = toy",
+    ),
+    "images for a toy network": (
+        ["train", "--network.kind", "mlp"],
+        2,
+        r"network.kind = mlp does not go with data.name = digits",
+    ),
+    "a folder without a path": (
+        ["train", "--data.name", "folder"],
+        2,
+        r"data.path = null: with data.name = folder it must",
+    ),
+    "another ladder for a level network": (
+        ["train", "--network.kind", "ncsn", "--sampling.n_levels", "5"],
+        2,
+        r"sampling.sigma_max, sigma_min and n_levels must be null: network.kind = ncsn",
+    ),
+    "a law between levels": (
+        ["train", "--network.kind", "ncsn", "--noise.law", "log_uniform"],
+        2,
+        r"noise.law = log_uniform: network.kind = ncsn knows its levels",
+    ),
+    "an odd size": (
+        ["train", *TINY, "--data.name", "photos", "--data.size", "9"],
+        2,
+        r"image_size = 9: it must be even",
+    ),
+    "a toy that is none": (
+        ["train", "--data.name", "toy", "--network.kind", "mlp", "--data.toy", "moon"],
+        2,
+        r"data.toy = moon is no toy; did you mean moons\?",
+    ),
+    "no such configuration": (["train", "--config", "nowhere.yaml"], 2, r"config.*nowhere.yaml"),
+    "no such folder": (
+        ["train", "--data.name", "folder", "--data.path", "nowhere"],
+        3,
+        r"nowhere is no folder: pass the folder that holds",
+    ),
+    "no such run": (["sample", "--folder", "nowhere"], 8, r"nowhere.*cannot be read: No such file"),
+    "nothing to resume": (["train", *DIGITS, "--resume", "latest"], 8, r"holds no checkpoint|cannot be read"),
+    "a file for a run": (["train", *TINY, "--folder", __file__], 3, r"test_cli.py"),
+    "no samples": (["sample", "--n", "0"], 2, r"n = 0: it must be at least 1"),
+    "a picture of another kind": (["sample", "--out", "x.jpg"], 2, r"out = x.jpg: it must end in .png"),
+    "a motion of another kind": (["sample", "--gif", "x.png"], 2, r"gif = x.png: it must end in .gif"),
+    "an option of the other command": (["sample", "--training.lr", "1"], 2, r"--training.lr is no option of sample"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_a_few_words_and_a_code(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, expected, words = BAD[case]
+    code, text = said(*arguments)
+    assert code == expected, text
+    assert text.startswith("toyscore: ")
+    assert text.count("\n") <= 5
+    assert "Traceback" not in text
+    assert re.search(words, text), text
+
+
+YAML = {
+    "a key nobody has": ("training: {n_step: 5}", r"n_step"),
+    "a group nobody has": ("trainig: {n_steps: 5}", r"trainig"),
+    "a wrong type": ("training: {n_steps: many}", r"training.n_steps.*many"),
+    "a list for a group": ("training: [1, 2]", r"training"),
+    "no YAML": ("training: {n_steps: 5", r"config|parse|YAML"),
+    "a tag that would run code": (
+        "training: !!python/object/apply:os.system ['true']",
+        r"tag|constructor|config|parse",
+    ),
+    "binary": ("\x00\x01", r"config|special characters|parse"),
+}
+
+
+@pytest.mark.parametrize("case", YAML)
+def test_bad_files_get_a_few_words(case, tmp_path):
+    content, words = YAML[case]
+    (tmp_path / "c.yaml").write_text(content)
+    code, text = said("train", "--config", tmp_path / "c.yaml")
+    assert code == 2, text
+    assert text.count("\n") <= 5
+    assert re.search(words, text), text
+
+
+def test_a_folder_in_use_or_with_another_run_is_refused(tmp_path, whole):
+    from toyscore.cli.folder import RunFolder
+
+    code, text = said(*tiny(whole))
+    assert code == 9
+    assert "holds a run already: pass --resume latest to go on with it, or another --folder" in text
+    with RunFolder(tmp_path / "run").locked():
+        child = forked(*tiny(tmp_path / "run"))
+        assert ended(child) == 9
+    code, text = said(*tiny(whole), "--resume", "latest", "--training.lr", "0.1")
+    assert code == 2
+    assert "lr = 0.1, but the state was made with lr = 0.002" in text
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, whole):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    file = run / "checkpoints" / "step-00000040" / "tensors.safetensors"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    for command in (["sample", "--folder", run], ["train", "--folder", run, "--resume", "latest"]):
+        code, text = said(*command)
+        assert code == 8
+        assert "step-00000040/tensors.safetensors is damaged" in text
+        assert "step-00000035: resume from that" in text
+
+
+def test_a_full_disk_is_named_and_loses_nothing(tmp_path):
+    run = tmp_path / "run"
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # the log fits, a checkpoint does not
+            with open(tmp_path / "errors", "w") as errors, contextlib.redirect_stderr(errors):
+                code = main(tiny(run))
+        finally:
+            os._exit(code)
+    assert ended(child) == 4
+    assert "no space left to write" in (tmp_path / "errors").read_text()
+    assert (run / "log.jsonl").read_text().count("\n") >= 6
+
+
+def test_too_little_memory_is_named(monkeypatch):
+    from toyscore.cli.errors import explain
+
+    for error in (
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ):
+        code, text = explain(error)
+        assert code == 5
+        assert "raise training.n_shards" in text
+
+
+def test_an_unreachable_download_is_named(tmp_path, monkeypatch):
+    import pooch
+
+    monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path)
+    monkeypatch.setattr(named, "_CIFAR", ("http://127.0.0.1:9/cifar-10-binary.tar.gz", "0" * 64))
+    code, text = said("train", "--config", ROOT / "configs" / "cifar10.yaml", "--folder", tmp_path / "run")
+    assert code == 6
+    assert "cannot be fetched (ConnectionError): check the network" in text
+
+
+def test_divergence_has_its_own_code(tmp_path):
+    code, text = said(*tiny(tmp_path / "run", "--training.lr", "1e12", "--training.precision", "bfloat16"))
+    assert code == 7
+    assert "training diverged at step" in text
+    assert "at sigma = " in text
+
+
+def test_what_nobody_foresaw_says_so_and_shows_itself_on_demand(monkeypatch):
+    from toyscore import cli
+
+    def broken(_):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(cli, "_run", broken)
+    code, text = said("train")
+    assert code == 1
+    assert "ZeroDivisionError: by zero; this should not happen: run again with --debug" in text
+    with pytest.raises(ZeroDivisionError):
+        main(["train", "--debug"])
+
+
+def test_a_stored_configuration_is_read_strictly():
+    values = Config().asdict()
+    assert Config.fromdict(values) == Config()
+    with pytest.raises(ConfigError, match=r"noise.sigma_mx is not a key; did you mean noise.sigma_max\?"):
+        Config.fromdict(values | {"noise": values["noise"] | {"sigma_mx": 1.0}})
+    with pytest.raises(ConfigError, match=r"seed is missing"):
+        Config.fromdict({k: v for k, v in values.items() if k != "seed"})

@@ -1,0 +1,128 @@
+"""From a configuration to what it describes: data, levels, network, loss, and the plan for sampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from toyscore import data, distributions, models
+from toyscore.config import Config, ConfigError, Data, Noise, suggestion
+from toyscore.diagnostics import tuned_step
+from toyscore.losses import at_random_sigma, denoising_score_matching
+from toyscore.noise import geometric, levels, log_normal, log_uniform
+from toyscore.operators import Distribution, normal_like, uniform
+from toyscore.samplers import annealed_langevin
+
+
+def build_data(config: Data) -> Distribution:
+    """The set of a configuration. Errors as those of ``toyscore.data``."""
+    if config.name == "toy":
+        if config.toy not in distributions.TOYS:
+            raise ConfigError(f"data.toy = {config.toy} is no toy; {suggestion(config.toy, list(distributions.TOYS))}")
+        return distributions.TOYS[config.toy]()
+    if config.name == "folder":
+        assert config.path is not None  # check() saw to it
+        return data.image_folder(config.path, config.size, crop=config.crop, dequantise=config.dequantise)
+    if config.name == "photos":
+        return data.photos(config.size, dequantise=config.dequantise)
+    sets: dict[str, Callable[..., data.Images]] = {
+        "digits": data.digits,
+        "mnist5k": data.mnist5k,
+        "cifar10": data.cifar10,
+        "mnist": data.mnist,
+    }
+    return sets[config.name]("train", dequantise=config.dequantise)
+
+
+def build_levels(noise: Noise) -> Tensor:
+    """The levels that the network is told of: [L]."""
+    return geometric(noise.sigma_max, noise.sigma_min, noise.n_levels)
+
+
+def describe(data: Distribution) -> dict[str, Any]:
+    """What a network must know of its data: the event's shape, and the mean and variance of its numbers."""
+    if hasattr(data, "moments"):
+        mean, variance = data.moments
+        return {"event": list(data.event), "mean": mean, "variance": variance}  # type: ignore[attr-defined]
+    x = data.sample(10_000, generator=torch.Generator().manual_seed(0))
+    return {"event": list(x.shape[1:]), "mean": float(x.mean()), "variance": float(x.var())}
+
+
+def build_network(config: Config, facts: dict[str, Any]) -> nn.Module:
+    """The network of a configuration, for data as ``describe`` found it, with an average of its weights if asked for."""
+    sigmas, event, kind, width = build_levels(config.noise), facts["event"], config.network.kind, config.network.width
+    network: nn.Module
+    if kind == "mlp":
+        network = models.MLP(
+            math.prod(event), width, config.network.depth, sigmas=sigmas, data_variance=facts["variance"]
+        )
+    elif kind == "ncsn":
+        network = models.NCSN(event[0], event[1], width, sigmas)
+    elif kind == "compact":
+        network = models.CompactNCSN(event[0], event[1], width, sigmas=sigmas)
+    else:
+        network = models.ContinuousNCSN(
+            event[0], event[1], width, sigmas, data_mean=facts["mean"], data_variance=facts["variance"]
+        )
+    return network if config.training.ema is None else models.EMA(network, config.training.ema)
+
+
+def build_loss(noise: Noise) -> Callable[..., Tensor]:
+    """The denoising loss at levels drawn by the law of a configuration."""
+    ends = noise.sigma_min, noise.sigma_max
+    laws = {
+        "levels": lambda: levels(build_levels(noise)),
+        "log_uniform": lambda: log_uniform(*ends),
+        "log_normal": lambda: log_normal(*ends, log_mean=noise.log_mean, log_std=noise.log_std),
+    }
+    return at_random_sigma(denoising_score_matching, laws[noise.law]())
+
+
+def sampling_plan(config: Config) -> dict[str, Any]:
+    """The levels and the step for ``annealed_langevin``: ``sigmas``, ``step_size``, ``n_steps_each``, ``denoise``, ``clamp``."""
+    noise, sampling = config.noise, config.sampling
+    sigmas = geometric(
+        sampling.sigma_max or noise.sigma_max,
+        sampling.sigma_min or noise.sigma_min,
+        sampling.n_levels or noise.n_levels,
+    )
+    step = sampling.step_size
+    if step is None:
+        ratio = float(sigmas[0] / sigmas[1]) if len(sigmas) > 1 else 2.0
+        step = tuned_step(ratio, float(sigmas[-1]), sampling.n_steps_each)[0]
+    clamp = (0.0, 1.0) if sampling.clamp else None
+    return {
+        "sigmas": sigmas,
+        "step_size": step,
+        "n_steps_each": sampling.n_steps_each,
+        "denoise": sampling.denoise,
+        "clamp": clamp,
+    }
+
+
+def sampling_chain(score: nn.Module, config: Config, data: dict[str, Any], n: int, seed: int) -> Iterator[Tensor]:
+    """The states of ``annealed_langevin`` as configured, the start first."""
+    some = next(score.parameters())
+    generator = Generator(some.device).manual_seed(seed)
+    like = torch.empty(n, *data["event"], dtype=some.dtype, device=some.device)
+    plan = sampling_plan(config)
+    if config.sampling.start == "normal":
+        x = data["mean"] + float(plan["sigmas"][0]) * normal_like(like, generator)
+    else:
+        x = uniform(tuple(like.shape), like, generator)
+    states = annealed_langevin(
+        score,
+        x,
+        plan["sigmas"],
+        step_size=plan["step_size"],
+        n_steps_each=plan["n_steps_each"],
+        denoise=plan["denoise"],
+        clamp=plan["clamp"],
+        generator=generator,
+    )
+    return chain([x], states)

@@ -1,0 +1,39 @@
+r"""How far off: scores from the truth, samples from a law, chains from having mixed.
+
+*Scores.* The Fisher divergence :math:`\frac12 E_q \|s - s^*\|^2` is what every objective minimises; seen region by region it
+shows where a low total hides a wrong field. *Samples.* Weights of the modes, Wasserstein-2 (exact and sliced, through POT),
+and the maximum mean discrepancy. *Chains.* Split R-hat and the effective sample size of vehtari2021: near one, and near the
+number of states, when independent chains agree and forget their past. *Images.* How sure a classifier of the real ones is of the
+samples, and how many of each class it sees.
+
+Everything returns Python floats or tensors on the input's device. POT is imported where it is used: it takes seconds.
+"""
+
+from toyscore.metrics.classes import Classifier, Confidence, fit_classifier
+from toyscore.metrics.clouds import mmd2, sliced_wasserstein2, wasserstein2
+from toyscore.metrics.fields import (
+    Scored,
+    fisher_divergence,
+    fisher_divergence_by_region,
+    mode_weight_errors,
+    mode_weights,
+    relative_errors,
+)
+from toyscore.metrics.mixing import effective_sample_size, split_r_hat
+
+__all__ = [
+    "Classifier",
+    "Confidence",
+    "Scored",
+    "effective_sample_size",
+    "fisher_divergence",
+    "fisher_divergence_by_region",
+    "fit_classifier",
+    "mmd2",
+    "mode_weight_errors",
+    "mode_weights",
+    "relative_errors",
+    "sliced_wasserstein2",
+    "split_r_hat",
+    "wasserstein2",
+]

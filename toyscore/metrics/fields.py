@@ -1,0 +1,89 @@
+"""Scores against the truth, and the weights of modes."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from toyscore import operators as ops
+from toyscore.distributions import GaussianMixture
+from toyscore.losses import explicit_score_matching
+from toyscore.operators import Score, Sigma
+
+
+class Scored(ops.Distribution, Protocol):
+    """A distribution with a known score."""
+
+    def score(self, x: Tensor, sigma: Sigma, /) -> Tensor: ...
+
+
+def fisher_divergence(score: Score, distribution: Scored, x: Tensor, sigma: Sigma = 0.0) -> float:
+    """The Fisher divergence ½E‖s - s*‖² over the points x. Source: song2019, Sec. 2.1.
+
+    Args:
+        score: called as ``score(x, sigma)``.
+        distribution: has the true ``score(x, sigma)``.
+        x: [B, *event], drawn from q_sigma for the divergence proper, or from wherever the error matters.
+        sigma: float | 0-d | [B], in units of x.
+
+    Returns:
+        A float, in units of 1/x squared.
+
+    Raises:
+        TypeError, ValueError: x or sigma is not what it must be.
+    """
+    return float(_squared_errors(score, distribution.score, x, sigma).mean())
+
+
+def fisher_divergence_by_region(
+    score: Score, distribution: Scored, x: Tensor, regions: Tensor, sigma: Sigma = 0.0
+) -> Tensor:
+    """The Fisher divergence over the points of each region.
+
+    Args:
+        score, distribution, x, sigma: as ``fisher_divergence``.
+        regions: [B] integers from 0, the region of each point.
+
+    Returns:
+        [R], one more than the largest label; NaN where a region has no point.
+
+    Raises:
+        ValueError: regions is not [B] or has a negative label.
+    """
+    if not isinstance(regions, Tensor) or regions.dtype not in (torch.int64, torch.int32, torch.uint8, torch.int16):
+        kind = regions.dtype if isinstance(regions, Tensor) else type(regions).__name__
+        raise TypeError(f"regions is {kind}: it must be a tensor of integers from 0; pass e.g. (x[:, 0] > 0).long()")
+    if regions.shape != x.shape[:1] or bool((regions < 0).any()):
+        raise ValueError(
+            f"regions is {regions.dtype} of shape {list(regions.shape)}: it must be [{len(x)}] integers from 0; pass "
+            "e.g. (x[:, 0] > 0).long()"
+        )
+    errors, regions = _squared_errors(score, distribution.score, x, sigma), regions.long()
+    counts = torch.bincount(regions)
+    return torch.zeros_like(counts, dtype=errors.dtype).index_add_(0, regions, errors) / counts
+
+
+@torch.no_grad()
+def relative_errors(score: Score, distribution: Scored, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
+    """‖s - s*‖ / ‖s*‖ at each x: [B], not finite where s* is zero. Args and errors as ``fisher_divergence``."""
+    truth = ops.evaluate(distribution.score, x, sigma)
+    return (2 * _squared_errors(score, lambda *_: truth, x, sigma)).sqrt() / ops.dot(truth, truth).sqrt()
+
+
+@torch.no_grad()
+def _squared_errors(score: Score, target: Score, x: Tensor, sigma: Sigma) -> Tensor:
+    """½‖s - s*‖² at each x: [B]."""
+    return explicit_score_matching(score, x, sigma, target=target)
+
+
+def mode_weights(x: Tensor, mixture: GaussianMixture) -> Tensor:
+    """The share of the points x [B, *event] in each mode, by the mixture's responsibilities: [K], summing to one."""
+    return mixture.responsibilities(x).mean(0)
+
+
+def mode_weight_errors(x: Tensor, mixture: GaussianMixture) -> Tensor:
+    """Standard errors [K] of ``mode_weights``, the rows of x being independent; NaN for a single row."""
+    return mixture.responsibilities(x).std(0) / math.sqrt(len(x))
