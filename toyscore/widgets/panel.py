@@ -55,7 +55,11 @@ class Panel:
         self._draw, self._played = draw, play
         self._inputs = {key: control.widget(key.replace("_", " ")) for key, control in controls.items()}
         self._picture = _Picture(format="png")
-        self._picture.layout = {"max_width": "100%", "align_self": "flex-start"}  # else a narrow picture is stretched
+        self._picture.layout = {
+            "max_width": "100%",
+            "margin": "2px 0",
+            "align_self": "flex-start",
+        }  # else a narrow one is stretched
         self._words, self._status = ipywidgets.HTML(layout={"display": "none"}), ipywidgets.HTML()
         self._worded = ipywidgets.ToggleButton(description="in words", layout={"width": "auto"})
         self._state = ipywidgets.Text(description="state", continuous_update=False)
