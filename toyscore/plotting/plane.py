@@ -188,7 +188,7 @@ def field_comparison(
     true_arrows.set(
         edgecolor="white", linewidth=0.7
     )  # broad and rimmed, the learned ones thin: so they are told apart in grey
-    true_arrows.width = 0.009
+    true_arrows.width = 0.0065
     learned_arrows = vector_field(ax, score, role="learned", **options)
     share = float((error > threshold).float().mean())
     image.set_gid(
