@@ -121,11 +121,11 @@ view = panel(figure, draw, play="halvings", interval=0.5, name="manifold", data=
 view
 
 # %%
-print(view.alt)
+print(view.alt, "norm of the score, and dimension that shows, at sigma:", sep="\n")
 for name in ("line in R^3", "line in R^10", "circle in R^10", "digits in R^64"):
     some = [LEVELS[k] for k in (0, 1, 3, 4, 10)]
     told = (f"{table[name, s][2]:.3g}, {abs(table[name, s][3]):.1f} at {s:.2g}" for s in some)
-    print(f"{name:14}: norm, dimension {'; '.join(told)}")
+    print(f"{name:14}: {'; '.join(told)}")
 print(f"standard errors of these dimensions: at most {max(row[4] for row in table.values()):.1f}")
 
 # %% [markdown]

@@ -76,6 +76,8 @@ def test_every_picture_is_stored_and_followed_by_its_numbers(source):
     ]
     assert shown
     for n in shown:
+        described = [o["metadata"]["image/png"]["alt"] for o in cells[n]["outputs"] if "image/png" in o.get("data", {})]
+        assert all(re.search(r"\d", alt) for alt in described)
         printed = "".join("".join(o.get("text", "")) for o in cells[n + 1].get("outputs", []))
         assert re.search(r"\d", printed), f"cell {n} shows a picture; the next prints no number"
 

@@ -294,10 +294,11 @@ class Panel:
         with self._silence():
             self._state.value = self.state
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """The live panel; for readers without a kernel, the picture and its description."""
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The live panel; for readers without a kernel, the picture and its description, which a page made of the notebook shows too."""
         live = self.box._repr_mimebundle_()
-        return {**live, "image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}
+        picture = {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}
+        return {**live, **picture}, {"image/png": {"alt": self.alt}}
 
 
 _PANELS: WeakKeyDictionary[Figure, Panel] = WeakKeyDictionary()  # the one that draws on each figure
