@@ -108,7 +108,8 @@ scores = {}
 for weight in (0.99, 0.5, 0.01):
     p = GaussianMixture([[3.0, 2.0], [-4.0, -2.0]], [1.0, 2.0], [weight, 1 - weight])
     scores[weight] = p.score(near)
-    print(f"weight {weight:4.2f}: near the modes {scores[weight].flatten()}, between them {p.score(between).flatten()}")
+    print(f"weight {weight:4.2f}: near the modes {scores[weight].flatten()}", end=", ")
+    print(f"between them {p.score(between).flatten()}")
 print(f"largest change near the modes: {(scores[0.99] - scores[0.01]).abs().max():.0e}")
 
 # %% [markdown]

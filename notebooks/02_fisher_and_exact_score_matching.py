@@ -60,9 +60,8 @@ points, masses = quadrature(exact)
 F = masses @ explicit_score_matching(network, points, target=exact.score)
 J = masses @ implicit_score_matching(network, points)
 constant = -masses @ exact.score(points).square().sum(1) / 2
-print(
-    f"{len(points):,} points: F = {F:.6f}, J = {J:.6f}, constant = {constant:.6f}, J - F - constant = {abs(J - F - constant):.6f}"
-)
+print(f"{len(points):,} points: F = {F:.6f}, J = {J:.6f}, constant = {constant:.6f}", end=", ")
+print(f"J - F - constant = {abs(J - F - constant):.6f}")
 weights = list(network.layers[:2].parameters())
 slope, ours = (torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)]) for value in (F, J))
 cosine = torch.cosine_similarity(slope, ours, dim=0)
@@ -129,17 +128,18 @@ for width in (4, 16, 64):
     runs[f"{width}"] = losses, *zip(*shots, strict=True)
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** Left: the true arrows (blue) and the learned ones (orange) over a map of the relative error, pale for none, dark
-# for 100%; the line encloses 99% of the data. This is step 100 with 16 units. Training goes on to step 600. Where will the learned
-# arrows stay wrong: on the modes, between and outside the modes, or nowhere once there are 64 units? And can you tell from the
-# loss (middle) when to stop?
+# **Predict first.** Left: the true arrows (broad, blue) and the learned ones (thin, orange) over a map of the relative error,
+# pale for none, dark for 100%; the line encloses 99% of the data. This is step 100 with 16 units. Training goes on to step 600.
+# Where will the learned arrows stay wrong: on the modes, between and outside the modes, or nowhere once there are 64 units? And
+# can you tell from the loss (middle) when to stop?
 
 # %% tags=["live"]
-figure, (field, middle, right) = plotting.canvas(1, 3)
+figure, (field, middle, right) = plotting.canvas(1, 3, size=4.0)
 on_cells, looks = mixture.score(cells), plotting.ROLES
 view_of = plotting.field_comparison(field, lambda x, _: torch.zeros_like(x), mixture.score, n=64)
 view_of.contour.remove()
-level = float(mixture.log_prob(mixture.sample(20_000, generator=torch.Generator().manual_seed(0))).quantile(0.01))
+data = mixture.sample(20_000, generator=torch.Generator().manual_seed(0))
+level = float(mixture.log_prob(data).quantile(0.01))
 inside = mixture.log_prob(cells) > level
 axis, logs = cells[:64, 1].numpy(), mixture.log_prob(cells).view(64, 64).mT.numpy()
 field.contour(axis, axis, logs, levels=[level], colors="black", linewidths=1.2, linestyles="solid")
@@ -163,16 +163,18 @@ def draw(step, width):
     n = step // 20
     error, share, within = off(width, n)
     view_of.image.set_data(error.view(64, 64).mT.numpy())
-    view_of.image.set_gid(f"The error exceeds 50% on {share:.0%} of the box, on {within:.0%} of where the data is.")
-    plotting.vector_field(field, lambda *_: arrows[n], role="learned", n=16, scale=scale, update=view_of.learned)
-    view_of.learned.set_gid(f"16 x 16 learned arrows, median norm {float(arrows[n].norm(dim=1).median()):.2g}.")
+    view_of.image.set_gid(
+        f"The error is over 50% on {share:.0%} of the box, {within:.0%} of where the data is."
+    )
+    form = {"role": "learned", "n": 16, "scale": scale, "update": view_of.learned}
+    plotting.vector_field(field, lambda *_: arrows[n], **form)
+    view_of.learned.set_gid(f"16 x 16 learned arrows, median norm {arrows[n].norm(dim=1).median():.2g}.")
     field.set_title(f"error > 50%: {share:.0%} of box, {within:.0%} of data")
     of_batches.set_data(range(step), losses[:step])
-    recent = losses[max(0, step - 50) : step] or losses[:1]
-    middle.set_title(f"loss J, about {sum(recent) / len(recent):.1f}")
-    middle.set_gid(
-        f"The loss after {step} steps is about {sum(recent) / len(recent):.1f}; at the true score it is {floor:.1f}."
-    )
+    latest = losses[max(0, step - 50) : step] or losses[:1]
+    recent = sum(latest) / len(latest)
+    middle.set_title(f"loss J, about {recent:.1f}")
+    middle.set_gid(f"The loss after {step} steps is about {recent:.1f}; at the true score it is {floor:.1f}.")
     divergence.set_data(steps[: n + 1], fisher[: n + 1])
     now.set_data([step], [fisher[n]])
     right.set_title(f"Fisher divergence F = {fisher[n]:.2g}")
@@ -195,10 +197,9 @@ for width, (losses, _, _, fisher) in runs.items():
     print(f"{width:>2} units, the loss at the true score is {floor:.1f}:")
     for n in (200, 600):
         last, (_, share, within) = torch.tensor(losses[n - 100 : n]), off(width, n // 20)
-        print(
-            f"  step {n}: loss of a batch {last.mean():.1f}, give or take {last.std():.1f}; F = {fisher[n // 20]:.1g}"
-        )
-        print(f"            off by more than 50% on {share:.0%} of the box, on {within:.0%} of where the data is")
+        print(f"  step {n}: loss of a batch {last.mean():.1f}, give or take {last.std():.1f}", end="; ")
+        print(f"F = {fisher[n // 20]:.1g}")
+        print(f"            off by over 50% on {share:.0%} of the box, on {within:.0%} of where the data is")
 
 # %% [markdown]
 # Three things to see.

@@ -40,9 +40,8 @@ mixture = asymmetric()  # three unequal modes: the clean data
 
 # %%
 x, sigma, z = torch.tensor([[1.0, -2.0]]), 0.5, torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
-print(
-    "score of the noisy point", GaussianMixture(x, 0.0).score(x + sigma * z, sigma), "-z / sigma", -z / sigma, sep="\n"
-)
+score = GaussianMixture(x, 0.0).score(x + sigma * z, sigma)
+print("score of the noisy point", score, "-z / sigma", -z / sigma, sep="\n")
 
 # %% [markdown]
 # ## Why the mean of the targets is the score
@@ -84,16 +83,17 @@ print("mean of the clean points", chances @ clean, "Tweedie", tweedie(mixture.sc
 # %% tags=["setup"]
 levels, floors, bias = torch.arange(1, 41) / 10, [], []
 at_clean, masses = (t.float() for t in quadrature(mixture, nodes_per_std=2))
-for level in levels.tolist():
+for level in levels.tolist():  # D / 2 is 1
     at, noisy_masses = (t.float() for t in quadrature(mixture, level, nodes_per_std=2))
-    floors.append(1 / level**2 - float(noisy_masses @ mixture.score(at, level).square().sum(1)) / 2)  # D / 2 is 1
-    bias.append(float(masses @ (mixture.score(at_clean, level) - mixture.score(at_clean)).square().sum(1)) / 2)
+    floors.append(1 / level**2 - float(noisy_masses @ mixture.score(at, level).square().sum(1)) / 2)
+    gap = mixture.score(at_clean, level) - mixture.score(at_clean)
+    bias.append(float(masses @ gap.square().sum(1)) / 2)
 floors, bias = torch.tensor(floors), torch.tensor(bias)
 
 
-def possible_clean_points(x, sigma, n=20_000):
+def possible_clean_points(x, sigma, n=20_000):  # by the law of clean and noisy together
     C = mixture.covariances
-    both = torch.cat([torch.cat([C, C], 2), torch.cat([C, C + sigma**2 * torch.eye(2)], 2)], 1)  # of clean and noisy
+    both = torch.cat([torch.cat([C, C], 2), torch.cat([C, C + sigma**2 * torch.eye(2)], 2)], 1)
     joint = GaussianMixture(mixture.means.repeat(1, 2), both, mixture.weights)
     return joint.condition([2, 3], x).sample(n, generator=torch.Generator().manual_seed(0))
 
@@ -105,7 +105,7 @@ def possible_clean_points(x, sigma, n=20_000):
 # loss that any network can reach, right: will it go to zero, stay, or grow?
 
 # %% tags=["live"]
-figure, (left, middle, right) = plotting.canvas(1, 3, size=4.2)
+figure, (left, middle, right) = plotting.canvas(1, 3, size=4.0)
 green, blue, orange = (plotting.ROLES[role].colour for role in ("denoising", "truth", "learned"))
 plotting.samples(left, mixture.sample(500, generator=torch.Generator().manual_seed(1)), size=4).set_alpha(0.3)
 lines = plotting.chains(left, torch.zeros(2, 60, 2), role="denoising")
@@ -113,7 +113,7 @@ lines = plotting.chains(left, torch.zeros(2, 60, 2), role="denoising")
 left.set_title("clean points behind a noisy one")
 dots = plotting.samples(middle, torch.zeros(300, 2), role="denoising", box=10.0, size=14)
 (star,) = middle.plot([], [], "*", color="white", markeredgecolor="black", markersize=14)
-circles = [axis.plot([], [], "o", color=blue, ms=17, fillstyle="none", mew=2.5, zorder=5)[0] for axis in (left, middle)]
+circles = [ax.plot([], [], "o", color=blue, ms=17, mfc="none", mew=2.5, zorder=5)[0] for ax in (left, middle)]
 right.loglog(levels, floors, color=green, label="best loss")
 right.loglog(levels, levels**2 * floors, color=green, linestyle="--", label="best loss, times σ²")
 right.loglog(levels, bias, color="black", label="bias")
@@ -128,9 +128,8 @@ def draw(sigma, x, y):
     exact, targets = mixture.score(noisy, sigma)[0], -(noisy - clean) / sigma**2
     mean, spread = targets.mean(0), float(targets.var(0).sum().sqrt())
     plotting.chains(left, torch.stack([noisy.expand(60, 2), clean[:60]]), role="denoising", update=lines)
-    lines[0].set_gid(
-        f"60 lines from ({x:g}, {y:g}) to clean points, {(noisy - clean).norm(dim=1).mean():.2f} long on average."
-    )
+    length = (noisy - clean).norm(dim=1).mean()
+    lines[0].set_gid(f"60 lines from ({x:g}, {y:g}) to clean points, {length:.2f} long on average.")
     plotting.samples(middle, targets[:300], role="denoising", box=10.0, update=dots)
     start.set_data([x], [y])
     star.set_data(*mean[:, None])
@@ -149,9 +148,8 @@ view
 # %%
 print(view.alt)
 for n in (0, 4, 9, 19, 39):
-    print(
-        f"sigma {levels[n]:.1f}: best loss {floors[n]:6.2f}, times sigma² {levels[n] ** 2 * floors[n]:.2f}; bias {bias[n]:.3f}"
-    )
+    scaled = levels[n] ** 2 * floors[n]
+    print(f"sigma {levels[n]:.1f}: best loss {floors[n]:6.2f}, times sigma² {scaled:.2f}; bias {bias[n]:.3f}")
 
 # %% [markdown]
 # The mean of the targets and the score agree, at any place and any sigma, up to the noise of 20,000 draws. Now *play* sigma.
@@ -189,7 +187,8 @@ for level in (0.1, 0.3, 1.0):
         losses.append(float(step.loss))
         if step.step % 20 == 0:
             fishers.append(fisher_divergence(model, mixture, points, level))
-    runs[f"{level:g}"] = torch.tensor(losses).view(30, 20).mean(1), torch.tensor(fishers), floors[round(10 * level) - 1]
+    means = torch.tensor(losses).view(30, 20).mean(1)
+    runs[f"{level:g}"] = means, torch.tensor(fishers), floors[round(10 * level) - 1]
 
 # %% [markdown] tags=["predict"]
 # **Predict first.** This is sigma = 0.3: the loss, its floor, and the exact Fisher divergence F. At sigma = 0.1 the loss is about ten
@@ -197,11 +196,11 @@ for level in (0.1, 0.3, 1.0):
 # could you tell that the network learns anything?
 
 # %% tags=["live"]
-figure_2, axes = plotting.canvas(size=5.4)
+(figure_2, axes), ticks = plotting.canvas(size=5.4), [0.01, 1, 100]
 (loss_line,) = axes.semilogy([], [], color=green, marker="P", markevery=5, label="denoising loss")
 (floor_line,) = axes.semilogy([], [], color="black", linestyle="--", label="its floor")
 (fisher_line,) = axes.semilogy([], [], color=orange, marker="s", markevery=5, label="Fisher divergence")
-axes.set(xlim=(0, 610), ylim=(0.0004, 400), xlabel="step", yticks=[0.01, 1, 100], yticklabels=["0.01", "1", "100"])
+axes.set(xlim=(0, 610), ylim=(0.0004, 400), xlabel="step", yticks=ticks, yticklabels=ticks)
 axes.legend(loc="lower left")
 
 
@@ -210,11 +209,12 @@ def draw_2(sigma, weighted):
     loss_line.set_data(range(20, 601, 20), loss)
     floor_line.set_data([0, 610], [floor, floor])
     fisher_line.set_data(range(20, 601, 20), fisher)
-    axes.set_title(f"σ = {sigma}{', times σ²' if weighted else ''}: loss {loss[-5:].mean():.2g}, F {fisher[-1]:.1g}")
+    unit = ", times σ²" if weighted else ""
+    axes.set_title(f"σ = {sigma}{unit}: loss {loss[-5:].mean():.2g}, F {fisher[-1]:.1g}")
     axes.set_gid(f"Loss from {loss[0]:.2g} in 600 steps, its floor {floor:.2g}; F from {fisher[0]:.1g}.")
 
 
-view_2 = panel(figure_2, draw_2, name="denoising-loss", sigma=Choice(list(runs), "0.3"), weighted=Toggle(False))
+view_2 = panel(figure_2, draw_2, name="denoising-loss", sigma=Choice(list(runs), "0.3"), weighted=Toggle())
 view_2
 
 # %%

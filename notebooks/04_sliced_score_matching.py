@@ -48,17 +48,15 @@ directions = {
 }
 directions["radius one"] = directions["sphere"] / D**0.5
 exact = float(J.trace())
-estimates = {law: ops.quadratic_form(mixture.score, x, 0.0, v)[1][:, 0].detach() for law, v in directions.items()}
+forms = {law: ops.quadratic_form(mixture.score, x, 0.0, v)[1] for law, v in directions.items()}
+estimates = {law: form[:, 0].detach() for law, form in forms.items()}
 
 # %%
-print(
-    f"exact trace, D = {D} directions: {exact:.3f}; ops.jacobian_trace says {ops.jacobian_trace(mixture.score, x, 0.0)[1].item():.3f}"
-)
+traced = ops.jacobian_trace(mixture.score, x, 0.0)[1].item()
+print(f"exact trace, D = {D} directions: {exact:.3f}; ops.jacobian_trace says {traced:.3f}")
 for law, v in directions.items():
-    second = v[:, 0].mT @ v[:, 0] / len(v)
-    print(
-        f"{law:10} mean square of a coordinate {second.diagonal().mean():.2f}, mean of v^T J v {estimates[law].mean():6.2f}"
-    )
+    mean = estimates[law].mean()
+    print(f"{law:10} mean square of a coordinate {v.square().mean():.2f}, mean of v^T J v {mean:6.2f}")
 
 # %% [markdown] tags=["predict"]
 # **Predict first.** Left: how single estimates $v^T J v$ spread. Right: the mean of the first n of them, and the band that holds the
@@ -75,7 +73,9 @@ left.set(xlim=(-40, 10), ylim=(0, 0.65), xlabel="a single estimate", ylabel="sha
 left.axvline(exact, color=truth, linewidth=2.5)
 right.axhline(exact, color=truth, linewidth=2.5, label="exact trace")
 (mean_line,) = right.plot([], [], color=sliced, linewidth=2.5, label="mean of n directions")
-low_line, high_line = (right.plot([], [], color="black", linewidth=0.9, label=label)[0] for label in ("95% band", None))
+low_line, high_line = (
+    right.plot([], [], "k-", linewidth=0.9, label=label)[0] for label in ("95% band", None)
+)
 right.set(xlim=(0, 1010), ylim=(exact - 7, exact + 14), xlabel="directions n")
 right.legend(loc="center right", bbox_to_anchor=(1, 0.65))
 counts = torch.arange(1, 1001)
@@ -87,18 +87,19 @@ stds = {
 
 
 def draw(n_slices, law):
-    mean, error = running[law][:n_slices], (stds[law] / counts.sqrt())[:n_slices]
+    mean, std = running[law][:n_slices], stds[law][:n_slices]
+    half = 1.96 * std / counts[:n_slices].sqrt()
     bars.set_data(torch.histogram(estimates[law][:n_slices], edges).hist / n_slices)
-    for line, values in ((mean_line, mean), (low_line, mean - 1.96 * error), (high_line, mean + 1.96 * error)):
+    for line, values in ((mean_line, mean), (low_line, mean - half), (high_line, mean + half)):
         line.set_data(counts[9:n_slices], values[9:])
-    left.set_title(f"{law}: standard deviation {stds[law][n_slices - 1]:.2f}")
-    left.set_gid(f"A single estimate is {mean[-1]:.2f} ± {stds[law][n_slices - 1]:.2f}, the exact trace {exact:.2f}.")
-    right.set_title(f"n = {n_slices}: {mean[-1]:.2f} ± {1.96 * error[-1]:.2f}, exact {exact:.2f}")
-    right.set_gid(f"The mean of {n_slices} is {mean[-1]:.2f}, its 95% band ± {1.96 * error[-1]:.2f}.")
+    left.set_title(f"{law}: standard deviation {std[-1]:.2f}")
+    left.set_gid(f"A single estimate is {mean[-1]:.2f} ± {std[-1]:.2f}, the exact trace {exact:.2f}.")
+    right.set_title(f"n = {n_slices}: {mean[-1]:.2f} ± {half[-1]:.2f}, exact {exact:.2f}")
+    right.set_gid(f"The mean of {n_slices} is {mean[-1]:.2f}, its 95% band ± {half[-1]:.2f}.")
 
 
-laws = Choice(list(directions), "gaussian")
-view = panel(figure, draw, play="n_slices", name="sliced-trace", n_slices=Slider(20, 1000, 100, step=20), law=laws)
+numbers, laws = Slider(20, 1000, 100, step=20), Choice(list(directions), "gaussian")
+view = panel(figure, draw, play="n_slices", name="sliced-trace", n_slices=numbers, law=laws)
 view
 
 # %%
@@ -111,9 +112,8 @@ theory = {
 }
 for law, std in theory.items():
     n = [float(1.96 * std / count**0.5) for count in (100, 400)]
-    print(
-        f"{law:10} deviation: theory {std:.2f}, measured {estimates[law].std():.2f}; band at n = 100: {n[0]:.2f}, at 400: {n[1]:.2f}"
-    )
+    print(f"{law:10} deviation: theory {std:.2f}, measured {estimates[law].std():.2f}", end="; ")
+    print(f"band at n = 100: {n[0]:.2f}, at 400: {n[1]:.2f}")
 at_300 = running["rademacher"][299], 1.96 * stds["rademacher"][299] / 300**0.5
 print(f"rademacher at n = 300: {at_300[0]:.2f} ± {at_300[1]:.2f}, the truth is {exact:.2f}")
 
@@ -166,11 +166,10 @@ print(f"ten slices, the average squared    {(along.mean(1).square() / 2 + trace)
 
 # %%
 data = mixture.sample(2000, generator=generator)
-norms, traces = (
-    ops.dot(mixture.score(data), mixture.score(data)).mean(),
-    mixture.jacobian(data).diagonal(dim1=1, dim2=2).sum(1).mean(),
-)
-for name, square, slope in (("radius sqrt(D)", 1, 1), ("radius 1, both", 1 / D, 1 / D), ("radius 1, mixed", 1, 1 / D)):
+norms = mixture.score(data).square().sum(1).mean()
+traces = mixture.jacobian(data).diagonal(dim1=1, dim2=2).sum(1).mean()
+kinds = [("radius sqrt(D)", 1, 1), ("radius 1, both", 1 / D, 1 / D), ("radius 1, mixed", 1, 1 / D)]
+for name, square, slope in kinds:
     print(f"{name:16} least loss at c = {-slope * traces / (square * norms):.2f}")
 
 # %% [markdown]

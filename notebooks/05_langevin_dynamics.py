@@ -63,12 +63,12 @@ exact_height = p.log_prob(p.sample(100_000, generator=generator)).mean().item()
 # %% tags=["live"]
 figure, (left, middle, right) = plotting.canvas(1, 3, size=3.9)
 right.axhline(exact_height, color=plotting.ROLES["truth"].colour, linestyle="--", label="samples of p")
-shown = {}
-for ax, kind, role in ((left, "drift and noise", "plain"), (middle, "drift alone", "explicit")):
+shown, plain = {}, plotting.ROLES["plain"]
+for ax, kind, form in ((left, "drift and noise", plain.marker), (middle, "drift alone", "x")):
     plotting.density(ax, p.log_prob).set_cmap("Blues")
-    form = {"color": plotting.ROLES[role].colour, "markersize": 4}
-    (dots,) = ax.plot([], [], plotting.ROLES[role].marker, **form)
-    shown[kind] = ax, dots, *right.plot([], [], color=form["color"], linewidth=2, label=kind)
+    colour = plain.colour if ax is left else "black"
+    (dots,) = ax.plot([], [], form, color=colour, markersize=4)
+    shown[kind] = ax, dots, *right.plot([], [], color=colour, linewidth=2, label=kind)
 right.set(xlim=(0, 200), ylim=(-9, -1.5), xlabel="step", title="mean of log p over the chains")
 right.legend()
 
@@ -77,13 +77,13 @@ def draw(step, step_size):
     for kind, (ax, dots, line) in shown.items():
         height = heights[kind, step_size]
         dots.set_data(*paths[kind, step_size][step].T.numpy())
-        dots.set_gid(f"Dots: 300 chains; their mean log p is {height[step]:.2f}, that of samples {exact_height:.2f}.")
+        dots.set_gid(f"300 chains; mean log p is {height[step]:.2f}, that of samples {exact_height:.2f}.")
         line.set_data(range(step + 1), height[: step + 1])
         ax.set_title(f"{kind}, step {step}")
 
 
-sizes = Choice(("0.02", "0.1", "0.4"), "0.1")
-view = panel(figure, draw, play="step", name="langevin-dynamics", step=Slider(0, 200, 100, step=4), step_size=sizes)
+steps, sizes = Slider(0, 200, 100, step=4), Choice(("0.02", "0.1", "0.4"), "0.1")
+view = panel(figure, draw, play="step", name="langevin-dynamics", step=steps, step_size=sizes)
 view
 
 # %%
@@ -106,7 +106,7 @@ print({size: f"{heights['drift and noise', size][-1]:.2f} after 200 steps" for s
 # %%
 for n in (10, 100, 1000):
     sums = torch.randn(n, 4000, generator=generator).sum(0)
-    print(f"{n:4d} steps in the time 1: root epsilon gives {(sums / n**0.5).var():.2f}, epsilon {(sums / n).var():.4f}")
+    print(f"{n:4d} steps in time 1: root epsilon {(sums / n**0.5).var():.2f}, epsilon {(sums / n).var():.4f}")
 
 # %% [markdown]
 # ## What a finite step does: the Gaussian
@@ -132,7 +132,7 @@ for ratio in (0.1, 1.0, 2.0, 3.0, 3.9):
     chain = langevin(gaussian.score, x, step_size=ratio * v, n_steps=400, generator=generator)
     found = diagnostics.measured_variance(chain, n_discard=200)
     theory = diagnostics.stationary_variance(v, ratio * v)
-    print(f"epsilon = {ratio} v: predicted {theory:.4f}, measured {found.value[0]:.4f} ± {found.error[0]:.4f}")
+    print(f"epsilon {ratio} v: predicted {theory:.4f}, measured {found.value[0]:.4f} ± {found.error[0]:.4f}")
 try:
     final(langevin(gaussian.score, x, step_size=1.25, n_steps=1000, generator=generator))
 except DivergenceError as error:
@@ -193,7 +193,7 @@ view_2
 
 # %%
 print(view_2.alt)
-print({size: f"{(runs[size][100].var(0) / variances).numpy().round(2)} after 100 steps" for size in (0.05, 0.75)})
+print({s: f"{(runs[s][100].var(0) / variances).numpy().round(2)} after 100 steps" for s in (0.05, 0.75)})
 
 # %% [markdown]
 # 1. **Move the step size up.** The narrow direction fattens: at 0.75, three times its variance, it settles at four times what it should
@@ -213,9 +213,9 @@ print({size: f"{(runs[size][100].var(0) / variances).numpy().round(2)} after 100
 # %%
 eta, epsilon = 0.01, diagnostics.epsilon_from_eta(0.01)
 print(f"eta = {eta} is epsilon = {epsilon}; on a variance of {v} chains have")
-for name, score, size in (("with", gaussian.score, epsilon), ("without", lambda x, _: 2 * gaussian.score(x), eta)):
-    chain = langevin(score, x, step_size=size, n_steps=600, generator=generator)
-    print(f"  {name:7} the root of two {diagnostics.measured_variance(chain, n_discard=200).value[0]:.3f}")
+for name, k, h in (("with", 1, epsilon), ("without", 2, eta)):
+    run = langevin(lambda x, _, k=k: k * gaussian.score(x), x, step_size=h, n_steps=600, generator=generator)
+    print(f"  {name:7} the root of two {diagnostics.measured_variance(run, n_discard=200).value[0]:.3f}")
 
 # %% [markdown]
 # ## Taking the bias away: Metropolis
@@ -231,7 +231,7 @@ for ratio in (0.5, 2.0, 3.5, 6.0):
     states = torch.stack([x, *metropolis_langevin(gaussian.log_prob, gaussian.score, x, **options)])
     biased = f"{diagnostics.stationary_variance(v, ratio * v):.3f}" if ratio < 4 else "runs away"
     accepted = (states[1:] != states[:-1]).float().mean()
-    print(f"epsilon = {ratio} v: variance {states.var():.3f} (without the test {biased}), accepted {accepted:.0%}")
+    print(f"epsilon {ratio} v: variance {states.var():.3f} (untested {biased}), accepted {accepted:.0%}")
 
 # %% [markdown]
 # The variance is right at every step size, and even a step that would run away only gets rejected more often. A network gives no density,
@@ -250,11 +250,13 @@ for ratio in (0.5, 2.0, 3.5, 6.0):
 # %%
 x = p.sample(4000, generator=generator)
 one_mode = GaussianMixture(p.means[:1], p.covariances[:1]).sample(4000, generator=generator)
-cases = [("the right chain", 1, 0.2, x), ("the root of two lost", 2, 0.1, x), ("the half of the drift lost", 2, 0.2, x)]
+cases = [("right", 1, 0.2, x), ("root of two lost", 2, 0.1, x), ("half of the drift lost", 2, 0.2, x)]
 for name, k, size, begin in [*cases, ("right, but all in one mode", 1, 0.2, one_mode)]:
-    ends = final(langevin(lambda x, _, k=k: k * p.score(x), begin, step_size=size, n_steps=200, generator=generator))
-    number, share = diagnostics.stein_numbers(p.score, ends, step_size=0.2), p.responsibilities(ends)[:, 0].mean()
-    print(f"{name:27s} {number.mean():.2f} ± {number.std() / 4000**0.5:.2f}; share of the first mode {share:.2f}")
+    options = {"step_size": size, "n_steps": 200, "generator": generator}
+    ends = final(langevin(lambda x, _, k=k: k * p.score(x), begin, **options))
+    number = diagnostics.stein_numbers(p.score, ends, step_size=0.2)
+    share = p.responsibilities(ends)[:, 0].mean()
+    print(f"{name:26} {number.mean():.2f} ± {number.std() / 4000**0.5:.2f}; share of mode one {share:.2f}")
 
 # %% [markdown]
 # A lost factor moves the number far from one. But look at the last line: chains that all started in the first mode

@@ -83,7 +83,7 @@ scarce_x, scarce = (p.log_prob(x) < level).long(), (p.log_prob(box) < level).lon
 for name, points, region in (("over the data", x, scarce_x), ("over the area", box, scarce)):
     dense, rest = metrics.fisher_divergence_by_region(model, p, points, region).tolist()
     mean = metrics.fisher_divergence(model, p, points)
-    print(f"{name}: mean {mean:.1g}, dense part {dense:.1g}, scarce part ({part(region):.0%} of it) {rest:.1g}")
+    print(f"{name}: mean {mean:.1g}, dense part {dense:.1g}, scarce ({part(region):.0%} of it) {rest:.1g}")
 
 # %% [markdown]
 # Over the data, which is what a loss sees, the error is hundreds of times below that over the area. Nothing has gone wrong in
@@ -95,7 +95,7 @@ for name, points, region in (("over the data", x, scarce_x), ("over the area", b
 
 # %% [markdown] tags=["predict"]
 # **Predict first.** Left: the data. Right: where the score learned from it is wrong, dark where very; the black line is a
-# relative error of 50%. Blue arrows are exact, orange ones learned. Keep the gap at 13 and go from 1000 points to 10000. Ten
+# relative error of 50%. Broad blue arrows are exact, thin orange ones learned. Keep the gap at 13 and go from 1000 points to 10000. Ten
 # times more data: does the area with an error above 50% shrink **to a tenth**, **to half**, or **hardly at all**? Vote, then move
 # `points`. Then vote again for a gap of 5.
 
@@ -104,7 +104,7 @@ figure, (left, right) = plotting.canvas(1, 2)
 dots = plotting.samples(left, sample(13.0, 1000), size=4)
 shown = plotting.field_comparison(right, networks[13.0, 1000], modes(13.0).score, n=100)
 half = {}  # Axes -> the line of 50%
-right.set_xlabel("arrows: blue exact, orange learned")
+right.set_xlabel("arrows: broad blue exact, thin orange learned")
 
 
 def compare(shown, model, p, sigma=0.0):
@@ -146,7 +146,7 @@ for g in GAPS:
 # %%
 for n in (1000, 10000):
     others = [part(wrong(trained(sample(13.0, n, k), losses.sliced_score_matching, k), p)) for k in (1, 2)]
-    print(f"gap 13, {n:5} points: {share[13.0, n]:.2f} and, from other seeds, {others[0]:.2f} and {others[1]:.2f}")
+    print(f"gap 13, {n:5} points: {share[13.0, n]:.2f}; from other seeds {others[0]:.2f} and {others[1]:.2f}")
 
 # %% [markdown]
 # Seeds differ, as guesses do, and no seed comes near a tenth. The numbers before these say why. The mass in the middle of the gap
@@ -189,7 +189,7 @@ view_2
 # %%
 print(view_2.alt, "\n\nof 300 chains after 200 steps")
 for name, end in ends.items():
-    print(f"{name}: {part(end):.2f} are at the top right, {part(end != ends['exact']):.2f} elsewhere than their twin")
+    print(f"{name}: {part(end):.2f} at top right, {part(end != ends['exact']):.2f} elsewhere than their twin")
 
 # %% [markdown]
 # All chains arrive at a mode: an arrow that is wrong by half still points *somewhere*, and near the modes the score is right. But
@@ -213,7 +213,8 @@ for sigma in (0.3, 0.5, 1.0, 2.0, 4.0):
 nets = {name: trained(sample(13.0, 10000), loss) for name, (_, loss) in cases.items()}
 regions = {name: wrong(net, p, cases[name][0]) for name, net in nets.items()}
 figure_3, (left_3, right_3) = plotting.canvas(1, 2)
-image, shown_3 = plotting.density(left_3, p.log_prob, n=100), plotting.field_comparison(right_3, model, p.score, n=100)
+image = plotting.density(left_3, p.log_prob, n=100)
+shown_3 = plotting.field_comparison(right_3, model, p.score, n=100)
 
 
 def draw_3(learned_by):
@@ -230,7 +231,7 @@ view_3
 # %%
 print(view_3.alt)
 for name, region in regions.items():
-    print(f"{name:18}: wrong on {part(region):.2f} of the box, of which {part(scarce[region] == 1):.2f} scarce")
+    print(f"{name:18}: wrong on {part(region):.2f} of the box, of which {part(scarce[region]):.2f} scarce")
 
 # %% [markdown]
 # Look at the first four: four losses, one blind spot. The explicit loss does best, since its targets have no noise, but even told

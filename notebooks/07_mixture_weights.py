@@ -36,7 +36,7 @@ def pair(a, w):
 p, generator = two_modes(), torch.Generator().manual_seed(0)
 start = 16 * torch.rand(1280, 2, generator=generator) - 8
 ends = final(langevin(p.score, start, step_size=0.1, n_steps=1000, generator=generator))
-print(f"weight 0.8, share of the chains {mode_weights(ends, p)[0]:.3f} ± {mode_weight_errors(ends, p)[0]:.3f}")
+print(f"weight 0.8, share of chains {mode_weights(ends, p)[0]:.3f} ± {mode_weight_errors(ends, p)[0]:.3f}")
 
 # %% [markdown]
 # Each cloud looks perfect. But it is about one half instead of 0.8, and no plot of a single mode would tell you.
@@ -61,8 +61,8 @@ for a in (1.0, 2.0, 3.0, 5.0):
         by_hand = a * torch.tanh(a * x + math.log(w / (1 - w)) / 2) - x
         at_mode, between, far = pair(a, w).score(x)[:, 0].tolist()
         assert torch.allclose(by_hand, pair(a, w).score(x), atol=1e-5)
-        print(f"a = {a:g}, w = {w}: at the mode {at_mode:z6.3f}, between {between:z6.3f}, beyond {far:z6.3f}", end="; ")
-        print(f"the *sum* of the scores would be {-2 * a:g}, 0, {-4 * a:g}")
+        print(f"a = {a:g}, w = {w}: at the mode {at_mode:z6.3f}, between {between:z6.3f}", end=", ")
+        print(f"beyond {far:z6.3f}; the *sum* of the scores would be {-2 * a:g}, 0, {-4 * a:g}")
 
 # %% [markdown]
 # Compare the two lines of each $a$. At $a = 1$ the weights are visible everywhere. From $a = 3$ on they have gone from the
@@ -125,15 +125,16 @@ gaps = [diagnostics.spectral_gap(pair(a, w)) for a, w in grid]
 
 # %% tags=["live"]
 figure, (left, right) = plotting.canvas(1, 2)
-axis, ticks = torch.linspace(-8, 8, 321)[:, None], range(0, 1001, 10)
+axis, edges, ticks = torch.linspace(-8, 8, 321)[:, None], torch.linspace(-8, 8, 41), range(0, 1001, 10)
 exact, chains = plotting.ROLES["truth"], plotting.ROLES["plain"]
-bars = left.stairs([0.0] * 40, torch.linspace(-8, 8, 41), fill=True, color=chains.colour, alpha=0.6, label="chains")
+bars = left.stairs([0.0] * 40, edges, fill=True, color=chains.colour, alpha=0.6, label="chains")
 (curve,) = left.plot([], [], color=exact.colour, linewidth=2.5, label="exact density")
 left.set(xlim=(-8, 8), ylim=(0, 0.6), xlabel="x", xticks=range(-8, 9, 4))
 truth = right.axhline(0.8, color=exact.colour, linewidth=2.5, label="weight")
 (counted,) = right.plot([], [], color=chains.colour, linewidth=2.5, label="chains")
 (theory,) = right.plot([], [], "k--", label="predicted")
-right.set(xlim=(0, 1000), ylim=(0.4, 1.2), xlabel="step", ylabel="share of the right mode", yticks=[0.4, 0.6, 0.8, 1])
+right.set(xlim=(0, 1000), xlabel="step", ylabel="share of the right mode")
+right.set(ylim=(0.4, 1.2), yticks=[0.4, 0.6, 0.8, 1])
 for ax in (left, right):
     ax.legend(loc="upper left")
 
@@ -154,15 +155,16 @@ def draw(a, weight, step):
     right.set_gid(f"Predicted to go from {before:.2f} to {predicted[-1]:.2f} in 1,000 steps.")
 
 
-far_slider, weight_slider = Slider(1.0, 5.0, 3.0, step=0.5), Slider(0.5, 0.9, 0.8, step=0.1)
+places, weights = Slider(1.0, 5.0, 3.0, step=0.5), Slider(0.5, 0.9, 0.8, step=0.1)
 steps = Slider(0, 1000, 1000, step=10)
-view = panel(figure, draw, play="step", name="mixture-weights", a=far_slider, weight=weight_slider, step=steps)
+view = panel(figure, draw, play="step", name="mixture-weights", a=places, weight=weights, step=steps)
 view
 
 # %%
 print(view.alt)
 rates = {a: diagnostics.spectral_gap(pair(a, 0.8)) for a in (2.0, 3.0, 4.0, 5.0, 50**0.5)}
-print({round(a, 2): f"gap {rate:.2g}, 1 / gap = {float(f'{10 / rate:.2g}'):,.0f} steps" for a, rate in rates.items()})
+for a, rate in rates.items():
+    print(f"a = {a:.2f}: gap {rate:.2g}, 1 / gap = {float(f'{10 / rate:.2g}'):,.0f} steps")
 print(f"from a = 2 to a = 4 a chain must run {rates[2.0] / rates[4.0]:.0f} times longer")
 
 # %% [markdown]
@@ -199,7 +201,7 @@ def draw_two(a):
     label.set_data([-8, -math.log(4) / (2 * a), -math.log(4) / (2 * a), 8], [-2, -2, 0.5, 0.5])
     values = [float(f[(x - m).abs().argmin()]) for m in (-a, a)]
     ax.set_title(f"a = {a:g}: rate {float(slow[a].rates[0]):.2g}")
-    ax.set_gid(f"It is {values[0]:.2f} at one mode and {values[1]:.2f} at the other; the label is -2 and 0.5.")
+    ax.set_gid(f"At the modes it is {values[0]:.2f} and {values[1]:.2f}; the label is -2 and 0.5.")
 
 
 view_2 = panel(figure, draw_two, play="a", name="slow-mode", a=Slider(1.0, 5.0, 3.0, step=0.5))
@@ -226,13 +228,11 @@ print(view_2.alt)
 
 # %%
 pairs = pair(3.0, 0.8)
-chain = langevin(
-    pairs.score, pairs.sample(2000, generator=generator), step_size=0.04, n_steps=2000, generator=generator
-)
+begin = pairs.sample(2000, generator=generator)
+chain = langevin(pairs.score, begin, step_size=0.04, n_steps=2000, generator=generator)
 found = diagnostics.hop_rate(chain, pairs, step_size=0.04, n_discard=200)
-print(
-    f"{found.n_hops} hops: gap {found.gap:.4f}, 95 % from {found.low:.4f} to {found.high:.4f}; exact {rates[3.0]:.4f}"
-)
+print(f"{found.n_hops} hops: gap {found.gap:.4f}, 95 % from {found.low:.4f} to {found.high:.4f}", end="; ")
+print(f"exact {rates[3.0]:.4f}")
 
 # %% [markdown]
 # ## Check yourself: the gap from labels
@@ -258,7 +258,7 @@ hops.gap(my_gap)
 # %% tags=["solution"] jupyter={"source_hidden": true}
 def solution(labels, weight, step_size):
     n_hops = (labels[1:] != labels[:-1]).sum()
-    time = (labels.shape[0] - 1) * labels.shape[1] * step_size  # T states are T - 1 steps apart, in each of B chains
+    time = (labels.shape[0] - 1) * labels.shape[1] * step_size  # T - 1 steps in each of B chains
     return n_hops / (time * 2 * weight * (1 - weight))
 
 

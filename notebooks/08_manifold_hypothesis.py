@@ -62,7 +62,8 @@ def spanned(*directions):
 
 LEVELS = [0.5**k for k in range(11)]
 flat = digits - digits.mean(0)
-worlds = {"digits in R^64": (flat, empirical(flat), spanned(*torch.linalg.svd(flat, full_matrices=False)[2][:2]))}
+plane = spanned(*torch.linalg.svd(flat, full_matrices=False)[2][:2])
+worlds = {"digits in R^64": (flat, empirical(flat), plane)}
 for D in (3, 10):
     generator, axis = torch.Generator().manual_seed(0), torch.arange(1.0, D + 1)
     line, circle = tilted_line(D), tilted_circle(D).sample(2000, generator=generator)
@@ -115,17 +116,16 @@ def draw(data, halvings):
     right.set_gid(f"The dimension that shows is {d:.1f}.")
 
 
-data = Choice(list(worlds), "line in R^3")
-view = panel(figure, draw, play="halvings", interval=0.5, name="manifold", data=data, halvings=Slider(0, 10, 3))
+data, halvings = Choice(list(worlds), "line in R^3"), Slider(0, 10, 3)
+view = panel(figure, draw, play="halvings", interval=0.5, name="manifold", data=data, halvings=halvings)
 view
 
 # %%
-print(view.alt)
+print(view.alt, "norm of the score, and dimension that shows, at sigma:", sep="\n")
 for name in ("line in R^3", "line in R^10", "circle in R^10", "digits in R^64"):
-    told = (
-        f"{table[name, s][2]:.3g}, {abs(table[name, s][3]):.1f} at {s:.2g}" for s in (1, 0.5, 0.125, 0.0625, 2**-10)
-    )
-    print(f"{name:14}: norm, dimension {'; '.join(told)}")
+    some = [LEVELS[k] for k in (0, 1, 3, 4, 10)]
+    told = (f"{table[name, s][2]:.3g}, {abs(table[name, s][3]):.1f} at {s:.2g}" for s in some)
+    print(f"{name:14}: {'; '.join(told)}")
 print(f"standard errors of these dimensions: at most {max(row[4] for row in table.values()):.1f}")
 
 # %% [markdown]
@@ -158,12 +158,13 @@ print(f"standard errors of these dimensions: at most {max(row[4] for row in tabl
 # %%
 for tau in (0.0, 0.01, 0.1):
     losses = ", ".join(f"{normal_loss(a, 4, tau):.0f}" for a in (1e2, 1e3, 1e4, 1e5))
-    print(f"D - d = 4, tau = {tau}: L = {losses} at a = 1e2, 1e3, 1e4, 1e5; least {least_normal_loss(4, tau):.0f}")
+    least = least_normal_loss(4, tau)
+    print(f"D - d = 4, tau = {tau}: L = {losses} at a = 1e2, 1e3, 1e4, 1e5; least {least:.0f}")
 
 # %% [markdown]
 # Now networks, in $\mathbb R^5$: sliced score matching, which knows nothing of lines, on clean data, with noise $N(0, 0.0001)$ as
 # in the paper, and with $N(0, 0.01)$. All losses are negative soon, so the picture shows *minus* the loss on a logarithmic axis:
-# up is better. Dashed are the floors, here ceilings. Press *play*.
+# up is better. Black, in the same style, are the floors, here ceilings. Press *play*.
 
 
 # %%
@@ -172,20 +173,21 @@ def noisy_loss(tau):
     return lambda s, x, *, generator: sliced(s, x, tau, generator=generator)
 
 
-taus = {0.0: "plain", 0.01: "annealed", 0.1: "learned"}  # noise -> how it is drawn
+taus = {0.0: "-", 0.01: "--", 0.1: ":"}  # noise -> how it is drawn
 shapes, gains, nets = {"line": tilted_line(5), "circle": tilted_circle(5)}, {}, {}
 for key in [(name, tau) for name in shapes for tau in taus]:
     torch.manual_seed(0)
     nets[key] = MLP(5, width=64)
     steps = fit(nets[key], shapes[key[0]], noisy_loss(key[1]), n_steps=400, lr=0.03)
-    gains[key] = -torch.stack([step.loss for step in steps]).unfold(0, 20, 1).median(1).values  # over 20 steps
+    loss = torch.stack([step.loss for step in steps])
+    gains[key] = -loss.unfold(0, 20, 1).median(1).values  # over 20 steps
 figure_2, ax = plotting.canvas(size=5.4)
 curves = {}
-for tau, role in taus.items():
-    look = plotting.ROLES[role]
-    (curves[tau],) = ax.semilogy([], [], color=look.colour, marker=look.marker, markevery=40, label=f"τ = {tau:g}")
+for tau, style in taus.items():
+    colour = plotting.ROLES["sliced"].colour
+    (curves[tau],) = ax.semilogy([], [], style, color=colour, linewidth=2.5, label=f"τ = {tau:g}")
     if tau:
-        ax.axhline(-least_normal_loss(4, tau), color=look.colour, linestyle="--")
+        ax.axhline(-least_normal_loss(4, tau), color="black", linestyle=style, linewidth=1)
 ax.set(xlabel="step", xlim=(0, 400), ylim=(1, 1e6))
 ax.legend(loc="upper left")
 
@@ -205,12 +207,12 @@ view_2
 # %%
 print(view_2.alt)
 for (name, tau), gain in gains.items():
-    print(f"{name}, tau = {tau}: minus the loss ends at {gain[-1]:.2g}, ceiling {-least_normal_loss(4, tau):.2g}")
+    print(f"{name}, tau {tau}: minus the loss is {gain[-1]:.2g}, ceiling {-least_normal_loss(4, tau):.2g}")
 for name, p in shapes.items():
     x = p.sample(1000, generator=torch.Generator().manual_seed(1))
     noisy = x + 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
     push = float(nets[name, 0.0](noisy).detach().square().sum(1).mean().sqrt())
-    print(f"{name}: 0.01 beside the data, the network of clean data pushes {push:.1g}, the exact score {2 / 0.01:.0f}")
+    print(f"{name}: 0.01 beside the clean data the network pushes {push:.1g}, the exact score {2 / 0.01:.0f}")
 
 # %% [markdown]
 # On clean data the loss runs away. It passes the floors of both noises and would go on: the curve bends at the end only because

@@ -10,9 +10,6 @@
 # with two cores and no GPU.
 
 # %% tags=["setup"]
-from dataclasses import replace
-from itertools import product
-
 import torch
 
 from toyscore import diagnostics, losses, metrics, models, plotting, samplers, train, widgets
@@ -63,8 +60,8 @@ print(refusal(samplers.annealed_langevin, p.score, box, sigmas.flip(0), step_siz
 # %% [markdown]
 # ## One network for all levels
 #
-# A noise-conditional network $s(x, \sigma)$ takes the level as an input. It is trained by denoising (notebook 04 or 05: regress
-# on the noise that was added), at a level drawn anew for each example:
+# A noise-conditional network $s(x, \sigma)$ takes the level as an input. It is trained by denoising (notebook 03: regress on the
+# noise that was added), at a level drawn anew for each example:
 #
 # $$ \ell = \frac1L \sum_{i=1}^{L} \lambda(\sigma_i)\; \tfrac12\, E\, \Big\| s(x + \sigma_i z, \sigma_i) + \frac{z}{\sigma_i} \Big\|^2,
 # \qquad \lambda(\sigma) = \sigma^2. $$
@@ -76,14 +73,15 @@ print(refusal(samplers.annealed_langevin, p.score, box, sigmas.flip(0), step_siz
 # %% tags=["setup"]
 torch.manual_seed(0)
 model = models.MLP(width=64, sigmas=sigmas, data_variance=17.0)
-*_, last = train.fit(model, p, losses.at_random_sigma(losses.denoising_score_matching, levels(sigmas)), n_steps=1200)
+loss = losses.at_random_sigma(losses.denoising_score_matching, levels(sigmas))
+*_, last = train.fit(model, p, loss, n_steps=1200)
 
 # %%
 torch.manual_seed(1)
-own = {sigma: p.perturb(sigma).sample(10_000) for sigma in sigmas[::3].tolist()}  # four levels, and samples of each
+own = {sigma: p.perturb(sigma).sample(10_000) for sigma in sigmas[::3].tolist()}  # samples of four levels
 for sigma, x in own.items():
     off = [(metrics.relative_errors(model, p, points, sigma) > 0.5).float().mean() for points in (x, box)]
-    print(f"sigma {sigma:5.2f}: off by more than half on {off[0]:4.0%} of its own samples, on {off[1]:4.0%} of the box")
+    print(f"sigma {sigma:5.2f}: off by over half on {off[0]:4.0%} of its samples, {off[1]:.0%} of the box")
 
 # %% [markdown]
 # At the small levels the network is as wrong in the empty part of the box as any. It does not matter any more: a chain that
@@ -103,9 +101,9 @@ for sigma, x in own.items():
 
 # %%
 for sigma, x in own.items():
-    steps = {"σ²": 0.1 * sigma**2, "σ": 0.1 * 0.5 * sigma, "1": 0.1 * 0.5**2}
+    steps = {"steps ~ σ²": 0.1 * sigma**2, "steps ~ σ": 0.1 * 0.5 * sigma, "steps ~ 1": 0.1 * 0.5**2}
     ratios = {rule: diagnostics.signal_to_noise(p.score, x, sigma, step) for rule, step in steps.items()}
-    print(f"sigma {sigma:5.2f}: signal to noise", *(f"{r:8.5f} with steps ~ {rule};" for rule, r in ratios.items()))
+    print(f"sigma {sigma:5.2f}: signal to noise", *(f"{r:8.5f} with {rule};" for rule, r in ratios.items()))
 
 # %% [markdown]
 # With $\sigma^2$ it hardly changes until $\sigma$ is below the modes' own width, 1. A constant step, small enough for the last
@@ -115,12 +113,13 @@ for sigma, x in own.items():
 # score, once with the network's.
 
 # %% tags=["setup"]
-EPSILON, trajectories, shares = 0.1 * 0.5**2, {}, {}
+EPSILON, trajectories, share = 0.1 * 0.5**2, {}, {}
 for name, score, n in (("exact", p.score, 10_000), ("learned", model, 1_000)):
     options = {"step_size": EPSILON, "n_steps_each": 100, "generator": torch.Generator().manual_seed(2)}
-    trajectories[name] = torch.stack([box[:n], *samplers.annealed_langevin(score, box[:n], sigmas, **options)][::10])
-    shares[name] = [float(metrics.mode_weights(x, p)[0]) for x in trajectories[name]]
-start = diagnostics.Cloud(box.double() @ basis, torch.full((len(box),), 1 / len(box)))  # the same starts, as a law
+    chain = samplers.annealed_langevin(score, box[:n], sigmas, **options)
+    trajectories[name] = torch.stack([box[:n], *chain][::10])
+    share[name] = [float(metrics.mode_weights(x, p)[0]) for x in trajectories[name]]
+start = diagnostics.Cloud(box.double() @ basis, torch.full((len(box),), 1 / len(box)))  # the starts, as a law
 theory = diagnostics.freeze_out(line, start, diagnostics.annealed_stages(sigmas, EPSILON, 100))
 
 # %% [markdown] tags=["predict"]
@@ -131,14 +130,13 @@ theory = diagnostics.freeze_out(line, start, diagnostics.annealed_stages(sigmas,
 
 # %% tags=["live"]
 figure, (left, right) = plotting.canvas(1, 2)
-image = plotting.density(left, p.log_prob, sigma=20.0, box=24.0, n=80)
+image, lines = plotting.density(left, p.log_prob, sigma=20.0, box=24.0, n=80), {}
 dots = plotting.samples(left, box[:400], role="annealed", box=24.0, size=12.0)
-right.stairs(
-    theory.equilibrium[:, 0], range(0, 1001, 100), baseline=None, ls=":", color="k", label="level's equilibrium"
-)
+form = {"baseline": None, "linestyle": ":", "color": "k", "label": "level's equilibrium"}
+right.stairs(theory.equilibrium[:, 0], range(0, 1001, 100), **form)
 right.axhline(0.8, color="0.6", lw=1, label="data")
-roles = {"exact": plotting.ROLES["truth"], "learned": plotting.ROLES["learned"]}
-lines = {name: right.plot([], [], color=look.colour, label=f"{name} score")[0] for name, look in roles.items()}
+for name, role, style in (("exact", "truth", "-"), ("learned", "learned", "-.")):
+    (lines[name],) = right.plot([], [], style, color=plotting.ROLES[role].colour, label=f"{name} score")
 right.set(xlim=(0, 1000), ylim=(0.45, 0.85), xlabel="step", ylabel="share of the mode at (5, 5)")
 right.legend(loc="lower right", fontsize=11)
 
@@ -148,19 +146,19 @@ def draw(step, score):
     plotting.density(left, p.log_prob, sigma=float(sigmas[level]), box=24.0, n=80, update=image)
     plotting.samples(left, trajectories[score][n - 1, :400], role="annealed", box=24.0, update=dots)
     for name, curve in lines.items():
-        curve.set_data(range(0, step + 1, 10), shares[name][:n])
+        curve.set_data(range(0, step + 1, 10), share[name][:n])
     left.set_title(f"level {level + 1}, σ = {sigmas[level]:.2g}; {score} score")
-    right.set_title(f"step {step:,}: share {shares[score][n - 1]:.3f}")
-    right.set_gid(f"In equilibrium at this level it would be {theory.equilibrium[level, 0]:.3f}; the data have 0.80.")
+    right.set_title(f"step {step:,}: share {share[score][n - 1]:.3f}")
+    right.set_gid(f"In equilibrium here it would be {theory.equilibrium[level, 0]:.3f}; the data have 0.80.")
 
 
-controls = {"step": widgets.Slider(0, 1000, 0, step=10), "score": widgets.Choice(("exact", "learned"), "exact")}
+controls = {"step": widgets.Slider(0, 1000, 0, step=10), "score": widgets.Choice(list(lines), "exact")}
 view = widgets.panel(figure, draw, play="step", name="annealed-langevin", **controls)
 view
 
 # %%
 print(view.alt)
-print(f"exact {shares['exact'][-1]:.3f} ± 0.004, predicted {theory.final[0]:.3f}; learned {shares['learned'][-1]:.1f}")
+print(f"exact {share['exact'][-1]:.3f} ± 0.004, law {theory.final[0]:.3f}; net {share['learned'][-1]:.1f}")
 
 # %% [markdown]
 # The chains cross as long as the noise lets them, and gather as it falls: failure two is cured, nearly. With exact scores the
@@ -177,9 +175,9 @@ print(f"exact {shares['exact'][-1]:.3f} ± 0.004, predicted {theory.final[0]:.3f
 # steps times step size. Above 1 it follows; far below 1 nothing moves.
 
 # %%
-for i, sigma in enumerate(sigmas.tolist()):
-    level = f"gap x time {theory.gap_times[i]:8.2g}, equilibrium {theory.equilibrium[i, 0]:.3f}, predicted"
-    print(f"sigma {sigma:5.2f}: {level} {theory.weights[i, 0]:.3f}, counted {shares['exact'][10 * i + 10]:.3f}")
+for i, (sigma, counted) in enumerate(zip(sigmas.tolist(), share["exact"][10::10], strict=True)):
+    told = f"gap x time {theory.gap_times[i]:8.2g}, equilibrium {theory.equilibrium[i, 0]:.3f}, predicted"
+    print(f"sigma {sigma:5.2f}: {told} {theory.weights[i, 0]:.3f}, counted {counted:.3f}")
 
 # %% [markdown]
 # Where gap × time falls through 1, at level 5, the equilibrium is still below 0.80. From the next level on the mass sits where
@@ -192,19 +190,20 @@ for i, sigma in enumerate(sigmas.tolist()):
 
 # %%
 stages = diagnostics.annealed_stages(geometric(20.0, 1.0, 10).double(), 0.1, 100)
-official = [replace(stage, sigma=(stage.sigma**2 - 1) ** 0.5) for stage in stages]
+official = [diagnostics.Stage((s.sigma**2 - 1) ** 0.5, s.step_size, s.n_steps) for s in stages]
 print(diagnostics.last_laws(line, start, official)[-1].mode_weights(line))
 
 # %% [markdown]
 # Again about 0.78 for the larger mode, by theory and in the README's picture `ncsn-fig3`. But the ladder that the paper's
 # *text* gives, 10 levels from 10 to 0.1 with $\epsilon = 0.1$, cannot have been run. A chain on a Gaussian of variance $v$ is
-# stable only below the step $4v$ (notebook 08); in noise alone that is $\epsilon < 4 \sigma_L^2$, here 0.04. The first step
+# stable only below the step $4v$ (notebook 05); in noise alone that is $\epsilon < 4 \sigma_L^2$, here 0.04. The first step
 # would be $\epsilon \sigma_1^2 / \sigma_L^2 = 1000$. Both the law and the chains refuse, and name the bound.
 
 # %%
 paper = {"sigmas": geometric(10.0, 0.1, 10), "step_size": 0.1, "n_steps_each": 100}
 print("law:", refusal(diagnostics.propagate, line, start, diagnostics.annealed_stages(**paper)))
-print("chains:", refusal(samplers.annealed_langevin, p.score, box, **paper, generator=torch.Generator().manual_seed(3)))
+generator = torch.Generator().manual_seed(3)
+print("chains:", refusal(samplers.annealed_langevin, p.score, box, **paper, generator=generator))
 
 # %% [markdown]
 # ## What the same 1,000 calls could buy
@@ -215,13 +214,13 @@ print("chains:", refusal(samplers.annealed_langevin, p.score, box, **paper, gene
 
 # %% tags=["setup"]
 TOPS, SHAPES, ladders = ("40", "20", "10", "5", "3"), ("4 x 250", "10 x 100", "25 x 40"), {}
-for top, shape in product(TOPS, SHAPES):
+for top, shape in [(top, shape) for top in TOPS for shape in SHAPES]:
     n_levels, n_each = map(int, shape.split(" x "))
     stages = diagnostics.annealed_stages(geometric(float(top), 0.5, n_levels), EPSILON, n_each)
     laws = diagnostics.last_laws(line, start, stages, nodes_per_std=1.0)
     ladders[top, shape] = torch.tensor([[law.stage.sigma, law.mode_weights(line)[0]] for law in laws])
-fine = geometric(40.0, 0.5, 60).tolist()
-equilibrium = [m @ line.responsibilities(x)[:, 0] for x, m in (diagnostics.quadrature(line, sigma) for sigma in fine)]
+clouds = {s: diagnostics.quadrature(line, s) for s in geometric(40.0, 0.5, 60).tolist()}
+equilibrium = [m @ line.responsibilities(x)[:, 0] for x, m in clouds.values()]
 
 # %% [markdown] tags=["predict"]
 # **Predict first.** The mode at (5, 5) holds 0.80 of the data; ten levels of 100 steps from $\sigma_1 = 20$ gave it 0.78. Every
@@ -232,7 +231,7 @@ equilibrium = [m @ line.responsibilities(x)[:, 0] for x, m in (diagnostics.quadr
 # %% tags=["live"]
 figure_2, (left_2, right_2) = plotting.canvas(1, 2)
 ticks, colour = [40, 20, 10, 5, 2, 1, 0.5], plotting.ROLES["annealed"].colour
-left_2.plot(fine, equilibrium, "k:", label="equilibrium of the level")
+left_2.plot(list(clouds), equilibrium, "k:", label="equilibrium of the level")
 (path,) = left_2.plot([], [], "D-", color=colour, label="predicted share")
 for shape, style in zip(SHAPES, ("^:", "D-", "v--"), strict=True):
     right_2.plot([ladders[top, shape][-1, 1] for top in TOPS], style, color=colour, label=shape)
@@ -308,8 +307,8 @@ annealing.final_weight(solution)
 # Now apply it to the ladder of this notebook, beside what else says how it ends.
 
 # %%
-recursion = solution(shares["exact"][0], theory.gap_times.numpy(), theory.equilibrium[:, 0].numpy())
-print(f"recursion {recursion:.3f}, slow modes {theory.predicted[-1, 0]:.3f}, law {theory.final[0]:.3f}, data 0.800")
+recursion = solution(share["exact"][0], theory.gap_times.numpy(), theory.equilibrium[:, 0].numpy())
+print(f"recursion {recursion:.3f}, slow modes {theory.predicted[-1, 0]:.3f}, law {theory.final[0]:.3f}")
 
 # %% [markdown]
 # The recursion has the cause and the sign right, and overdoes it: it pretends that the whole share relaxes at the slowest rate,

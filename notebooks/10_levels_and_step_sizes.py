@@ -20,7 +20,7 @@ from toyscore.noise import geometric, levels
 
 torch.set_num_threads(1)
 digits = torch.tensor(load_digits().data / 16, dtype=torch.float32)  # [1797, 64], pixels in [0, 1]
-SETS = {"digits": digits, "one not divided": torch.cat([digits, 16 * digits[:1]])}  # one more, which was forgotten
+SETS = {"digits": digits, "one not divided": torch.cat([digits, 16 * digits[:1]])}  # one more, forgotten
 
 # %% [markdown]
 # ## 1. The first level: the largest distance
@@ -57,7 +57,7 @@ for rule, q in RULES.items():
 # %%
 for dim in (5, 64, 3072):
     chi, normal = (diagnostics.level_ratio(dim, law=law) for law in ("chi", "normal"))
-    print(f"D = {dim:5,}: neighbours overlap by a half at the ratio {chi:7.4f} by chi, {normal:7.4f} by the normal law")
+    print(f"D = {dim:5,}: an overlap of a half at ratio {chi:7.4f} by chi, {normal:7.4f} by the normal law")
 
 # %% [markdown]
 # Below $D = 5$ the normal law never falls to a half and would allow any ratio at all, and in the plane the exact one allows a
@@ -81,14 +81,15 @@ def ladder(first, ratio):
 
 # %% tags=["live"]
 figure, (left, right) = plotting.canvas(1, 2)
-red, ticks = plotting.ROLES["learned"].colour, [0.02, 0.1, 0.5, 2, 10, 50]
+green, ticks = plotting.ROLES["annealed"].colour, [0.02, 0.1, 0.5, 2, 10, 50]
 left.hist(torch.pdist(digits[:600]).numpy(), bins=40, color=plotting.ROLES["truth"].colour, alpha=0.6)
-rungs = left.vlines([1.0], 0, 1, color=red, lw=1, alpha=0.8, transform=left.get_xaxis_transform())
-left.set(xscale="log", xlim=(0.015, 80), xticks=ticks, xticklabels=ticks, yticks=[], xlabel="distance of two digits; σ")
+rungs = left.vlines([1.0], 0, 1, color=green, lw=1, alpha=0.8, transform=left.get_xaxis_transform())
+left.set(xscale="log", xlim=(0.015, 80), yticks=[], xlabel="distance of two digits; σ")
+left.set(xticks=ticks, xticklabels=ticks)
 for dim, style in zip(DIMS, (":", "-", "-.", "--"), strict=True):
     right.plot([ratios[dim, o] - 1 for o in overlaps], overlaps, style, color="k", label=f"D = {dim}")
-(mark,) = right.plot([], [], "s", ms=11, color=red)
-right.set(xscale="log", xlim=(0.005, 5000), ylim=(0, 1), xlabel="ratio of neighbours, less 1", ylabel="their overlap")
+(mark,) = right.plot([], [], "D", ms=11, color=green)
+right.set(xscale="log", xlim=(0.005, 5000), ylim=(0, 1), xlabel="ratio of levels, less 1", ylabel="overlap")
 right.legend(loc="upper right", fontsize=11)
 
 
@@ -98,7 +99,7 @@ def draw(first_level, data, D, overlap):
     rungs.set_segments([[(s, 0), (s, 1)] for s in sigmas])
     mark.set_data([ratio - 1], [overlap])
     left.set_title(f"{len(sigmas)} levels, {5 * len(sigmas):,} score calls")
-    left.set_gid(f"Levels from {first:.3g} to 0.02, each at most {ratio:.4g} times the next; five score calls a level.")
+    left.set_gid(f"Levels from {first:.3g} to 0.02, each up to {ratio:.4g} times the next; five calls each.")
 
 
 options = {"first_level": list(RULES), "data": list(SETS), "D": DIMS[1:] + DIMS[:1]}
@@ -108,8 +109,8 @@ view
 
 # %%
 print(view.alt)
-for dim in DIMS:
-    print(f"D = {dim:>4}: ratio {ratios[dim, 0.5]:.4f}, {len(ladder(4.81, ratios[dim, 0.5]))} levels from 4.81 to 0.02")
+for dim, ratio in [(dim, ratios[dim, 0.5]) for dim in DIMS]:
+    print(f"D = {dim:>4}: ratio {ratio:.4f}, {len(ladder(4.81, ratio))} levels from 4.81 to 0.02")
 
 # %% [markdown]
 # The shell has a thickness that does not depend on $D$ and a radius that grows as $\sqrt D$. So the ratio shrinks towards 1,
@@ -125,21 +126,21 @@ for dim in DIMS:
 # %%
 p, noise = empirical(digits), torch.randn(digits.shape, generator=torch.Generator().manual_seed(0))
 lengths = {s: p.score(digits + s * noise, s).norm(dim=1).mean() for s in (4.8, 0.5, 0.02)}
-print(*(f"sigma {s}: the score is {n:.1f} long, times sigma {s * n:.1f}" for s, n in lengths.items()), sep="\n")
+print(*(f"sigma {s}: the score is {n:.1f}, times sigma {s * n:.1f}" for s, n in lengths.items()), sep="\n")
 
 # %% [markdown]
 # ## 4. The step: what can T steps do?
 #
 # In noise alone, a level begins with the variance $\gamma^2 \sigma^2$ that the one above has left and should bring it to
 # $\sigma^2$. With steps $\alpha = \epsilon \sigma^2 / \sigma_L^2$ each step multiplies $x$ by $1 - \alpha / 2\sigma^2$ and adds
-# noise (notebook 08), so that after $T$ steps the variance is known: `relaxed_variance`. Too small an $\epsilon$ has not
+# noise (notebook 05), so that after $T$ steps the variance is known: `relaxed_variance`. Too small an $\epsilon$ has not
 # forgotten $\gamma^2$, too large a one widens; the rule takes the $\epsilon$ that comes nearest to $\sigma^2$. The whole
 # design, for the digits:
 
 # %% tags=["setup"]
 design = diagnostics.design_levels(digits, sigma_min=0.02, n_steps_each=5)
-print(design)
-print(diagnostics.design_levels(asymmetric().sample(1000, generator=torch.Generator().manual_seed(0)), sigma_min=0.1))
+plane = asymmetric().sample(1000, generator=torch.Generator().manual_seed(0))
+print(design, diagnostics.design_levels(plane, sigma_min=0.1), sep="\n")
 
 # %% [markdown]
 # The second line is a toy in the plane with three modes: three levels, by the overlap; and five steps that leave nearly half
@@ -152,8 +153,8 @@ print(diagnostics.design_levels(asymmetric().sample(1000, generator=torch.Genera
 NAMES, SIDES = ("CIFAR-10", "CelebA", "LSUN church", "LSUN bedroom", "FFHQ"), (32, 64, 96, 128, 256)
 TOPS, COUNTS, STEPS = (50, 90, 140, 190, 348), (232, 500, 788, 1086, 2311), (5, 5, 4, 3, 3)
 ETAS = (6.2e-6, 3.3e-6, 4.9e-6, 1.8e-6, 9e-7)
-for name, side, first, n_levels, n_each, eta in zip(NAMES, SIDES, TOPS, COUNTS, STEPS, ETAS, strict=True):
-    given = {"sigma_max": first, "sigma_min": 0.01, "dim": 3 * side**2, "n_steps_each": n_each, "law": "normal"}
+for name, side, top, n_levels, n, eta in zip(NAMES, SIDES, TOPS, COUNTS, STEPS, ETAS, strict=True):
+    given = {"sigma_max": top, "sigma_min": 0.01, "dim": 3 * side**2, "n_steps_each": n, "law": "normal"}
     rule, found = diagnostics.design_ladder(**given), diagnostics.design_ladder(**given, n_levels=n_levels)
     variance = f"variance by the rule {found.relaxed:.3f}, at the end {found.inherited:.3f}"
     print(f"{name}: L {len(rule.sigmas)} : {n_levels}, eta {found.step_size / 2:.1e} : {eta:.1e}; {variance}")
@@ -186,9 +187,8 @@ def draw_2(step):
     tiles = torch.nn.functional.pad(states[step][:36].view(6, 6, 8, 8), (1, 1, 1, 1))
     image.set_data(tiles.transpose(1, 2).reshape(60, 60))
     ax_2.set_title(f"σ = {design.sigmas[(max(step, 1) - 1) // 5]:.2g}" if step < 101 else "denoised")
-    ax_2.set_gid(
-        f"After {step} steps the nearest training digit is {p.nearest(states[step])[1].median():.2f} away (median)."
-    )
+    distance = p.nearest(states[step])[1].median()
+    ax_2.set_gid(f"After {step} steps the nearest training digit is {distance:.2f} away (median).")
 
 
 view_2 = widgets.panel(figure_2, draw_2, play="step", name="digits", step=widgets.Slider(0, 101, 101, step=1))
@@ -197,7 +197,7 @@ view_2
 # %%
 print(view_2.alt)
 index = p.nearest(states[-1])[0]
-print(f"200 chains end at {len(index.unique())} training digits, of {len(set(load_digits().target[index]))} classes")
+print(f"200 chains end at {len(index.unique())} digits, of {len(set(load_digits().target[index]))} classes")
 
 # %% [markdown]
 # They do, and they are *training* digits: the exact score of a data set has nowhere else to go. New digits would come from the
@@ -238,7 +238,8 @@ curves = dict(zip(("raw", *averages), torch.tensor(history).T, strict=True))
 
 # %% tags=["live"]
 figure_3, ax_3 = plotting.canvas(1, 1, size=5.6)
-ax_3.plot(range(30, 1501, 30), curves["raw"], color=red, lw=1, label="the weights themselves")
+times, orange = range(30, 1501, 30), plotting.ROLES["learned"].colour
+ax_3.plot(times, curves["raw"], color=orange, lw=1, label="the weights themselves")
 (line,) = ax_3.plot([], [], color="black", lw=2.4, label="their average")
 ax_3.set(yscale="log", xlim=(0, 1500), ylim=(0.3, 10), xlabel="step", ylabel="Fisher divergence at σ = 0.2")
 ax_3.legend(loc="upper right")
@@ -246,7 +247,7 @@ ends = {m: curve[-10:].log().mean().exp() for m, curve in curves.items()}  # ove
 
 
 def draw_3(m):
-    line.set_data(range(30, 1501, 30), curves[m])
+    line.set_data(times, curves[m])
     ax_3.set_title(f"m = {m}: about {ends[m]:.1g} at the end, raw {ends['raw']:.1g}")
     ax_3.set_gid("Fisher divergences, geometric means of the last 300 steps.")
 

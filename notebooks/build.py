@@ -70,12 +70,16 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Build the notebooks from their sources.")
     parser.add_argument("numbers", nargs="*", metavar="NN", help="these notebooks alone, e.g. 01")
-    parser.add_argument("--check", action="store_true", help="build and compare with what is stored; write nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="build and compare with what is stored; write nothing"
+    )
     options = parser.parse_args(arguments)
     chosen = sources(options.numbers)
     missing = sorted(set(options.numbers) - {p.stem[:2] for p in chosen})
     if missing or not chosen:
-        parser.error(f"no notebook {', '.join(missing)}: choose from {', '.join(p.stem[:2] for p in sources([]))}")
+        parser.error(
+            f"no notebook {', '.join(missing)}: choose from {', '.join(p.stem[:2] for p in sources([]))}"
+        )
     stale = []
     with ThreadPoolExecutor(min(len(chosen), os.cpu_count() or 1)) as pool:
         for path, text in zip(chosen, pool.map(build, chosen), strict=True):
@@ -83,7 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
             if options.check:
                 same = target.exists() and target.read_text() == text
                 stale += [] if same else [target.name]
-                print(f"{target.name}: {'agrees' if same else 'is not what its source gives: run make notebooks'}")
+                print(
+                    f"{target.name}: {'agrees' if same else 'is not what its source gives: run make notebooks'}"
+                )
             else:
                 target.write_text(text)
                 print(f"{target.name}: {len(text) / 1000:.0f} kB")

@@ -50,7 +50,9 @@ def begin() -> None:
 
 def open_at(view: Any) -> None:
     """In a page: move a panel to what the page's address asks for."""
-    wanted = {key: value for key, value in parse_qsl(os.environ.get("QUERY_STRING", "")) if key in view.controls}
+    wanted = {
+        key: value for key, value in parse_qsl(os.environ.get("QUERY_STRING", "")) if key in view.controls
+    }
     try:
         view.restore(urlencode(wanted))
     except ValueError as error:
@@ -120,7 +122,9 @@ def command(folder: Path, port: int, token: str, hall: bool) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; serves until it is interrupted."""
     parser = argparse.ArgumentParser(description="Serve the live parts of the notebooks to a class.")
-    parser.add_argument("--hall", action="store_true", help="listen on the network, not on this machine alone")
+    parser.add_argument(
+        "--hall", action="store_true", help="listen on the network, not on this machine alone"
+    )
     parser.add_argument("--port", type=int, default=PORT, metavar="N", help=f"default {PORT}")
     parser.add_argument("--pages", action="store_true", help="write the pages into build/classroom and stop")
     options = parser.parse_args(arguments)
@@ -135,7 +139,9 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             probe.bind(("0.0.0.0" if options.hall else "127.0.0.1", options.port))
         except OSError as error:
-            parser.error(f"--port {options.port}: {error.strerror}; stop what listens there, or pass another port")
+            parser.error(
+                f"--port {options.port}: {error.strerror}; stop what listens there, or pass another port"
+            )
     token = secrets.token_urlsafe(12)
     host = socket.gethostname() if options.hall else "127.0.0.1"
     print("Ready in a few seconds; stop with Ctrl-C. Addresses, the token in each:", flush=True)
@@ -143,7 +149,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"  http://{host}:{options.port}/voila/render/{page.name}?token={token}", flush=True)
     if options.hall:
         print(
-            f"Whoever has a link runs a kernel on this machine: up to {os.cpu_count()} at once are smooth.", flush=True
+            f"Whoever has a link runs a kernel on this machine: up to {os.cpu_count()} at once are smooth.",
+            flush=True,
         )
     os.chdir(FOLDER.parent)
     os.environ.update(

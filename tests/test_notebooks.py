@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,8 @@ def test_every_picture_is_stored_and_followed_by_its_numbers(source):
     ]
     assert shown
     for n in shown:
+        described = [o["metadata"]["image/png"]["alt"] for o in cells[n]["outputs"] if "image/png" in o.get("data", {})]
+        assert all(re.search(r"\d", alt) for alt in described)
         printed = "".join("".join(o.get("text", "")) for o in cells[n + 1].get("outputs", []))
         assert re.search(r"\d", printed), f"cell {n} shows a picture; the next prints no number"
 
@@ -85,6 +88,14 @@ def test_a_notebook_is_short_and_says_how_long_it_takes(source):
     assert len([line for line in code.splitlines() if line.strip()]) <= 120
     assert not re.search(r"^\s*class ", code, re.MULTILINE)
     assert re.search(r"Running time: under \d+ seconds", "".join(cells[0]["source"]))
+
+
+def test_code_fits_into_a_cell_on_a_laptop(source):
+    """No wider than notebooks/ruff.toml says, which gives the reason; the formatter leaves long strings and comments alone."""
+    width = tomllib.loads((FOLDER / "ruff.toml").read_text())["line-length"]
+    code = [cell for cell in stored(source)["cells"] if cell["cell_type"] == "code"]
+    lines = [line for cell in code for line in "".join(cell["source"]).splitlines()]
+    assert not [line for line in lines if len(line) > width]
 
 
 @pytest.mark.parametrize("source", SOURCES[1:], ids=lambda p: p.stem)

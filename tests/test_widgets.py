@@ -229,8 +229,9 @@ def test_the_export_buttons_offer_a_download(live):
 
 
 def test_readers_without_a_kernel_get_the_picture_and_its_words(live):
-    data = live.panel._repr_mimebundle_()
+    data, metadata = live.panel._repr_mimebundle_()
     assert data["text/plain"] == live.panel.alt
+    assert metadata["image/png"]["alt"] == live.panel.alt  # a page made of the notebook takes it from here
     assert "sigma 0.5, a. Density map with its maximum" in live.panel.alt
     assert base64.b64decode(data["image/png"]) == live.panel.png
     live.panel.set(sigma=2.0)

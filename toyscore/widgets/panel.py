@@ -55,7 +55,11 @@ class Panel:
         self._draw, self._played = draw, play
         self._inputs = {key: control.widget(key.replace("_", " ")) for key, control in controls.items()}
         self._picture = _Picture(format="png")
-        self._picture.layout = {"max_width": "100%", "align_self": "flex-start"}  # else a narrow picture is stretched
+        self._picture.layout = {
+            "max_width": "100%",
+            "margin": "2px 0",
+            "align_self": "flex-start",
+        }  # else a narrow one is stretched
         self._words, self._status = ipywidgets.HTML(layout={"display": "none"}), ipywidgets.HTML()
         self._worded = ipywidgets.ToggleButton(description="in words", layout={"width": "auto"})
         self._state = ipywidgets.Text(description="state", continuous_update=False)
@@ -290,10 +294,11 @@ class Panel:
         with self._silence():
             self._state.value = self.state
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """The live panel; for readers without a kernel, the picture and its description."""
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The live panel; for readers without a kernel, the picture and its description, which a page made of the notebook shows too."""
         live = self.box._repr_mimebundle_()
-        return {**live, "image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}
+        picture = {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}
+        return {**live, **picture}, {"image/png": {"alt": self.alt}}
 
 
 _PANELS: WeakKeyDictionary[Figure, Panel] = WeakKeyDictionary()  # the one that draws on each figure
