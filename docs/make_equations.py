@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "equations.md"
 REFERENCE = re.compile(
-    r"([a-z]+\d{4}[a-z]*), ((?:Eq\. \(\d+\)|Sec\. \d+(?:\.\d+)*|Algorithm \d+|Figure \d+|Theorem \d+|Proposition \d+|Technique \d+))"
+    r"([a-z]+\d{4}[a-z]*), "
+    r"((?:Eq\. \(\d+\)|Sec\. \d+(?:\.\d+)*|Algorithm \d+|Figure \d+|Theorem \d+|Proposition \d+|Technique \d+|Appendix [A-Z](?:\.\d+)*))"
 )
 HEAD = """# Equations
 

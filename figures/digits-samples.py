@@ -22,7 +22,7 @@ N_SIDE = 8
 
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """Real and sampled digits, what the classifier says of both, and the nearest training digit of each sample."""
-    n = N_SIDE**2 if quick else 320
+    n = N_SIDE**2 if quick else 192
     trained = pretrained.digits()
     x = final(sampling_chain(trained.network, trained.config, trained.data, n, seed))
     real = data.digits("held-out").sample(4000, generator=torch.Generator().manual_seed(seed))
@@ -61,8 +61,8 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     error, real = p.max(1).std() / len(p) ** 0.5, arrays["p_real"].max(1).mean()
     near, near_real = (float(np.median(arrays[key])) for key in ("nearest", "nearest_real"))
     return (
-        f"A classifier of real digits is {p.max(1).mean():.3f} ± {error:.3f} sure of {len(p)} sampled ones and {real:.3f} of real ones that "
-        f"it has not seen; every class holds between {found.min():.1%} and {found.max():.1%} of the samples. The median sample is "
+        f"A classifier of real digits is {p.max(1).mean():.3f} ± {error:.3f} sure of {len(p)} sampled ones and {real:.3f} of real ones "
+        f"that it has not seen; every class holds between {found.min():.1%} and {found.max():.1%} of the samples. The median sample is "
         f"{near:.2f} from the nearest training digit, the median real digit {near_real:.2f}: they are not copies."
     )
 

@@ -2,12 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from helpers import F64, seeded
+from toyscore import data, metrics, plotting, widgets
 from toyscore import operators as ops
-from toyscore import plotting, widgets
 from toyscore.distributions import TOYS, GaussianMixture, empirical, two_modes
 from toyscore.losses import (
     at_random_sigma,
@@ -26,8 +27,8 @@ from toyscore.metrics import (
     split_r_hat,
     wasserstein2,
 )
-from toyscore.models import MLP
-from toyscore.noise import geometric, levels, linear_betas, log_uniform
+from toyscore.models import EMA, MLP, NCSN, CompactNCSN, ContinuousNCSN
+from toyscore.noise import geometric, levels, linear_betas, log_normal, log_uniform
 from toyscore.samplers import annealed_langevin, langevin, langevin_step, metropolis_langevin, tweedie
 from toyscore.train import fit
 
@@ -40,6 +41,9 @@ INDEFINITE = torch.tensor([[[1.0, 2.0], [2.0, 1.0]]])
 CLOUD = empirical(torch.zeros(4, 2))
 MEANS = torch.zeros(3, 2)
 AX = plotting.canvas()[1]
+IMAGES = np.zeros((3, 1, 8, 8), np.uint8)
+PICTURES = torch.zeros(3, 1, 8, 8)
+LEVELS = [1.0, 0.1]
 
 
 def train(**options):
@@ -542,6 +546,141 @@ CASES = {
         lambda: langevin_step(X, X[:1], 0.1),
         ValueError,
         "grad has shape [1, 2], x [3, 2]: like x; pass",
+    ),
+    "images of no channel": (lambda: NCSN(0, 8, 4, LEVELS), ValueError, "channels = 0: at least 1; pass"),
+    "an image network of one unit": (lambda: NCSN(1, 8, 1, LEVELS), ValueError, "width = 1: at least 2; pass"),
+    "images too small for a network": (lambda: NCSN(1, 6, 4, LEVELS), ValueError, "image_size = 6: at least 8; pass"),
+    "images of an odd size": (lambda: NCSN(1, 9, 4, LEVELS), ValueError, "image_size = 9: even halves; pad or crop"),
+    "a size that is a fraction": (lambda: NCSN(1, 8.5, 4, LEVELS), TypeError, "image_size = 8.5: integer; pass"),
+    "levels of a network upside down": (lambda: NCSN(1, 8, 4, [0.1, 1.0]), ValueError, "sigmas must decrease: sort"),
+    "no variance of the data": (
+        lambda: ContinuousNCSN(1, 8, 4, LEVELS, data_variance=0.0),
+        ValueError,
+        "data_variance = 0.0: finite and positive; pass",
+    ),
+    "no range of a continuous network": (
+        lambda: ContinuousNCSN(1, 8, 4, [0.0, 1.0]),
+        ValueError,
+        "sigmas = [0.0, 1.0]: pass",
+    ),
+    "pictures of another size": (
+        lambda: CompactNCSN(1, 9, 4, sigmas=LEVELS)(PICTURES, 1.0),
+        ValueError,
+        "x has shape [3, 1, 8, 8]: [B, 1, 9, 9]; reshape",
+    ),
+    "pictures of another dtype": (
+        lambda: NCSN(1, 8, 4, LEVELS)(PICTURES.double(), 1.0),
+        TypeError,
+        "x is torch.float64, the network torch.float32: agree; convert",
+    ),
+    "a network without noise": (lambda: NCSN(1, 8, 4, LEVELS)(PICTURES, 0.0), ValueError, "sigma = 0: positive; pass"),
+    "a continuous network without noise": (
+        lambda: ContinuousNCSN(1, 8, 4, LEVELS)(PICTURES, 0.0),
+        ValueError,
+        "sigma = 0: positive; pass",
+    ),
+    "levels of another batch": (
+        lambda: NCSN(1, 8, 4, LEVELS)(PICTURES, torch.ones(2)),
+        ValueError,
+        "sigma has shape [2]: float, 0-d or [3]; pass",
+    ),
+    "an average of nothing": (lambda: EMA(P.score), TypeError, "model is method: torch.nn.Module; pass"),
+    "an average that never moves": (lambda: EMA(MLP(width=4), 1.0), ValueError, "decay = 1.0: [0, 1); pass"),
+    "a clip of nothing": (lambda: train(clip=0.0), ValueError, "clip = 0.0: finite and positive; pass"),
+    "half precision that needs scaling": (
+        lambda: train(autocast=torch.float16),
+        ValueError,
+        "autocast = torch.float16: torch.bfloat16 or None; scaled",
+    ),
+    "another clip on resume": (
+        lambda: train(clip=1.0, state=state()),
+        ValueError,
+        "clip = 1.0, clip = None: same recipe; pass the same",
+    ),
+    "bytes that are floats": (
+        lambda: data.Images(np.zeros((3, 1, 8, 8))),
+        TypeError,
+        "values is float64 of shape [3, 1, 8, 8]: uint8 array [N, C, H, W]; data.images",
+    ),
+    "bytes without channels": (
+        lambda: data.Images(IMAGES[:, 0]),
+        TypeError,
+        "values is uint8 [3, 8, 8]: [N, C, H, W];",
+    ),
+    "a set of nothing": (lambda: data.Images(IMAGES[:0]), ValueError, "values has shape [0, 1, 8, 8]: no image; pass"),
+    "a level beyond the last": (
+        lambda: data.Images(IMAGES + 20, n_levels=17),
+        ValueError,
+        "values reach 20: n_levels = 17 0 to 16; pass",
+    ),
+    "more levels than bits": (
+        lambda: data.Images(IMAGES, n_levels=300),
+        ValueError,
+        "n_levels = 300: 8 bits, 256; requantise",
+    ),
+    "labels for some images": (
+        lambda: data.Images(IMAGES, np.zeros(2, int)),
+        ValueError,
+        "labels has 2 3 images: one each; drop",
+    ),
+    "labels asked of a set without": (
+        lambda: data.Images(IMAGES).sample_labelled(2),
+        ValueError,
+        "no labels: use sample, or pass labels",
+    ),
+    "no images asked for": (lambda: data.Images(IMAGES).sample(0), ValueError, "n = 0: at least 1; pass"),
+    "crops of nothing": (lambda: data.Crops([]), ValueError, "photos is empty: pass at least one"),
+    "crops larger than the photograph": (
+        lambda: data.Crops([IMAGES[0]], 9),
+        ValueError,
+        "photos[0] has shape [1, 8, 8]: crop of side 9; lower size",
+    ),
+    "crops of floats": (
+        lambda: data.Crops([IMAGES[0] * 1.0], 4),
+        TypeError,
+        "photos[0] is float64 uint8 [C, H, W]; convert",
+    ),
+    "grey levels for images": (
+        lambda: data.images(PICTURES + 200),
+        ValueError,
+        "x has values from 200 to 200: [0, 1]; divide by 255",
+    ),
+    "images on another interval": (
+        lambda: data.images(PICTURES - 1),
+        ValueError,
+        "x has values from -1 to -1: [0, 1]; map [-1, 1] there by (x + 1) / 2",
+    ),
+    "images without channels": (
+        lambda: data.images(PICTURES[:, 0]),
+        ValueError,
+        "x has shape [3, 8, 8]: [N, C, H, W]; x[:, None]",
+    ),
+    "another part of a set": (lambda: data.digits("test"), ValueError, 'part = \'test\': "train", "held-out" or "all"'),
+    "a mosaic of four channels": (
+        lambda: plotting.mosaic(torch.zeros(3, 4, 8, 8)),
+        ValueError,
+        "x has shape [3, 4, 8, 8]: [N, 1 or 3, H, W]; reshape",
+    ),
+    "a mosaic in another file": (
+        lambda: plotting.save_mosaic(IMAGES[0, 0], "x.gif", ""),
+        ValueError,
+        "path ends in '.gif': .png; rename x.gif",
+    ),
+    "a classifier of unlabelled images": (
+        lambda: metrics.fit_classifier(data.Images(IMAGES)),
+        ValueError,
+        "no labels: use sample, or pass labels",
+    ),
+    "a log-normal without width": (
+        lambda: log_normal(0.1, 1.0, log_std=0.0),
+        ValueError,
+        "log_std = 0.0: positive; pass",
+    ),
+    "a log-normal nowhere": (lambda: log_normal(0.1, 1.0, log_mean=NAN), ValueError, "log_mean = nan: finite; pass"),
+    "a log-normal without range": (
+        lambda: log_normal(1.0, 1.0),
+        ValueError,
+        "sigma_min = 1.0 >= sigma_max = 1.0: empty; swap",
     ),
     "chains without chains": (
         lambda: effective_sample_size(torch.zeros(30, 2)),

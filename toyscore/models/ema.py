@@ -49,7 +49,7 @@ class EMA(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average a step towards the live weights; buffers are copied. Source: song2020, Sec. 3.4."""
+        """Move the average a step towards the live weights; buffers are copied. Source: song2020, Technique 5."""
         self.n_updates += 1
         t = int(self.n_updates)
         share = 1 - min(self.decay, (1 + t) / (10 + t))

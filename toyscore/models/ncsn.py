@@ -77,7 +77,7 @@ class _Body(nn.Module):
 
 
 class NCSN(nn.Module):
-    """The noise-conditional score network of song2019, Appendix A, indexed by level.
+    """The noise-conditional score network, indexed by level. Source: song2019, Appendix A.
 
     Args:
         channels: of the images.
@@ -180,7 +180,7 @@ class CompactNCSN(nn.Module):
 
 
 class ContinuousNCSN(nn.Module):
-    """NCSN's layers around a Gaussian, for any sigma: one network for every ladder and every diffusion process.
+    """NCSN's layers around a Gaussian, for any sigma, so for every ladder and every diffusion. Source: karras2022, Sec. 5.
 
     Args:
         channels, image_size, width: as :class:`NCSN`.

@@ -25,7 +25,7 @@ _EPS = 1e-5
 
 
 class ConditionalNorm(nn.Module):
-    """Instance norm with the channel means kept (``plus``), shifted and stretched as the condition says.
+    """Instance norm with the channel means kept (``plus``), shifted and stretched as told. Source: song2019, Appendix A.1.
 
     Args:
         channels: C.
