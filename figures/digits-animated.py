@@ -58,7 +58,8 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     sigmas = arrays["sigmas"]
     return (
         f"{N_SIDE**2} of 64 chains from noise, over {len(sigmas)} levels from sigma = {sigmas[0]:.3g} to {sigmas[-1]:.3g}: half "
-        f"of them have decided which digit they become at sigma = {when(arrays, 0.5):.2f}, nine tenths at {when(arrays, 0.9):.2f}; the rest of the way is detail."
+        f"of them have decided which digit "
+        f"they become at sigma = {when(arrays, 0.5):.2f}, nine tenths at {when(arrays, 0.9):.2f}; the rest of the way is detail."
     )
 
 

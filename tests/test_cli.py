@@ -502,3 +502,25 @@ def test_a_stored_configuration_is_read_strictly():
         Config.fromdict(values | {"noise": values["noise"] | {"sigma_mx": 1.0}})
     with pytest.raises(ConfigError, match=r"seed is missing"):
         Config.fromdict({k: v for k, v in values.items() if k != "seed"})
+
+
+def test_the_digits_model_is_what_the_readme_says():
+    """Small, made by the committed configuration in the time stated, and better than the best Gaussian at every level"""
+    from toyscore.losses import denoising_score_matching
+    from toyscore.pretrained import digits
+
+    found = digits()
+    assert sum(p.stat().st_size for p in (ROOT / "toyscore" / "weights").rglob("*") if p.is_file()) < 5_000_000
+    values = yaml.safe_load((ROOT / "configs" / "digits.yaml").read_text())
+    stored = found.about["config"]
+    assert all(stored[group][key] == value for group in values for key, value in values[group].items())
+    assert found.about["seconds"] < 360
+    assert f"the command that made it: {found.about['seconds']:.0f} s on 2 cores" in (ROOT / "README.md").read_text()
+    x = data.digits("held-out").sample(200, generator=torch.Generator().manual_seed(0))
+    mean, variance = data.digits("train").moments
+    for sigma, share in ((0.01, 0.95), (0.1, 0.4), (0.5, 0.36), (1.0, 0.5), (100.0, 0.9)):
+        ours, gaussian = (
+            float(denoising_score_matching(score, x, sigma, generator=torch.Generator().manual_seed(1)).mean())
+            for score in (found.network, lambda y, s: -(y - mean) / (variance + s**2))
+        )
+        assert ours < share * gaussian

@@ -36,6 +36,7 @@ def count(model):
 @pytest.mark.skipif(not REFERENCE, reason="TOYSCORE_REFERENCE names no folder of reference weights")
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32)])
 def test_the_official_weights_give_the_official_outputs(channels, size):
+    """song2019, Appendix A, by the weights and outputs of its code"""
     with np.load(Path(REFERENCE) / f"ncsn_official_ngf8_{channels}x{size}x{size}.npz") as file:
         arrays = {name: torch.from_numpy(file[name]) for name in file.files}
     weights = {name.removeprefix("weights/"): value for name, value in arrays.items() if name.startswith("weights/")}
@@ -128,7 +129,7 @@ def test_a_network_indexed_by_level_knows_its_levels_only():
 
 
 def test_without_correction_the_continuous_network_is_a_gaussian():
-    """At every level, over sixteen powers of ten of sigma: the score of N(m, (v + sigma²) I)"""
+    """karras2022, Sec. 5. At every level, over sixteen powers of ten of sigma: the score of N(m, (v + sigma²) I)"""
     model = ContinuousNCSN(1, 8, 4, [160.0, 0.01], data_mean=0.3, data_variance=0.12).double()
     with torch.no_grad():
         for p in model.body.end_conv.parameters():
@@ -180,6 +181,7 @@ def test_weights_of_another_network_are_named():
 
 
 def test_an_average_follows_its_recursion_and_is_what_is_called():
+    """song2020, Technique 5, with the early averages forgotten faster"""
     torch.manual_seed(0)
     live = MLP(width=4).double()
     model = EMA(live, decay=0.5)

@@ -271,3 +271,34 @@ def test_a_gif_loops_at_its_rate_with_its_words(tmp_path):
         assert (image.info["duration"], image.info["loop"], image.info["comment"]) == (80, 0, b"three greys")
         image.seek(1)
         assert image.convert("RGB").getpixel((3, 3)) == (120, 120, 120)
+
+
+def test_a_mosaic_shows_every_pixel_in_its_place():
+    """Row by row, a white margin of one pixel, enlarged by a whole factor, values outside [0, 1] at the nearest end"""
+    x = torch.rand(5, 3, 4, 6, generator=seeded())
+    x[0, 0, 0, 0], x[0, 1, 0, 0] = -1.0, 2.0
+    sheet = plotting.mosaic(x, n_columns=3)
+    factor = sheet.shape[1] // (3 * 7 + 1)
+    assert sheet.shape == (factor * (2 * 5 + 1), factor * (3 * 7 + 1), 3)
+    assert sheet.shape[1] >= 560
+    small = sheet[::factor, ::factor]
+    assert np.array_equal(small.repeat(factor, 0).repeat(factor, 1), sheet)
+    for i in range(5):
+        top, left = i // 3 * 5 + 1, i % 3 * 7 + 1
+        expected = (x[i].clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
+        assert np.array_equal(small[top : top + 4, left : left + 6], expected)
+    assert (small[::5] == 255).all()
+    assert (small[:, ::7] == 255).all()
+    assert (small[6:, 15:] == 255).all()
+    grey = plotting.mosaic(x[:1, :1])
+    assert np.array_equal(grey[..., 0], grey[..., 2])
+
+
+def test_a_mosaic_keeps_its_description(tmp_path):
+    picture = plotting.mosaic(torch.rand(4, 1, 8, 8, generator=seeded()))
+    for name in ("a.png", "b.png"):
+        plotting.save_mosaic(picture, tmp_path / name, "4 samples")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as stored:
+        assert stored.text["Description"] == "4 samples"
+        assert np.array_equal(np.asarray(stored), picture)

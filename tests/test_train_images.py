@@ -11,9 +11,11 @@ from helpers import seeded
 from toyscore import data
 from toyscore.distributions import empirical, two_modes
 from toyscore.losses import at_random_sigma, denoising_score_matching, implicit_score_matching
+from toyscore.metrics import fit_classifier
 from toyscore.models import EMA, MLP, NCSN, ContinuousNCSN
-from toyscore.noise import levels
+from toyscore.noise import geometric, levels
 from toyscore.operators import DivergenceError
+from toyscore.samplers import annealed_langevin, final
 from toyscore.train import fit
 
 SIGMAS = [1.0, 0.1]
@@ -199,3 +201,34 @@ def test_a_smoothed_data_set_is_a_score_for_every_loss_of_images():
         zero = denoising_score_matching(lambda y, _: torch.zeros_like(y), x, sigma, generator=seeded())
         assert float(s.mean()) < 0.8 * float(zero.mean())
         assert s.shape == (50,)
+
+
+def test_from_noise_to_real_digits_with_an_exact_score():
+    """The image pipeline without a network: annealed chains end at training digits, each at one of its own, of every class"""
+    found = data.digits(dequantise=False)
+    exact = empirical(found.tensor())
+    sigmas = geometric(6.0, 0.02, 24)
+    start = 6.0 * torch.randn(300, 1, 8, 8, generator=seeded())
+    options = {"step_size": 0.3 * 0.02**2, "n_steps_each": 10, "denoise": True, "generator": seeded(1)}
+    x = final(annealed_langevin(exact.score, start, sigmas, **options))
+    index, distance = exact.nearest(x)
+    assert float((distance < 1e-3).double().mean()) > 0.99
+    assert len(set(index.tolist())) > 200
+    assert set(found.labels[index.numpy()]) == set(range(10))
+
+
+def test_a_classifier_is_surer_of_digits_than_of_what_is_none():
+    classifier = fit_classifier(data.digits("train"))
+    x, labels = data.digits("held-out").sample_labelled(1000, generator=seeded())
+    real = classifier.confidence(x)
+    assert float((classifier.probabilities(x).argmax(1) == labels).double().mean()) > 0.93
+    assert torch.allclose(classifier.probabilities(x).sum(1), torch.ones(1000, dtype=torch.float64))
+    mixed = classifier.confidence(0.5 * (x + x.roll(1, 0)))  # halfway between two digits
+    assert mixed.mean < real.mean - 10 * (mixed.error + real.error)
+    assert real.n == 1000
+    assert float(real.shares.sum()) == pytest.approx(1)
+    p = classifier.probabilities(x).max(1).values
+    assert real.error == pytest.approx(float(p.std()) / 1000**0.5)
+    assert classifier.confidence(x[:1]).error == float("inf")
+    with pytest.raises(ValueError, match="the classifier was fitted to 64"):
+        classifier.probabilities(torch.zeros(2, 3))

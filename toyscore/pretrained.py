@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,13 @@ def load(path: str | Path) -> Pretrained:
     return Pretrained(network.eval().requires_grad_(False), config, data, checkpoint.about)
 
 
-def export(source: str | Path, folder: str | Path, about: dict[str, Any] | None = None) -> Path:
+def export(source: str | Path, folder: str | Path) -> Path:
     """Keep of a checkpoint only the weights to use, in half precision; returns the folder, which ``load`` reads.
 
-    Buffers (levels, ranges) keep their precision.
+    Buffers (levels, ranges) keep their precision. Of a run folder the time that training took is noted as ``seconds``.
+
+    Raises:
+        CheckpointError, OSError: as ``load`` and ``save_checkpoint``.
     """
     loaded = load(source)
     parameters = dict(loaded.network.named_parameters())
@@ -63,7 +67,9 @@ def export(source: str | Path, folder: str | Path, about: dict[str, Any] | None 
     }
     checkpoint = load_checkpoint(Path(source) / "checkpoints" if (Path(source) / "checkpoints").is_dir() else source)
     state = {k: checkpoint.state[k] for k in ("step", "recipe")} | {"model": weights, "optimizer": []}
-    return save_checkpoint(folder, state, {k: loaded.about[k] for k in ("config", "data", "levels")} | (about or {}))
+    log = Path(source) / "log.jsonl"
+    taken = {"seconds": json.loads(log.read_text().splitlines()[-1])["seconds"]} if log.exists() else {}
+    return save_checkpoint(folder, state, {k: loaded.about[k] for k in ("config", "data", "levels")} | taken)
 
 
 def digits() -> Pretrained:
