@@ -7,11 +7,15 @@ what a network says where it has seen no data is chance. The first is drawn.
 
 from __future__ import annotations
 
+from functools import partial
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerPatch
 from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrow
 
 from toyscore import plotting
 from toyscore.distributions import BOX, GaussianMixture, two_modes
@@ -120,10 +124,19 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
         label=r"$\|s_\theta-\nabla\log p\|\,/\,\|\nabla\log p\|$",
     )
     bar.ax.axhline(THRESHOLD, color="black", linewidth=1.2)
-    handles = [
-        Line2D([], [], color=plotting.ROLES[role].colour, linewidth=2, label=plotting.ROLES[role].name)
-        for role in ("truth", "learned")
-    ]
+    handles, handlers = [], {}
+    for role, field, rim in (("truth", shown.truth, 0.7), ("learned", shown.learned, 0.0)):
+        kind = plotting.ROLES[role]
+        form = {"facecolor": kind.colour, "edgecolor": "white", "linewidth": rim}
+        handles.append(FancyArrow(0, 0, 1, 0, label=kind.name, **form))
+        handlers[handles[-1]] = HandlerPatch(partial(arrow, shaft=330 * field.width))  # a panel is 330 points wide
     handles.append(Line2D([], [], color="black", linewidth=1.2, label=f"error {THRESHOLD:.0%}"))
-    bottom_right.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.04), ncols=3, frameon=False)
+    form = {"ncols": 3, "facecolor": "0.8", "framealpha": 1}  # on grey the white rim shows
+    bottom_right.legend(handles=handles, handler_map=handlers, loc="upper center", bbox_to_anchor=(0.5, -0.05), **form)
     return figure
+
+
+def arrow(*, width: float, height: float, shaft: float, **_: object) -> FancyArrow:
+    """For the legend, an arrow of the shape that a field's have."""
+    form = {"width": shaft, "head_width": 3 * shaft, "head_length": 5 * shaft, "overhang": 0.1}
+    return FancyArrow(0, height / 2, width, 0, length_includes_head=True, **form)

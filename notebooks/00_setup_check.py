@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 00 · Set-up check
 #
-# Run all cells (menu *Run → Run All Cells*). Every line of the first output should begin with *ok*, and the slider at the
-# end should move the picture. Nothing here needs a GPU or the network. Running time: under 10 seconds.
+# Run all cells (menu *Run → Run All Cells*). Every line of the first output should begin with *ok*, and the last one say
+# *Everything is ready.*; the slider at the end should move the picture. Nothing here needs a GPU or the network.
+# Running time: under 10 seconds.
 
 # %%
 import checks
@@ -12,8 +13,8 @@ checks.setup()
 # %% [markdown]
 # ## A picture that moves
 #
-# The arrows are the score of a single Gaussian, `(mean - x) / variance`: they point to the mean, and they grow with the
-# distance. Drag *mean x*, or click its handle and press the arrow keys; then press *play*.
+# The arrows are the score of a single Gaussian (notebook 01 says what a score is), `(mean - x) / variance`: they point to the
+# mean, and they grow with the distance. Drag *mean x*, or click its handle and press the arrow keys; then press *play*.
 
 # %%
 from toyscore import plotting
@@ -34,7 +35,7 @@ view = panel(figure, draw, play="mean_x", mean_x=Slider(-6.0, 6.0, 0.0, step=0.2
 view
 
 # %%
-print(view.alt)
+print(view.words)
 
 # %% [markdown]
 # ## When something is missing

@@ -44,9 +44,10 @@ print("closed form", mixture.score(x).detach(), "autograd of log p", gradient, s
 print("responsibilities", mixture.responsibilities(x).detach(), sep="\n")
 
 # %% [markdown]
-# Near a mode that mode has all the responsibility, and the score is its pull alone; in between, both pull. Now for the whole
-# plane, and with noise: `sigma` is the standard deviation of Gaussian noise added to the data, which turns $p$ into
-# $q_\sigma = p * N(0, \sigma^2 I)$. For a mixture it only adds $\sigma^2$ to each variance.
+# Near a mode that mode has all the responsibility, and the score is its pull alone; in between, both pull. Now for the whole plane,
+# and with noise: `sigma` is the standard deviation of Gaussian noise added to the data, which turns $p$ into $q_\sigma = p * N(0,
+# \sigma^2 I)$, where the star is convolution: the density of a sum of independent draws. For a mixture it only adds $\sigma^2$ to
+# each variance.
 #
 # Left: the density $q_\sigma$, its colours stretched to its own maximum. Right: its score.
 
@@ -86,13 +87,14 @@ view = panel(
 view
 
 # %%
-print(view.alt)
+print(view.words)
 
 # %% [markdown]
 # Try, in this order:
 #
 # 1. **Move the first mode** (`x`, `y`) away from the other one, then towards it. Between two modes lies a valley of the density,
-#    and along its floor the arrows part, to one mode or the other. Where is the parting sharp, and where is there none?
+#    and along its floor the arrows part, to one mode or the other. Where is the parting sharp, and where is there none? (Sharp when
+#    the modes are far apart; there is none once they have merged into one hill.)
 # 2. Press *reset*, then **change the weight** from 0.99 to 0.01 and watch the arrows *near the modes*. They hardly move: the numbers below
 #    say how little. A score near one mode knows almost nothing of the weight of the other. Remember this when a sampler
 #    forgets mixture weights.
@@ -133,7 +135,8 @@ print(f"and from the density:                            {at_end - at_start:.4f}
 # Complete the function: NumPy in, NumPy out, to 1e-6, at four points of which one is far from every mode. Run the cell as
 # often as you like; the check compares with a difference quotient of the log density, and says what it recognises.
 #
-# `x` is `[B, 2]`, `means` `[K, 2]`, `variances` and `weights` `[K]`; the components are round, so $\Sigma_k = v_k I$.
+# `x` is `[B, 2]`, `means` `[K, 2]`, `variances` and `weights` `[K]`; return the score, `[B, 2]`. The components are round, so
+# $\Sigma_k = v_k I$.
 
 # %% tags=["exercise"]
 import numpy as np

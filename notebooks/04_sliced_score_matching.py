@@ -29,8 +29,9 @@ J = mixture.jacobian(x)[0]  # of the exact score at one point, [D, D]
 # %% [markdown]
 # ## One direction instead of D
 #
-# Let $J = \partial s / \partial x$. Automatic differentiation never sees $J$; what it gives at the price of one pass is $J$ along one
-# direction, $v^T J$. The trace takes $D$ of them, $\sum_i e_i^T J e_i$. Now draw $v$ at random:
+# Let $J = \partial s / \partial x$, the Jacobian (from here on; the objective that notebook 02 called $J(\theta)$ is just *the
+# loss* here). Automatic differentiation never sees $J$; what it gives at the price of one pass is $J$ along one direction, $v^T J$.
+# The trace takes $D$ of them, $\sum_i e_i^T J e_i$, with $e_i$ along coordinate $i$. Now draw $v$ at random:
 #
 # $$ E[v^T J v] = E\big[\mathrm{tr}(J\, v v^T)\big] = \mathrm{tr}\big(J\, E[v v^T]\big) = \mathrm{tr}\, J \quad\text{if } E[v v^T] = I. $$
 #
@@ -103,7 +104,7 @@ view = panel(figure, draw, play="n_slices", name="sliced-trace", n_slices=number
 view
 
 # %%
-print(view.alt)
+print(view.words)
 S, off = (J + J.T) / 2, J.square().sum() - J.diagonal().square().sum()
 theory = {
     "rademacher": (2 * off).sqrt(),

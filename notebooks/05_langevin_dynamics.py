@@ -87,7 +87,7 @@ view = panel(figure, draw, play="step", name="langevin-dynamics", step=steps, st
 view
 
 # %%
-print(view.alt)
+print(view.words)
 print({size: f"{heights['drift and noise', size][-1]:.2f} after 200 steps" for size in sizes.options})
 
 # %% [markdown]
@@ -144,9 +144,9 @@ except DivergenceError as error:
 #
 # ## Two directions, one step size
 #
-# In several dimensions each principal axis goes its own way, with its own $v$, but they share one $\epsilon$. Here the
-# variances are 1/4 across and 4 along, and all chains start at the corner (6, 6). The ellipses have half-axes of two standard deviations:
-# the blue one those of the exact law, the dashed one those at which the chains settle.
+# In several dimensions each principal axis goes its own way, with its own $v$, but they share one $\epsilon$. Here the variances
+# are 1/4 across and 4 along, and all chains start at the corner (6, 6). The ellipses have half-axes of two standard deviations: the
+# solid blue one those of the exact law, the dashed black one those at which the chains settle.
 
 # %% tags=["setup"]
 variances, generator = torch.tensor([0.25, 4.0]), torch.Generator().manual_seed(6)
@@ -192,7 +192,7 @@ view_2 = panel(figure, draw_two, play="step", name="step-size", step_size=step_s
 view_2
 
 # %%
-print(view_2.alt)
+print(view_2.words)
 print({s: f"{(runs[s][100].var(0) / variances).numpy().round(2)} after 100 steps" for s in (0.05, 0.75)})
 
 # %% [markdown]
@@ -201,8 +201,8 @@ print({s: f"{(runs[s][100].var(0) / variances).numpy().round(2)} after 100 steps
 # 2. **Set it to 0.05, and play.** Now the narrow direction is right, and the wide one needs the steps: after all 100 it has not
 #    forgotten where it started.
 #
-# So the narrowest direction bounds the step, and the widest says how many you need. The ratio of the two is what makes a density hard
-# to sample. Two conventions make it harder, if you mix them.
+# So the narrowest direction bounds the step, and the widest says how many you need. The ratio of the two is what makes a Gaussian
+# hard to sample. Two conventions make it harder, if you mix them.
 #
 # ## Two conventions, and a lost root of two
 #
@@ -244,8 +244,8 @@ for ratio in (0.5, 2.0, 3.5, 6.0):
 #
 # $$ -\frac1D\, E\left[ x \cdot s(x) + \frac{\epsilon}{4} \|s(x)\|^2 \right] = 1. $$
 #
-# It holds for every density, and for every step size at which the chain settles. `stein_numbers` gives the number in
-# brackets for each chain; you look whether the mean is one. Try it on the three modes, and on chains with a mistake.
+# It holds for every density, and for every step size at which the chain settles. `stein_numbers` gives $-\frac1D$ times the bracket
+# for each chain; you look whether its mean is one. Try it on the three modes, and on chains with a mistake.
 
 # %%
 x = p.sample(4000, generator=generator)
@@ -293,5 +293,5 @@ def solution(v, epsilon):
 stepping.stationary_variance(solution)
 
 # %% [markdown]
-# You now have a sampler, its bias to the last digit, and a test of it. The next notebooks show how it fails all the same: with a
-# score that was learned where there was hardly any data, and, with the exact score, when modes are far apart.
+# You now have a sampler, its bias on a Gaussian to the last digit, and a test of it. The next notebooks show how it fails all the
+# same: with a score that was learned where there was hardly any data, and, with the exact score, when modes are far apart.

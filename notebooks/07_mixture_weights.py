@@ -39,7 +39,8 @@ ends = final(langevin(p.score, start, step_size=0.1, n_steps=1000, generator=gen
 print(f"weight 0.8, share of chains {mode_weights(ends, p)[0]:.3f} ± {mode_weight_errors(ends, p)[0]:.3f}")
 
 # %% [markdown]
-# Each cloud looks perfect. But it is about one half instead of 0.8, and no plot of a single mode would tell you.
+# Within each mode nothing is wrong (the README's figure `ncsn-fig3` shows the clouds). But the share of the chains in the first
+# mode is about one half instead of 0.8, and no plot of a single mode would tell you.
 #
 # ## Are the weights in the score at all?
 #
@@ -72,9 +73,9 @@ for a in (1.0, 2.0, 3.0, 5.0):
 #
 # ## Cause one: where the data are, the score is blind
 #
-# Take the toy with weights 0.8 : 0.2 and the same with 0.5 : 0.5. How far apart are they? The Kullback-Leibler divergence sees
-# the weights; the Fisher divergence, which every score-matching objective minimises, hardly does. (The README's figure
-# *fisher-blindness* draws both.)
+# Take the toy with weights 0.8 : 0.2 and the same with 0.5 : 0.5. How far apart are they? The Kullback-Leibler divergence, the
+# mean of $\log (p/q)$ over $p$, here with $q$ the second density, sees the weights; the Fisher divergence, which every
+# score-matching objective minimises, hardly does. (The README's figure *fisher-blindness* draws both.)
 
 # %%
 blind = diagnostics.weight_blindness(p, [0.5, 0.5], [0.0, 1.0, 3.0, 6.0])
@@ -99,12 +100,13 @@ print(f"of the chains, predicted, {law.mode_weights(line)[0]:.3f} end there")
 #
 # A chain that crossed from mode to mode often enough would forget its start, and the shares would become right. How often does
 # it? Let $k_{12}$ be the rate of hops from the first mode to the second and $k_{21}$ that of the way back, in a time of
-# $\epsilon$ per step. The share $w(t)$ of the first mode follows $\dot w = -k_{12} w + k_{21} (1 - w)$, so
+# $\epsilon$ per step. The share $u(t)$ of the chains in the first mode follows $\dot u = -k_{12} u + k_{21} (1 - u)$. It rests
+# at $u = k_{21}/(k_{12} + k_{21})$, which must be the weight $w$, so
 #
-# $$ w(t) = w + (w_0 - w)\, e^{-\lambda t}, \qquad \lambda = k_{12} + k_{21}. $$
+# $$ u(t) = w + (u_0 - w)\, e^{-\lambda t}, \qquad \lambda = k_{12} + k_{21}. $$
 #
 # $\lambda$ is the **spectral gap** of Langevin dynamics, and `spectral_gap` computes it from the density. In the panel, modes are
-# at $\pm a$ on a line, and 400 chains start evenly on $[-8, 8]$, so that $w_0 = \frac12 + \ell/16a$.
+# at $\pm a$ on a line, and 400 chains start evenly on $[-8, 8]$, so that $u_0 = \frac12 + \ell/16a$.
 
 # %% tags=["setup"]
 start = ((torch.arange(400) + 0.5) / 25 - 8)[:, None]
@@ -161,11 +163,17 @@ view = panel(figure, draw, play="step", name="mixture-weights", a=places, weight
 view
 
 # %%
-print(view.alt)
+print(view.words)
 rates = {a: diagnostics.spectral_gap(pair(a, 0.8)) for a in (2.0, 3.0, 4.0, 5.0, 50**0.5)}
 for a, rate in rates.items():
     print(f"a = {a:.2f}: gap {rate:.2g}, 1 / gap = {float(f'{10 / rate:.2g}'):,.0f} steps")
 print(f"from a = 2 to a = 4 a chain must run {rates[2.0] / rates[4.0]:.0f} times longer")
+spread = diagnostics.uniform_cloud(-8, 8, 1, n=4000)
+for a in (3.0, 4.0):
+    end = final(diagnostics.propagate(pair(a, 0.8), spread, [diagnostics.Stage(0.0, 0.1, 1000)]))
+    told = 0.8 + (0.5 + math.log(4) / (32 * a) - 0.8) * math.exp(-rates[a] * 100)
+    print(f"a = {a:g}: share by the law of the chain {end.mode_weights(pair(a, 0.8))[0]:.3f}", end=", ")
+    print(f"predicted {told:.3f}, scatter of 400 chains at most {(told * (1 - told) / 400) ** 0.5:.2f}")
 
 # %% [markdown]
 # 1. **Play at a = 2, then at a = 4.** The hops die off like $a\,e^{-a^2/2}$; the exponential is the density on the pass between the
@@ -173,12 +181,15 @@ print(f"from a = 2 to a = 4 a chain must run {rates[2.0] / rates[4.0]:.0f} times
 #    one over the gap is longer than anyone can wait.
 # 2. **Set a = 5 and change the weight.** The exact density changes, the chains hardly do. Only $a \le 3$ or so lets the weight in.
 # 3. **At a = 1**, step through the first 50 steps: the prediction is early, because chains from far away first have to fall
-#    into a mode. At every distance the chains are a little late; finite steps add to it.
+#    into a mode. From $a = 3$ on what you see between the two is mostly chance: the share of 400 chains scatters by up to 0.02,
+#    and the law of the chain, carried along without sampling, ends where the prediction does, as the last lines above say.
 #
 # ## What a chain remembers
 #
-# The gap is an eigenvalue, and its eigenfunction $\varphi$ says *what* is forgotten so slowly: a law $p\,(1 + c\,\varphi)$
-# turns into $p\,(1 + c\,e^{-\lambda t} \varphi)$. Here it is with the label of the mode, scaled alike: mean 0 and variance 1.
+# The change of the chains' law is linear in the law, like that of a vector under a matrix. Write the law as $p$ times a
+# function. Then the constant is one eigenfunction, with rate 0: $p$ stays $p$. The gap is the next smallest rate, and its
+# eigenfunction $\varphi$ says *what* is forgotten so slowly: a law $p\,(1 + c\,\varphi)$ turns into $p\,(1 + c\,e^{-\lambda t}
+# \varphi)$. Here it is with the label of the mode, scaled alike: mean 0 and variance 1.
 
 # %% tags=["setup"]
 slow = {k / 2: diagnostics.slow_modes(pair(k / 2, 0.8)) for k in range(2, 11)}
@@ -208,7 +219,7 @@ view_2 = panel(figure, draw_two, play="a", name="slow-mode", a=Slider(1.0, 5.0, 
 view_2
 
 # %%
-print(view_2.alt)
+print(view_2.words)
 
 # %% [markdown]
 # It becomes the label: flat on each mode, $\sqrt{(1-w)/w}$ on one and $-\sqrt{w/(1-w)}$ on the other, with a step at the
@@ -275,3 +286,5 @@ for sigma in (0.0, 2.0, 4.0, 6.0):
 # %% [markdown]
 # So sample the blurred density first, and then blur less and less. That is annealed Langevin dynamics, and where this
 # course is going.
+#
+# **Next.** Before that, notebook 08 has one more reason for noise: data that fill no volume have no score at all.

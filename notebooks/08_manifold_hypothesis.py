@@ -50,9 +50,9 @@ print("directions that hold 90% of the variance:", int((shares < 0.9).sum()) + 1
 #
 # $$ \nabla \log q_\sigma(x) = - \frac{t}{1 + \sigma^2} - \frac{n}{\sigma^2}, \qquad E\|n\|^2 = (D - d)\, \sigma^2 . $$
 #
-# The first term is tame. The second has the length $\|n\| / \sigma^2 \approx \sqrt{D - d}\, / \sigma$: it grows without bound as
-# the noise goes. The same holds for a circle, or for any smooth sheet of dimension $d$, once $\sigma$ is small beside its
-# curvature.
+# The first term is tame. The second has the length $\|n\| / \sigma^2 \approx \sqrt{D - d}\, / \sigma$: it grows without bound
+# as the noise goes. The same holds for a circle, or for any smooth sheet of dimension $d$, once $\sigma$ is small beside its
+# radius of curvature.
 
 
 # %% tags=["setup"]
@@ -121,7 +121,7 @@ view = panel(figure, draw, play="halvings", interval=0.5, name="manifold", data=
 view
 
 # %%
-print(view.alt, "norm of the score, and dimension that shows, at sigma:", sep="\n")
+print(view.words, "norm of the score, and dimension that shows, at sigma:", sep="\n")
 for name in ("line in R^3", "line in R^10", "circle in R^10", "digits in R^64"):
     some = [LEVELS[k] for k in (0, 1, 3, 4, 10)]
     told = (f"{table[name, s][2]:.3g}, {abs(table[name, s][3]):.1f} at {s:.2g}" for s in some)
@@ -148,7 +148,8 @@ print(f"standard errors of these dimensions: at most {max(row[4] for row in tabl
 # ## A loss without a floor
 #
 # What does training do, when there is no score to find? Take a score $s = -a\, n$, which pushes back to the line with stiffness
-# $a$. On data with noise $\tau$, its score matching loss $\tfrac12 E\|s\|^2 + E\, \mathrm{tr}(\partial s / \partial x)$ is
+# $a$. On data with noise of standard deviation $\tau$ (not $\sigma$: it is added to the data once, and nobody tells the
+# network), its score matching loss $\tfrac12 E\|s\|^2 + E\, \mathrm{tr}(\partial s / \partial x)$ is
 #
 # $$ L(a) = (D - d) \left( \tfrac12 a^2 \tau^2 - a \right) . $$
 #
@@ -205,7 +206,7 @@ view_2 = panel(figure_2, draw_2, play="step", name="no-floor", data=data, step=S
 view_2
 
 # %%
-print(view_2.alt)
+print(view_2.words)
 for (name, tau), gain in gains.items():
     print(f"{name}, tau {tau}: minus the loss is {gain[-1]:.2g}, ceiling {-least_normal_loss(4, tau):.2g}")
 for name, p in shapes.items():

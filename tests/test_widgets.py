@@ -233,6 +233,10 @@ def test_readers_without_a_kernel_get_the_picture_and_its_words(live):
     assert data["text/plain"] == live.panel.alt
     assert metadata["image/png"]["alt"] == live.panel.alt  # a page made of the notebook takes it from here
     assert "sigma 0.5, a. Density map with its maximum" in live.panel.alt
+    lines = live.panel.words.split("\n")
+    assert " ".join(lines) == live.panel.alt
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 96
     assert base64.b64decode(data["image/png"]) == live.panel.png
     live.panel.set(sigma=2.0)
     assert "sigma 2.0, a." in live.panel.alt

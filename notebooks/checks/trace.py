@@ -45,7 +45,7 @@ def trace_form(answer: Callable[..., object]) -> None:
         "one half belongs to the squared norm alone, not to the trace; and the trace adds up, it is no mean": masses
         @ (square + trace)
         / 2,
-        "check the sign of the trace: -E[s . s*] becomes + E[tr ds/dx], the two minus signs cancel": masses
+        "check the sign of the trace: -E[s . truth] becomes + E[tr ds/dx], the two minus signs cancel": masses
         @ (square / 2 - trace),
         "that adds up all entries of the Jacobian: the trace has those of the diagonal alone": masses
         @ (square / 2 + jacobian.sum((1, 2))),
@@ -67,14 +67,14 @@ def trace_form(answer: Callable[..., object]) -> None:
         )
         return
     known = {
-        "J is right. The constant has the other sign: J - F = -1/2 E|s*|^2": -constant,
+        "J is right. The constant has the other sign: J - F = -1/2 E|truth|^2": -constant,
         "J is right. The constant lacks its half: 1/2 of the squared norm": 2 * constant,
         "J is right. The constant is of the truth alone: you took the model's s, but no theta may be in it": -masses
         @ square
         / 2,
         "J is right. Weigh the points by their masses in the constant too": -true_square.mean() / 2,
         "J is right. Add the squares of the coordinates in the constant, do not average them": constant / 2,
-        "J is right. The constant is zero so far: it is J - F, and F is J plus one half of E|s*|^2": 0.0,
+        "J is right. The constant is zero so far: it is J - F, and F is J plus one half of E|truth|^2": 0.0,
     }
     judge.compare(
         given[1],

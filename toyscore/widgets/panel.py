@@ -9,6 +9,7 @@ import inspect
 import io
 import re
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -29,6 +30,7 @@ from toyscore import operators as ops
 from toyscore import plotting
 from toyscore.widgets.controls import Control, Slider
 
+_LINE = 96  # characters
 _MIME = {"png": "image/png", "svg": "image/svg+xml", "gif": "image/gif"}
 
 
@@ -145,6 +147,11 @@ class Panel:
     def alt(self) -> str:
         """What the picture that is shown says, in words and numbers."""
         return str(self._picture.tooltip)
+
+    @property
+    def words(self) -> str:
+        """``alt`` in lines that a notebook's cell need not break, to be printed."""
+        return textwrap.fill(self.alt, _LINE, break_long_words=False, break_on_hyphens=False)
 
     @property
     def png(self) -> bytes:
