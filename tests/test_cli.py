@@ -417,7 +417,8 @@ def test_a_folder_in_use_or_with_another_run_is_refused(tmp_path, whole):
         assert ended(child) == 9
     code, text = said(*tiny(whole), "--resume", "latest", "--training.lr", "0.1")
     assert code == 2
-    assert "lr = 0.1, but the state was made with lr = 0.002" in text
+    assert "lr = 0.1, but the state was made with lr = 0.003" in text
+    assert yaml.safe_load((whole / "config.yaml").read_text())["training"]["lr"] == 0.003
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, whole):
@@ -452,8 +453,21 @@ def test_a_full_disk_is_named_and_loses_nothing(tmp_path):
     assert (run / "log.jsonl").read_text().count("\n") >= 6
 
 
-def test_too_little_memory_is_named(monkeypatch):
+def test_too_little_memory_is_named(tmp_path):
     from toyscore.cli.errors import explain
+
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
+            with open(tmp_path / "errors", "w") as errors, contextlib.redirect_stderr(errors):
+                code = main(tiny(tmp_path / "run", "--training.batch_size=2000000"))
+        finally:
+            os._exit(code)
+    assert ended(child) == 5
+    assert "too little memory for this run: raise training.n_shards" in (tmp_path / "errors").read_text()
 
     for error in (
         MemoryError(),

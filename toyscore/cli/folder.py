@@ -48,21 +48,24 @@ class RunFolder:
         finally:
             lock.release()
 
-    def begin(self, config: Config, resumed_step: int | None) -> None:
-        """Write the configuration, and drop what the log holds beyond the step that the run goes on from.
+    def check_free(self) -> None:
+        """Refuse a folder that holds a run.
 
         Raises:
-            FolderError: it holds a run, and this one does not go on from it.
+            FolderError: it does.
         """
-        import yaml
-
-        if resumed_step is None and self.log.exists():
+        if self.log.exists():
             raise FolderError(
                 f"{self.path} holds a run already: pass --resume latest to go on with it, or another --folder"
             )
+
+    def begin(self, config: Config, done: int) -> None:
+        """Write the configuration, and drop what the log holds beyond the step that the run goes on from."""
+        import yaml
+
         self.samples.mkdir(exist_ok=True)
         _replace(self.config, yaml.safe_dump(config.asdict(), sort_keys=False))
-        kept = [line for line in self.lines() if line["step"] <= (resumed_step or 0)]
+        kept = [line for line in self.lines() if line["step"] <= done]
         _replace(self.log, "".join(json.dumps(line) + "\n" for line in kept))
 
     def lines(self) -> list[dict[str, Any]]:

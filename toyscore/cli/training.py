@@ -78,9 +78,9 @@ def train(config: Config, run: str | Path, resume: str | None = None) -> Path | 
         _run(config, folder, _resumed(folder, resume), device)
         return None
     with folder.locked():
-        checkpoint = _resumed(folder, resume)
-        folder.begin(config, None if checkpoint is None else checkpoint.state["step"])
-        return _run(config, folder, checkpoint, device)
+        if resume is None:
+            folder.check_free()
+        return _run(config, folder, _resumed(folder, resume), device)
 
 
 def _device(config: Config, found: torch.device) -> torch.device:
@@ -118,6 +118,8 @@ def _run(config: Config, folder: RunFolder, checkpoint: Checkpoint | None, devic
     )
     about = {"config": config.asdict(), "data": facts, "levels": build_levels(config.noise).tolist()}
     begun = 0 if checkpoint is None else checkpoint.state["step"]
+    if group is None or dist.get_rank(group) == 0:  # only now: what was there stays, should the state not fit
+        folder.begin(config, begun)
     stop = Stop()
     with stop.listening():
         return _consume(steps, config, folder, network, about, begun, stop, group)
