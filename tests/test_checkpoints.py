@@ -90,6 +90,34 @@ def test_the_previous_one_is_kept_and_older_ones_go(tmp_path):
     assert latest_checkpoint(tmp_path).name == "step-00000005"
 
 
+def test_a_step_below_others_is_saved_and_they_stay(tmp_path):
+    """A run that goes on from an older step must not lose what it saves"""
+    state = state_at(1)
+    for step in (10, 12, 100_000_000, 2, 3, 4):
+        assert save_checkpoint(tmp_path, state | {"step": step}).exists()
+    assert sorted(int(p.name[5:]) for p in tmp_path.iterdir()) == [3, 4, 12, 100_000_000]
+    assert latest_checkpoint(tmp_path).name == "step-100000000"
+
+
+def test_saving_the_same_again_touches_nothing(tmp_path):
+    path = save_checkpoint(tmp_path, state_at(1))
+    before = {file.name: file.stat().st_ino for file in path.iterdir()}
+    save_checkpoint(tmp_path, state_at(1))
+    assert {file.name: file.stat().st_ino for file in path.iterdir()} == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_old_one_that_cannot_be_removed_stops_nothing(tmp_path, monkeypatch):
+    def held(path, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(39, "Directory not empty", str(path))
+
+    for step in (1, 2):
+        save_checkpoint(tmp_path, state_at(1) | {"step": step})
+    monkeypatch.setattr("shutil.rmtree", held)
+    assert save_checkpoint(tmp_path, state_at(1) | {"step": 3}).exists()
+
+
 def test_sums_are_those_of_the_usual_tool(tmp_path):
     path = save_checkpoint(tmp_path, state_at(1))
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=path, check=True, capture_output=True)
@@ -142,7 +170,7 @@ def test_killed_before_each_of_its_calls_a_whole_checkpoint_is_left(tmp_path, ag
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(watch)
-        save_checkpoint(folder, state | {"step": 3 if again else 4})
+        save_checkpoint(folder, state | {"step": 3 if again else 4}, {"again": again})
 
     died = []
     for at in range(1, 100):
@@ -197,7 +225,9 @@ def test_missing_and_foreign_files_are_named(tmp_path):
         load_checkpoint(path)
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         latest_checkpoint(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"tensors.safetensors cannot be read"):
+    with pytest.raises(
+        CheckpointError, match=r"nowhere holds no checkpoint: pass a run folder, its checkpoints, or a step"
+    ):
         load_checkpoint(tmp_path / "nowhere")
     (path / "elsewhere").rename(path / "tensors.safetensors")
     about = json.loads((path / "checkpoint.json").read_text())

@@ -354,13 +354,26 @@ BAD = {
         2,
         r"data.toy = moon is no toy; did you mean moons\?",
     ),
+    "a sampling ladder upside down": (
+        ["train", "--sampling.sigma_min", "5", "--sampling.sigma_max", "1"],
+        2,
+        r"sampling.sigma_min = 5.0 is not below sampling.sigma_max = 1.0",
+    ),
+    "one level for a range": (["train", "--noise.n_levels", "1"], 2, r"noise.n_levels = 1: one level cannot reach"),
+    "a seed beyond the generator's": (
+        ["train", "--seed", str(2**64)],
+        2,
+        r"seed = 18446744073709551616: it must be below 2\^63",
+    ),
+    "a seed of samples beyond": (["sample", "--seed", str(2**64)], 2, r"seed = 18446744073709551616: .*below 2\^63"),
+    "no threads": (["sample", "--threads", "0"], 2, r"threads = 0: it must be at least 1"),
     "no such configuration": (["train", "--config", "nowhere.yaml"], 2, r"config.*nowhere.yaml"),
     "no such folder": (
         ["train", "--data.name", "folder", "--data.path", "nowhere"],
         3,
         r"nowhere is no folder: pass the folder that holds",
     ),
-    "no such run": (["sample", "--folder", "nowhere"], 8, r"nowhere.*cannot be read: No such file"),
+    "no such run": (["sample", "--folder", "nowhere"], 8, r"nowhere holds no checkpoint: pass a run folder"),
     "nothing to resume": (["train", *DIGITS, "--resume", "latest"], 8, r"holds no checkpoint|cannot be read"),
     "a file for a run": (["train", *TINY, "--folder", __file__], 3, r"test_cli.py"),
     "no samples": (["sample", "--n", "0"], 2, r"n = 0: it must be at least 1"),
@@ -417,8 +430,81 @@ def test_a_folder_in_use_or_with_another_run_is_refused(tmp_path, whole):
         assert ended(child) == 9
     code, text = said(*tiny(whole), "--resume", "latest", "--training.lr", "0.1")
     assert code == 2
-    assert "lr = 0.1, but the state was made with lr = 0.003" in text
+    assert "training.lr = 0.1, but" in text
+    assert "was made with 0.003: resuming is exact only with the same; pass that, or another --folder" in text
     assert yaml.safe_load((whole / "config.yaml").read_text())["training"]["lr"] == 0.003
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("--noise.sigma_max=2", "noise.sigma_max = 2.0, but"),
+        ("--data.dequantise=false", "data.dequantise = False, but"),
+        ("--training.ema=0.5", "training.ema = 0.5, but"),
+        ("--network.width=3", "network.width = 3, but"),
+    ],
+)
+def test_going_on_with_anything_else_is_refused(whole, change, words):
+    before = {p: p.read_bytes() for p in sorted(whole.rglob("*")) if p.is_file()}
+    code, text = said(*tiny(whole, change), "--resume", "latest")
+    assert code == 2
+    assert words in text
+    assert {p: p.read_bytes() for p in sorted(whole.rglob("*")) if p.is_file()} == before
+    code, text = said(*tiny(whole), "--resume", str(whole / "checkpoints" / "step-00000035"))
+    assert code == 9
+    assert "step-00000040 is beyond step 35: remove what is later to go on from there" in text
+
+
+def test_other_pictures_are_noticed(tmp_path, monkeypatch):
+    import pooch
+
+    monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path / "cache")
+    (tmp_path / "pictures").mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
+    options = [f"--data.path={tmp_path / 'pictures'}", "--data.name=folder", "--data.size=8", "--training.n_steps=7"]
+    assert main(tiny(tmp_path / "run", *options)) == 0
+    Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(tmp_path / "pictures" / "2.png")
+    code, text = said("train", "--folder", tmp_path / "run", "--resume", "latest")
+    assert code == 2
+    assert "the data are not those of" in text
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_can_begin_anew(tmp_path):
+    run = tmp_path / "run"
+    child = forked(*tiny(run))
+    while not (run / "log.jsonl").exists():
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    ended(child)
+    assert said(*tiny(run, "--training.n_steps=2"))[0] == 0
+
+
+def test_a_signal_while_drawing_samples_is_heard(tmp_path):
+    run = tmp_path / "run"
+    child = forked(*tiny(run, "--training.n_steps=2", "--sampling.n_steps_each=100000"))
+    while not list((run / "checkpoints").glob("step-00000002")):
+        time.sleep(0.01)
+    os.kill(child, signal.SIGTERM)
+    assert ended(child) == 143
+    assert load_checkpoint(run).state["step"] == 2
+
+
+def test_what_python_saved_is_no_run(tmp_path, whole):
+    from toyscore.train import save_checkpoint
+
+    state = load_checkpoint(whole).state
+    save_checkpoint(tmp_path / "run" / "checkpoints", state)
+    code, text = said(*tiny(tmp_path / "run"), "--resume", "latest")
+    assert code == 8
+    assert "was not saved by toyscore train: resume it in Python" in text
+
+
+def test_the_average_is_what_is_loaded(whole):
+    state = load_checkpoint(whole).state["model"]
+    weight = load(whole).network.body.end_conv.weight
+    assert torch.equal(weight, state["average.body.end_conv.weight"])
+    assert not torch.equal(weight, state["model.body.end_conv.weight"])
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, whole):

@@ -206,6 +206,9 @@ def test_a_folder_of_pictures(tmp_path):
     assert (found.values[1] == 7).all()
     again = data.image_folder(folder, 2, cache=tmp_path / "cache")
     assert isinstance(again.values, np.memmap)
+    Image.fromarray(np.full((6, 4), 9, np.uint8)).save(folder / "below" / "a.png")
+    assert (data.image_folder(folder, 2, cache=tmp_path / "cache").values[1] == 9).all()
+    (folder / "._c.png").write_bytes(b"what some systems leave behind")
     Image.fromarray(wide[:, ::-1].copy()).save(folder / "c.png")
     assert len(data.image_folder(folder, 2, cache=tmp_path / "cache")) == 3
     cropped = data.image_folder(folder, 2, crop=2, cache=tmp_path / "cache")

@@ -16,10 +16,7 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "pot": "POT"} | {
-    "docstring_parser": "docstring-parser",
-    "typeshed_client": "typeshed-client",
-}
+CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "pot": "POT", "docstring_parser": "docstring-parser"}
 
 
 def requirements():

@@ -159,6 +159,24 @@ def test_the_compact_networks_output_is_divided_by_sigma():
     assert torch.allclose(model(x, 1.0), 0.01 * model(x, 0.01), rtol=1e-6)
 
 
+def test_the_stages_of_the_compact_network_look_ever_wider():
+    model = CompactNCSN(1, 32, 4, sigmas=SIGMAS)
+    assert [stage["1_1_conv"].dilation[0] for stage in model.stages] == [1, 2, 4, 8]
+    assert [len(block.adapt_convs) for block in model.refine] == [1, 2, 2, 2]
+
+
+def test_a_sigma_that_is_not_looked_at_gives_no_number(monkeypatch):
+    """Where looking would stall the queue the rows of an unknown level are NaN, those of a level are not"""
+    from toyscore.models import conditioning, ncsn
+
+    monkeypatch.setattr(conditioning, "_looks", lambda sigma: False)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    model, x = ncsn.NCSN(1, 8, 4, [1.0, 0.5]), torch.rand(3, 1, 8, 8, generator=seeded())
+    s = model(x, torch.tensor([1.0, 0.7, torch.nan]))
+    assert torch.isfinite(s[0]).all()
+    assert torch.isnan(s[1:]).all()
+
+
 def test_inside_the_data_lies_in_minus_one_to_one():
     seen = []
     for model in (NCSN(1, 8, 4, SIGMAS), CompactNCSN(1, 8, 4, sigmas=SIGMAS)):

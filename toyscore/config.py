@@ -194,11 +194,17 @@ def check(config: Config) -> None:
     for key, value, least in _counts(config):
         if value is not None and value < least:
             raise ConfigError(f"{key} = {value}: it must be at least {least}")
+    if config.seed >= 2**63:
+        raise ConfigError(f"seed = {config.seed}: it must be below 2^63 = {2**63}")
     for key, number, above, most in _numbers(config):
         if number is not None and not (above < number <= most and math.isfinite(number)):
             limit = "" if most == math.inf else f" and at most {most}"
             raise ConfigError(f"{key} = {number}: it must be above {above}{limit}, and finite")
     noise, training, sampling = config.noise, config.training, config.sampling
+    if noise.n_levels == 1 and noise.sigma_min != noise.sigma_max:
+        raise ConfigError(
+            f"noise.n_levels = 1: one level cannot reach from {noise.sigma_max} to {noise.sigma_min}; it must be at least 2"
+        )
     if noise.sigma_min >= noise.sigma_max and (noise.n_levels > 1 or noise.law != "levels"):
         raise ConfigError(
             f"noise.sigma_min = {noise.sigma_min} is not below noise.sigma_max = {noise.sigma_max}; swap them"
@@ -213,6 +219,11 @@ def check(config: Config) -> None:
         )
     if config.data.name == "folder" and config.data.path is None:
         raise ConfigError("data.path = null: with data.name = folder it must be the folder that holds the pictures")
+    high, low = sampling.sigma_max or noise.sigma_max, sampling.sigma_min or noise.sigma_min
+    if low >= high and (sampling.n_levels or noise.n_levels) > 1:
+        raise ConfigError(
+            f"sampling.sigma_min = {low} is not below sampling.sigma_max = {high} (null is that of noise); swap them"
+        )
     own = (sampling.sigma_max, sampling.sigma_min, sampling.n_levels) != (None, None, None)
     if config.network.kind in ("ncsn", "compact"):
         if noise.law != "levels":

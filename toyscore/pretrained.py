@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def load(path: str | Path) -> Pretrained:
         CheckpointError: none there, or it is damaged.
     """
     path = Path(path)
-    checkpoint = load_checkpoint(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
+    checkpoint = load_checkpoint(path)
     weights = _used(checkpoint)
     try:
         config, data = Config.fromdict(checkpoint.about["config"]), checkpoint.about["data"]
@@ -55,7 +54,7 @@ def load(path: str | Path) -> Pretrained:
 def export(source: str | Path, folder: str | Path) -> Path:
     """Keep of a checkpoint only the weights to use, in half precision; returns the folder, which ``load`` reads.
 
-    Buffers (levels, ranges) keep their precision. Of a run folder the time that training took is noted as ``seconds``.
+    Buffers (levels, ranges) keep their precision. The time that training took, where it is known, stays noted as ``seconds``.
 
     Raises:
         CheckpointError, OSError: as ``load`` and ``save_checkpoint``.
@@ -65,10 +64,9 @@ def export(source: str | Path, folder: str | Path) -> Path:
     weights = {
         name: value.half() if name in parameters else value for name, value in loaded.network.state_dict().items()
     }
-    checkpoint = load_checkpoint(Path(source) / "checkpoints" if (Path(source) / "checkpoints").is_dir() else source)
+    checkpoint = load_checkpoint(source)
     state = {k: checkpoint.state[k] for k in ("step", "recipe")} | {"model": weights, "optimizer": []}
-    log = Path(source) / "log.jsonl"
-    taken = {"seconds": json.loads(log.read_text().splitlines()[-1])["seconds"]} if log.exists() else {}
+    taken = {"seconds": loaded.about["seconds"]} if "seconds" in loaded.about else {}
     return save_checkpoint(folder, state, {k: loaded.about[k] for k in ("config", "data", "levels")} | taken)
 
 

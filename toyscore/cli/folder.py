@@ -54,9 +54,21 @@ class RunFolder:
         Raises:
             FolderError: it does.
         """
-        if self.log.exists():
+        if any(self.checkpoints.glob("step-*")):  # a run that ended before its first one left nothing to lose
             raise FolderError(
                 f"{self.path} holds a run already: pass --resume latest to go on with it, or another --folder"
+            )
+
+    def check_not_beyond(self, step: int) -> None:
+        """Refuse to go on from a step before one that the folder holds, which would stay and be taken for the latest.
+
+        Raises:
+            FolderError: it holds a later checkpoint.
+        """
+        later = sorted(p for p in self.checkpoints.glob("step-*") if p.name[5:].isdigit() and int(p.name[5:]) > step)
+        if later:
+            raise FolderError(
+                f"{later[-1]} is beyond step {step}: remove what is later to go on from there, or pass another --folder"
             )
 
     def begin(self, config: Config, done: int) -> None:

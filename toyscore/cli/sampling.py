@@ -46,8 +46,10 @@ def sample(
 
     if n < 1:
         raise ConfigError(f"n = {n}: it must be at least 1")
-    if seed < 0:
-        raise ConfigError(f"seed = {seed}: it must be at least 0")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed = {seed}: it must be at least 0 and below 2^63")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads = {threads}: it must be at least 1")
     if out is None:
         out = (Path(source) / "samples" if (Path(source) / "samples").is_dir() else Path()) / f"samples-seed{seed}.png"
     if out.suffix not in (".png", ".npy"):

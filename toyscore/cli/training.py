@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -14,29 +15,31 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from toyscore.build import build_data, build_levels, build_loss, build_network, describe
+from toyscore.build import build_data, build_levels, build_loss, build_network, describe, sampling_chain
 from toyscore.cli.errors import StoppedError
 from toyscore.cli.folder import RunFolder
-from toyscore.cli.sampling import draw_samples, write_picture
+from toyscore.cli.sampling import write_picture
 from toyscore.config import Config, ConfigError, check
-from toyscore.train import Checkpoint, Step, fit, load_checkpoint, save_checkpoint
+from toyscore.samplers import final
+from toyscore.train import Checkpoint, CheckpointError, Step, fit, load_checkpoint, save_checkpoint
 
 _N_SAMPLES = 64
 
 
 class Stop:
-    """Whether a signal has asked for the end; a second one does not wait."""
+    """Whether SIGINT, SIGTERM or, where there is one, SIGHUP has asked for the end; a second one does not wait."""
 
     def __init__(self) -> None:
         self.signum = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM until the end of the block."""
-        before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Take them until the end of the block."""
+        numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+        before = {number: signal.signal(number, self._take) for number in numbers}
         try:
             yield
         finally:
@@ -61,8 +64,12 @@ def train(config: Config, run: str | Path, resume: str | None = None) -> Path | 
         ConfigError, FolderError, CheckpointError, DivergenceError, OSError: see ``cli.errors``.
         StoppedError: by a signal, after saving.
     """
-    from accelerate import PartialState
-
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise ImportError(
+            'training by command needs accelerate: install it with pip install "toyscore[train]"'
+        ) from error
     check(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -80,7 +87,11 @@ def train(config: Config, run: str | Path, resume: str | None = None) -> Path | 
     with folder.locked():
         if resume is None:
             folder.check_free()
-        return _run(config, folder, _resumed(folder, resume), device)
+        checkpoint = _resumed(folder, resume)
+        if checkpoint is not None:
+            _check_same(config, checkpoint)
+            folder.check_not_beyond(checkpoint.state["step"])
+        return _run(config, folder, checkpoint, device)
 
 
 def _device(config: Config, found: torch.device) -> torch.device:
@@ -95,10 +106,32 @@ def _resumed(folder: RunFolder, resume: str | None) -> Checkpoint | None:
     return load_checkpoint(folder.checkpoints if resume == "latest" else resume)
 
 
+def _check_same(config: Config, checkpoint: Checkpoint) -> None:
+    """What decides the bits is what the checkpoint was made with; ``fit`` compares its own recipe."""
+    if not {"config", "data"} <= checkpoint.about.keys():
+        raise CheckpointError(
+            f"{checkpoint.path} was not saved by toyscore train: resume it in Python, with fit(..., state=)"
+        )
+    theirs, ours = checkpoint.about["config"], config.asdict()
+    for group in ("data", "network", "noise", "training"):
+        for key in ours[group].keys() - {"checkpoint_every", "log_every"}:
+            if theirs[group].get(key) != ours[group][key]:
+                raise ConfigError(
+                    f"{group}.{key} = {ours[group][key]}, but {checkpoint.path} was made with {theirs[group].get(key)}: "
+                    "resuming is exact only with the same; pass that, or another --folder without --resume"
+                )
+
+
 def _run(config: Config, folder: RunFolder, checkpoint: Checkpoint | None, device: torch.device) -> Path:
     training = config.training
     data = build_data(config.data)
-    facts = describe(data) if checkpoint is None else checkpoint.about["data"]
+    facts = describe(data)
+    if checkpoint is not None and not _alike(facts, checkpoint.about["data"]):
+        raise ConfigError(
+            f"the data are not those of {checkpoint.path}: {facts}, then {checkpoint.about['data']}; bring them back, or begin anew "
+            "in another --folder"
+        )
+    facts = facts if checkpoint is None else checkpoint.about["data"]
     torch.manual_seed(config.seed)
     network = build_network(config, facts).to(device)
     group = dist.group.WORLD if dist.is_initialized() and dist.get_world_size() > 1 else None
@@ -141,8 +174,10 @@ def _consume(
     bar = tqdm(
         steps, initial=begun, total=training.n_steps, disable=not main, mininterval=patience, unit="step", desc="train"
     )
+    lines = folder.lines()
+    before = lines[-1]["seconds"] if lines else 0.0  # of the runs that this one goes on from
     started = time.perf_counter()
-    saved = folder.checkpoints / f"step-{begun:08d}"
+    saved = folder.checkpoints
     for step in bar:
         ends = step.step == training.n_steps
         signum = _agreed(stop.signum, group)
@@ -150,23 +185,40 @@ def _consume(
             if signum:
                 raise StoppedError(signum, "stopped")
             continue
+        seconds = time.perf_counter() - started
         if ends or step.step % training.log_every == 0:
-            seconds = time.perf_counter() - started
             speed = (step.step - begun) * training.batch_size / seconds
             bar.set_postfix(loss=f"{float(step.loss):.4g}", refresh=False)
             facts = {"loss": float(step.loss), "lr": step.lr, "grad_norm": step.grad_norm}
             folder.write(
-                {"step": step.step} | facts | {"seconds": round(seconds, 3), "examples_per_second": round(speed, 1)}
+                {"step": step.step}
+                | facts
+                | {"seconds": round(before + seconds, 3), "examples_per_second": round(speed, 1)}
             )
         if ends or signum or step.step % training.checkpoint_every == 0:
-            saved = save_checkpoint(folder.checkpoints, step.state(), about)
+            saved = save_checkpoint(folder.checkpoints, step.state(), about | {"seconds": round(before + seconds, 3)})
         if signum and not ends:
             bar.close()
-            raise StoppedError(signum, f"stopped at step {step.step}, saved in {saved}; go on with --resume latest")
+            raise StoppedError(
+                signum,
+                f"stopped at step {step.step}, saved in {saved}; go on with --folder {folder.path} --resume latest",
+            )
     if main:
-        x = draw_samples(network, config, about["data"], _N_SAMPLES, config.seed)
+        states = sampling_chain(network, config, about["data"], _N_SAMPLES, config.seed)
+        x = final(_unless_stopped(states, stop, f"trained, saved in {saved}; stopped while drawing samples"))
         write_picture(x, folder.samples / f"step-{training.n_steps:08d}.png")
     return saved
+
+
+def _unless_stopped(states: Iterator[Tensor], stop: Stop, words: str) -> Iterator[Tensor]:
+    for x in states:
+        if stop.signum:
+            raise StoppedError(stop.signum, words)
+        yield x
+
+
+def _alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a["event"] == b["event"] and all(math.isclose(a[k], b[k], rel_tol=1e-5) for k in ("mean", "variance"))
 
 
 def _agreed(signum: int, group: dist.ProcessGroup | None) -> int:

@@ -65,7 +65,9 @@ def stored(
             np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
             new = place / f"{name}-{key}.npy.{os.getpid()}.tmp"
             new.write_bytes(buffer.getbuffer())
-            new.rename(place / f"{name}-{key}.npy")
-        index.write_text(" ".join(arrays))
+            new.replace(place / f"{name}-{key}.npy")
+        new = place / f"{name}.txt.{os.getpid()}.tmp"
+        new.write_text(" ".join(arrays))
+        new.replace(index)
     keys = index.read_text().split()
     return {key: np.load(place / f"{name}-{key}.npy", mmap_mode="r", allow_pickle=False) for key in keys}

@@ -40,7 +40,7 @@ def image_folder(
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is no folder: pass the folder that holds the pictures")
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
     if not files:
         raise ValueError(f"{path} holds no picture ({', '.join(sorted(_SUFFIXES))}): pass the folder that does")
     print_of = hashlib.sha256(repr((size, crop)).encode())

@@ -160,6 +160,10 @@ class Crops:
                 raise TypeError(
                     f"photos[{i}] is {photo.dtype} of shape {list(photo.shape)}: it must be uint8 [C, H, W]; convert it"
                 )
+            if photo.shape[0] != self.photos[0].shape[0]:
+                raise ValueError(
+                    f"photos[{i}] has {photo.shape[0]} channels, photos[0] {self.photos[0].shape[0]}: they must agree; convert one"
+                )
             if min(photo.shape[1:]) < self.size:
                 raise ValueError(
                     f"photos[{i}] has shape {list(photo.shape)}: a crop of side {self.size} does not fit; lower size or leave it out"

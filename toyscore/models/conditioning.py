@@ -72,7 +72,7 @@ def level_index(sigma: Sigma, like: Tensor, sigmas: Tensor) -> tuple[Tensor, Ten
 
 def unknown(gap: Tensor) -> Tensor:
     """Which rows of ``level_index`` are none of the levels: [B]."""
-    return gap > _NEAR
+    return ~(gap <= _NEAR)  # NaN is unknown, too
 
 
 def _looks(sigma: Sigma) -> bool:

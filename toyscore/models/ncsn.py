@@ -19,6 +19,7 @@ the same in terms of the denoiser), and one network serves levels from 0.01 to 1
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Self
@@ -136,7 +137,7 @@ class CompactNCSN(nn.Module):
     convolution and the last. Levels are for data in [0, 1]; code that trains on [-1, 1] writes them twice as large.
 
     Args:
-        channels, image_size, width, sigmas: as :class:`NCSN`; the side may be odd, and is at least 9 for all dilations to count.
+        channels, image_size, width, sigmas: as :class:`NCSN`; the side may be odd; from 16 on all dilations count.
 
     Raises:
         TypeError, ValueError: as :class:`NCSN`.
@@ -208,6 +209,8 @@ class ContinuousNCSN(nn.Module):
         super().__init__()
         _check_sizes(channels, image_size, width)
         ops.check_positive(data_variance, "data_variance")
+        if not math.isfinite(data_mean):
+            raise ValueError(f"data_mean = {data_mean}: it must be finite; pass the mean of all pixels")
         self.event = (channels, image_size, image_size)
         self.register_buffer("log_range", log_range(sigmas))
         self.register_buffer("data_mean", torch.tensor(float(data_mean)))
@@ -249,4 +252,6 @@ def _check_images(x: Tensor, event: tuple[int, int, int], dtype: torch.dtype) ->
 
 def _poison(s: Tensor, gap: Tensor) -> Tensor:
     """NaN in the rows whose sigma is no level, where ``level_index`` could not raise."""
-    return s if s.device.type == "cpu" else torch.where(ops.per_example(unknown(gap), s), torch.nan, s)
+    if s.device.type == "cpu" and not torch.compiler.is_compiling():
+        return s
+    return torch.where(ops.per_example(unknown(gap), s), torch.nan, s)

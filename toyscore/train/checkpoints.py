@@ -7,7 +7,8 @@ r"""The state of a training run on disk, as a folder that is there whole or not 
                   SHA256SUMS            of the two, as ``sha256sum --check`` reads it
 
 A checkpoint is written to a hidden folder beside its place, flushed to the disk, and renamed; the one before is kept, and
-older ones go only after that. A process killed at any moment therefore leaves the newest or the one before. Loading first
+older ones go only after that. A process killed at any moment therefore leaves the newest or the one before. (A step that is
+there already is saved again only if its bytes differ, and then it is moved aside for the time of two renames.) Loading first
 compares the sums over every byte: a flipped bit would otherwise change a weight unnoticed. Nothing in the files is ever run.
 """
 
@@ -90,7 +91,9 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping
         for name, content in files.items():
             _write(new / name, content)
         _flush(new)
-        if place.exists():  # the same step, saved by a run before
+        if place.exists() and _holds(place, files):  # the same step, saved before
+            shutil.rmtree(new)
+        elif place.exists():
             old = folder / f".{place.name}.old.tmp"
             place.rename(old)
             new.rename(place)
@@ -101,8 +104,10 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping
     except OSError:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    for older in _all(folder)[:-_KEEP]:
-        shutil.rmtree(older)
+    for older in [p for p in _all(folder) if _step(p) < state["step"]][: 1 - _KEEP]:
+        shutil.rmtree(
+            older, ignore_errors=True
+        )  # on a network file system a reader may hold it; the next save tries again
     return place
 
 
@@ -110,7 +115,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint back, after comparing every byte with its sums.
 
     Args:
-        path: the checkpoint's own folder; or the folder of checkpoints, for the latest.
+        path: the checkpoint's own folder; or a folder of checkpoints or of a run, for the latest.
 
     Raises:
         CheckpointError: missing, incomplete, damaged, or of another format; names the file, the cause, and the newest other
@@ -120,8 +125,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     from safetensors.torch import load
 
     path = Path(path)
+    if (path / "checkpoints").is_dir():
+        path = path / "checkpoints"
     if not (path / _SUMS).exists() and _all(path):
         path = latest_checkpoint(path)
+    if not any((path / name).exists() for name in (_TENSORS, _ABOUT, _SUMS)):
+        raise CheckpointError(
+            f"{path} holds no checkpoint: pass a run folder, its checkpoints, or a step-... among them"
+        )
     files = _verified(path)
     try:
         facts = json.loads(files[_ABOUT])
@@ -168,7 +179,11 @@ def latest_checkpoint(folder: str | Path) -> Path:
 
 def _all(folder: Path) -> list[Path]:
     """Checkpoints by step, oldest first."""
-    return sorted(p for p in folder.glob("step-" + "[0-9]" * 8 + "*") if p.name[5:].isdigit())
+    return sorted((p for p in folder.glob("step-" + "[0-9]" * 8 + "*") if p.name[5:].isdigit()), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name[5:])
 
 
 def _sums(files: Mapping[str, bytes]) -> bytes:
@@ -218,6 +233,13 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
+    try:
+        return all((folder / name).read_bytes() == content for name, content in files.items())
+    except OSError:
+        return False
 
 
 def _flush(folder: Path) -> None:

@@ -205,7 +205,7 @@ def _fit(
         lengths = {"loss": total, "gradient's norm": norm}
         for quantity, length in zip(lengths, torch.stack([total, norm.to(total)]).tolist(), strict=True):
             if not math.isfinite(length):
-                where = _where(loss, network, draw, generator, step, mine)
+                where = _where(loss, score, draw, generator, step, mine)
                 raise _diverged(step, quantity, length, where, optimizer, f"the weights are those of step {now}")
         if recipe["clip"] is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, recipe["clip"], norm)
