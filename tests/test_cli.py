@@ -366,6 +366,11 @@ BAD = {
         r"seed = 18446744073709551616: it must be below 2\^63",
     ),
     "a seed of samples beyond": (["sample", "--seed", str(2**64)], 2, r"seed = 18446744073709551616: .*below 2\^63"),
+    "a device that is not there": (
+        ["sample", "--device", "abacus"],
+        2,
+        r"device = abacus: this machine has cpu.*pass one of them, or auto",
+    ),
     "no threads": (["sample", "--threads", "0"], 2, r"threads = 0: it must be at least 1"),
     "no such configuration": (["train", "--config", "nowhere.yaml"], 2, r"config.*nowhere.yaml"),
     "no such folder": (

@@ -70,6 +70,7 @@ def _run(given: list[str]) -> int:
             seed=values.seed,
             out=None if values.out is None else Path(values.out),
             gif=None if values.gif is None else Path(values.gif),
+            device=values.device,
             threads=values.threads,
         )
     )
@@ -105,6 +106,9 @@ def _parser() -> Any:
         "--out", type=str | None, default=None, help="picture (.png) or numbers (.npy); default in the run's samples/"
     )
     sample.add_argument("--gif", type=str | None, default=None, help="also the way there, as a .gif")
+    sample.add_argument(
+        "--device", type=str, default="auto", help="auto takes an accelerator where there is one; or cpu, cuda, mps"
+    )
     sample.add_argument("--threads", type=int | None, default=None, help="of the processor; default torch's choice")
     sample.add_class_arguments(_optional(Sampling), "sampling")
     parser = ArgumentParser(prog="toyscore", description=__doc__.splitlines()[0], **options)

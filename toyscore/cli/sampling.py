@@ -26,6 +26,7 @@ def sample(
     seed: int = 0,
     out: Path | None = None,
     gif: Path | None = None,
+    device: str = "auto",
     threads: int | None = None,
 ) -> str:
     """Draw from the network of a checkpoint; returns a line that says what was drawn, and in what time.
@@ -37,6 +38,7 @@ def sample(
         seed: of the start and the noise.
         out: where the picture goes, .png; or .npy for the numbers. None is the run's samples, or here.
         gif: where the motion goes; None is nowhere.
+        device: auto takes an accelerator where there is one; or cpu, cuda, mps.
         threads: of the processor.
 
     Raises:
@@ -56,11 +58,18 @@ def sample(
         raise ConfigError(f"out = {out}: it must end in .png (a picture) or .npy (the numbers)")
     if gif is not None and gif.suffix != ".gif":
         raise ConfigError(f"gif = {gif}: it must end in .gif")
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    there = {"cpu"} | ({found.type} if found else set())
+    if device != "auto" and device not in there:
+        raise ConfigError(
+            f"device = {device}: this machine has {' and '.join(sorted(there))}; pass one of them, or auto"
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = pretrained.digits() if source == "digits" and not Path(source).exists() else pretrained.load(source)
     config = replace(loaded.config, sampling=replace(loaded.config.sampling, **(overrides or {})))
     check(config)
+    loaded.network.to(found if device == "auto" and found else "cpu" if device == "auto" else device)
     begun = time.perf_counter()
     if gif is None:
         x = draw_samples(loaded.network, config, loaded.data, n, seed)

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -170,6 +171,9 @@ def _consume(
 ) -> Path:
     training = config.training
     main = group is None or dist.get_rank(group) == 0
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its own is shared with forked processes: one killed while it writes would stop all
     patience = 0.5 if sys.stderr.isatty() else 30.0
     bar = tqdm(
         steps, initial=begun, total=training.n_steps, disable=not main, mininterval=patience, unit="step", desc="train"
