@@ -76,6 +76,14 @@ def forked(*arguments):
     return child
 
 
+def wait(condition, seconds=120):
+    """Until it holds; a test that waits in vain fails instead of waiting for ever"""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        time.sleep(0.002)
+
+
 def ended(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -113,8 +121,7 @@ def test_killed_and_resumed_gives_the_same_digest(tmp_path, whole, seed):
     run = tmp_path / "run"
     child = forked(*tiny(run))
     log, at = run / "log.jsonl", random.Random(seed).randint(8, 39)
-    while not (log.exists() and log.read_text().count("\n") >= at):
-        time.sleep(0.002)
+    wait(lambda: log.exists() and log.read_text().count("\n") >= at)
     os.kill(child, signal.SIGKILL)
     assert ended(child) == -signal.SIGKILL
     child = forked("train", "--folder", str(run), "--resume", "latest")  # with the configuration of the run
@@ -127,8 +134,7 @@ def test_killed_and_resumed_gives_the_same_digest(tmp_path, whole, seed):
 def test_a_signal_saves_and_ends_with_its_own_code(tmp_path, whole, number):
     run = tmp_path / "run"
     child = forked(*tiny(run))
-    while not ((run / "log.jsonl").exists() and (run / "log.jsonl").read_text().count("\n") >= 10):
-        time.sleep(0.002)
+    wait(lambda: (run / "log.jsonl").exists() and (run / "log.jsonl").read_text().count("\n") >= 10)
     os.kill(child, number)
     assert ended(child) == 128 + number
     stopped = load_checkpoint(run / "checkpoints").state["step"]
@@ -141,8 +147,7 @@ def test_a_second_signal_does_not_wait(tmp_path):
     """A step that takes a minute: the first signal waits for its end, the second does not"""
     run = tmp_path / "run"
     child = forked(*tiny(run, "--training.batch_size=40000", "--training.n_shards=1"))
-    while not (run / "log.jsonl").exists():
-        time.sleep(0.01)
+    wait(lambda: (run / "log.jsonl").exists())
     time.sleep(0.5)
     os.kill(child, signal.SIGTERM)
     time.sleep(0.3)
@@ -478,8 +483,7 @@ def test_other_pictures_are_noticed(tmp_path, monkeypatch):
 def test_a_run_that_ended_before_its_first_checkpoint_can_begin_anew(tmp_path):
     run = tmp_path / "run"
     child = forked(*tiny(run))
-    while not (run / "log.jsonl").exists():
-        time.sleep(0.002)
+    wait(lambda: (run / "log.jsonl").exists())
     os.kill(child, signal.SIGKILL)
     ended(child)
     assert said(*tiny(run, "--training.n_steps=2"))[0] == 0
@@ -488,8 +492,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_can_begin_anew(tmp_path):
 def test_a_signal_while_drawing_samples_is_heard(tmp_path):
     run = tmp_path / "run"
     child = forked(*tiny(run, "--training.n_steps=2", "--sampling.n_steps_each=100000"))
-    while not list((run / "checkpoints").glob("step-00000002")):
-        time.sleep(0.01)
+    wait(lambda: list((run / "checkpoints").glob("step-00000002")))
     os.kill(child, signal.SIGTERM)
     assert ended(child) == 143
     assert load_checkpoint(run).state["step"] == 2
