@@ -98,9 +98,7 @@ def write_picture(x: Tensor, path: Path) -> None:
     elif x.ndim == 4:
         plotting.save_mosaic(plotting.mosaic(x), path, f"{len(x)} samples")
     else:
-        figure, ax = plotting.canvas()
-        plotting.samples(ax, x, role="annealed")
-        plotting.save(figure, path)
+        plotting.save(_scatter(x), path)
 
 
 def write_motion(states: Iterator[Tensor], config: Config, path: Path) -> Tensor:
@@ -125,6 +123,12 @@ def _frame(x: Tensor) -> Any:
 
     if x.ndim == 4:
         return plotting.mosaic(x)
+    return plotting.renderer(_scatter(x))()
+
+
+def _scatter(x: Tensor) -> Any:
+    from toyscore import plotting
+
     figure, ax = plotting.canvas()
     plotting.samples(ax, x, role="annealed")
-    return plotting.renderer(figure)()
+    return figure

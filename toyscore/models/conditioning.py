@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from toyscore import operators as ops
-from toyscore.noise import check_sigmas
 from toyscore.operators import Sigma
 
 _NEAR = 0.01  # of a level: what rounding, and no other ladder, may do to it
@@ -77,6 +76,3 @@ def unknown(gap: Tensor) -> Tensor:
 
 def _looks(sigma: Sigma) -> bool:
     return not torch.compiler.is_compiling() and not (isinstance(sigma, Tensor) and sigma.device.type != "cpu")
-
-
-__all__ = ["check_sigmas", "level_index", "log_range", "sigma_features", "unknown"]
