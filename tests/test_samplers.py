@@ -10,7 +10,16 @@ from toyscore.distributions import GaussianMixture, empirical, two_modes
 from toyscore.models import MLP
 from toyscore.noise import geometric
 from toyscore.operators import DivergenceError
-from toyscore.samplers import annealed_langevin, final, langevin, langevin_step, metropolis_langevin, tweedie
+from toyscore.samplers import (
+    annealed_langevin,
+    between,
+    final,
+    inpaint,
+    langevin,
+    langevin_step,
+    metropolis_langevin,
+    tweedie,
+)
 
 CASES = cases()
 GAUSSIAN = CASES["single"]  # correlated, off-centre
@@ -126,6 +135,104 @@ def test_annealed_langevin_passes_each_level_as_a_tensor_like_x():
     assert all(s.shape == () and s.dtype == F64 for s in seen)
 
 
+def test_inpainting_follows_its_recursion_on_a_gaussian():
+    """song2019, Algorithm 2: the free numbers and the held one, mean and covariance at 5 standard errors, D = 3"""
+    q = torch.tensor([[1.0, 0.6, -0.3], [0.6, 0.8, 0.1], [-0.3, 0.1, 0.5]], dtype=F64)
+    p = GaussianMixture(torch.tensor([[0.5, -1.0, 2.0]], dtype=F64), q[None])
+    sigmas, epsilon, mask = [2.0, 0.5], 0.1, torch.tensor([False, True, False])
+    known = torch.tensor([float("nan"), 0.7, float("nan")], dtype=F64)
+    start = torch.full((100_000, 3), 4.0, dtype=F64)
+    chain = inpaint(
+        p.score,
+        start,
+        sigmas,
+        known=known,
+        mask=mask,
+        step_size=epsilon,
+        n_steps_each=3,
+        denoise=True,
+        generator=seeded(),
+    )
+    *_, x, clean = chain
+    mean, covariance = start[0], torch.zeros(3, 3, dtype=F64)
+    free = torch.diag((~mask).to(F64))
+    for sigma in sigmas:
+        mean = torch.where(mask, known, mean)
+        covariance = free @ covariance @ free + sigma**2 * torch.diag(mask.to(F64))
+        alpha = epsilon * sigma**2 / sigmas[-1] ** 2
+        precision = torch.linalg.inv(q + sigma**2 * torch.eye(3, dtype=F64))
+        factor = torch.eye(3, dtype=F64) - alpha / 2 * free @ precision
+        for _ in range(3):
+            mean = p.means[0] + factor @ (mean - p.means[0])
+            covariance = factor @ covariance @ factor.mT + alpha * free
+    assert_gaussian(x, mean, covariance)
+    assert torch.equal(clean, torch.where(mask, known, tweedie(p.score, x, 0.5)))
+
+
+@pytest.mark.parametrize("value", [-0.5, 1.0])
+def test_inpainting_samples_the_conditional_law(value):
+    """song2019, Algorithm 2 on three unequal modes that overlap: quantiles of what ``condition`` gives, at 5 standard errors"""
+    covariances = [[[1.0, 0.5], [0.5, 0.6]], [[0.7, -0.2], [-0.2, 0.9]], [[0.5, 0.0], [0.0, 1.2]]]
+    p = GaussianMixture(torch.tensor([[0.0, 1.0], [1.5, -0.5], [-1.0, -0.6]], dtype=F64), covariances, [0.5, 0.3, 0.2])
+    n, sigmas = 6000, geometric(8.0, 0.05, 20)
+    x = final(
+        inpaint(
+            p.score,
+            4 * torch.randn(n, 2, generator=seeded(1), dtype=F64),
+            sigmas,
+            known=torch.tensor([value, 0.0], dtype=F64),
+            mask=torch.tensor([True, False]),
+            step_size=0.05**2 * 0.2,
+            n_steps_each=200,
+            generator=seeded(),
+        )
+    )
+    assert_mean(x[:, 0], value)
+    exact = p.condition([0], torch.tensor([value], dtype=F64)).perturb(0.05).sample(400_000, generator=seeded(3))[:, 0]
+    for share in (0.1, 0.35, 0.65, 0.9):
+        found = float((x[:, 1] < exact.quantile(share)).double().mean())
+        assert found == pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / n))
+
+
+def test_noise_between_two_chains():
+    """Each row is N(0, I), neighbours on a path share their noise as the cosine says, paths share none"""
+    x = torch.zeros(3 * 5, 40_000, dtype=F64)
+    z = between(5)(x, seeded()).view(3, 5, -1)
+    for path in range(3):
+        for j in range(5):
+            assert_mean(z[path, j], 0.0)
+            assert_mean(z[path, j].square(), 1.0)
+            assert_mean(z[path, 0] * z[path, j], math.cos(j * math.pi / 8))
+            assert_mean(z[path, j] * z[(path + 1) % 3, j], 0.0)
+
+
+def test_a_path_leads_from_one_chain_to_another():
+    """Chains of shared noise each follow the law, and are close to their neighbours; their ends are strangers"""
+    p, n = CASES["three dimensions"], 9
+    like = torch.zeros(2000 * n, 3, dtype=F64)
+    g = seeded()
+    start = p.mean + 8.0 * between(n)(like, g)
+    chain = annealed_langevin(
+        p.score, start, geometric(8.0, 0.3, 10), step_size=0.02, n_steps_each=20, noise=between(n), generator=g
+    )
+    x = final(chain).view(2000, n, 3)
+    steps = (x[:, 1:] - x[:, :-1]).norm(dim=2)
+    assert float(steps.median()) < 0.2 * float((x[:, 0] - x[:, -1]).norm(dim=1).median())
+    alone = final(
+        annealed_langevin(
+            p.score,
+            p.mean + 8.0 * torch.randn(20_000, 3, generator=seeded(5), dtype=F64),
+            geometric(8.0, 0.3, 10),
+            step_size=0.02,
+            n_steps_each=20,
+            generator=seeded(6),
+        )
+    )
+    middle = x[:, n // 2]
+    for d in range(3):
+        assert_mean(middle[:, d], alone[:, d].mean())
+
+
 def test_denoising_appends_the_posterior_mean():
     """vincent2011, Sec. 4: on a Gaussian the posterior mean is known"""
     chain = annealed_langevin(
@@ -164,11 +271,14 @@ def test_clamp_holds_every_state():
 
 
 def chains(score, log_prob, x, seed=0):
-    """The three samplers from one start."""
+    """Every sampler from one start."""
     g = seeded(seed)
     yield langevin(score, x, step_size=0.1, n_steps=20, sigma=0.5, generator=g)
     yield annealed_langevin(score, x, [2.0, 0.5], step_size=0.05, n_steps_each=10, generator=g)
     yield metropolis_langevin(log_prob, score, x, step_size=0.1, n_steps=20, sigma=0.5, generator=g)
+    flat = torch.arange(x[0].numel()) % 2 == 0
+    known, mask = torch.full_like(x[0], 0.3), flat.view(x.shape[1:])
+    yield inpaint(score, x, [2.0, 0.5], known=known, mask=mask, step_size=0.05, n_steps_each=10, generator=g)
 
 
 def test_images_are_reshaped_rows():

@@ -1,0 +1,42 @@
+r"""Langevin dynamics: samples from a score alone.
+
+.. math:: x_{t+1} = x_t + \frac{\epsilon}{2} \nabla \log p(x_t) + \sqrt{\epsilon}\, z_t, \qquad z_t \sim N(0, I)
+
+is Euler's scheme for :math:`dX = \frac12 \nabla \log p\, dt + dW`, whose stationary law is p. Three facts rule its use:
+
+- *It is biased.* On N(0, v) the chain is linear with factor :math:`1 - \epsilon / 2v`: it is stable only while
+  :math:`\epsilon < 4v`, and settles at variance :math:`v / (1 - \epsilon / 4v)`, not v. A Metropolis test removes the
+  bias (:func:`metropolis_langevin`).
+- *It forgets weights.* Between modes far apart it almost never hops, so each mode keeps the chains that started near it.
+- *Annealing helps.* With noise levels :math:`\sigma_1 > \dots > \sigma_L` and steps :math:`\alpha_i = \epsilon
+  \sigma_i^2 / \sigma_L^2` (Algorithm 1) the first levels mix freely, and the ratio of drift to noise is alike at each.
+
+- *What is known can be held.* :func:`inpaint` samples the rest given it; noise shared by chains leads from one sample to another
+  (:func:`between`).
+
+Samplers are generators of states, the start excluded: slice one for a trajectory, wrap it in ``tqdm``, break out of it, or
+take its :func:`final` state. Yielded tensors are never modified later. Arguments are checked at the call, not at the first
+state. A chain whose values leave ``1e9 * max(1, |x_0|, sigma_1)`` stops with :class:`DivergenceError`, looked for every 16
+states and at the last.
+
+Step sizes are the paper's epsilon. Much published code writes eta and ``sqrt(2 eta)``: epsilon = 2 eta.
+
+References: song2019, roberts1996.
+"""
+
+from toyscore.samplers.annealed import annealed_langevin, between, inpaint, tweedie
+from toyscore.samplers.chains import final
+from toyscore.samplers.langevin import Noise, langevin, langevin_step
+from toyscore.samplers.metropolis import metropolis_langevin
+
+__all__ = [
+    "Noise",
+    "annealed_langevin",
+    "between",
+    "final",
+    "inpaint",
+    "langevin",
+    "langevin_step",
+    "metropolis_langevin",
+    "tweedie",
+]

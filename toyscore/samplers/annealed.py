@@ -1,0 +1,218 @@
+"""Langevin dynamics along the noise levels: free, and with some of the image known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from toyscore import operators as ops
+from toyscore.noise import annealed_steps, check_sigmas
+from toyscore.operators import Score, Sigma
+from toyscore.samplers.chains import check_start, watched
+from toyscore.samplers.langevin import Noise, langevin_step
+
+
+def annealed_langevin(
+    score: Score,
+    x: Tensor,
+    sigmas: Tensor | Sequence[float],
+    *,
+    step_size: float,
+    n_steps_each: int,
+    denoise: bool = False,
+    clamp: tuple[float, float] | None = None,
+    noise: Noise = ops.normal_like,
+    generator: Generator | None = None,
+) -> Iterator[Tensor]:
+    r"""Annealed Langevin dynamics, :math:`\alpha_i = \epsilon \sigma_i^2 / \sigma_L^2`. Source: song2019, Algorithm 1.
+
+    On noise alone level i is stable while :math:`\epsilon < 4 \sigma_L^2`. Even with exact scores the weights of the
+    modes come out a little wrong: they freeze at the level where hops become rare, before the target is reached.
+
+    Args:
+        score: called as ``score(x, sigma)`` with sigma a 0-d tensor like x.
+        x: [B, *event], the start.
+        sigmas: [L], strictly decreasing, in units of x.
+        step_size: the paper's epsilon, the step at the last level, in units of x squared.
+        n_steps_each: steps per level.
+        denoise: append :math:`x + \sigma_L^2 s(x, \sigma_L)`, the mean of x given its noisy version.
+        clamp: (low, high) for every state; distorts the levels whose sigma is not small beside the range. Off by default.
+        noise: as in ``langevin_step``.
+        generator: of the noise.
+
+    Yields:
+        L * n_steps_each states, one more with ``denoise``.
+
+    Raises:
+        TypeError, ValueError: as ``langevin``; sigmas not decreasing; clamp not (low, high).
+        DivergenceError: the chain left its bound.
+    """
+    sigmas = _check_ladder(score, x, sigmas, step_size, n_steps_each)
+    if clamp is not None and not (
+        isinstance(clamp, tuple | list)
+        and len(clamp) == 2
+        and all(isinstance(c, int | float) for c in clamp)
+        and clamp[0] < clamp[1]
+    ):
+        raise ValueError(f"clamp = {clamp}: it must be (low, high) with low < high; pass e.g. (0.0, 1.0)")
+    return _annealed(score, x, sigmas, step_size, n_steps_each, denoise, clamp, noise, generator)
+
+
+@torch.no_grad()
+def _annealed(
+    score: Score,
+    x: Tensor,
+    sigmas: Tensor,
+    step_size: float,
+    n_steps_each: int,
+    denoise: bool,
+    clamp: tuple[float, float] | None,
+    noise: Noise,
+    generator: Generator | None,
+) -> Iterator[Tensor]:
+    steps = annealed_steps(sigmas, step_size)
+    n_steps = len(sigmas) * n_steps_each
+    watch = watched(x, n_steps + denoise, lambda n: _at(sigmas, steps, n_steps_each, n), float(sigmas[0]))
+    for n in range(1, n_steps + denoise + 1):
+        if n <= n_steps:
+            sigma, alpha = _at(sigmas, steps, n_steps_each, n)
+            x = langevin_step(x, ops.evaluate(score, x, sigma), alpha, noise=noise, generator=generator)
+        else:
+            x = tweedie(score, x, sigmas[-1])
+        x = x if clamp is None else x.clamp(*clamp)
+        watch(x, n)
+        yield x
+
+
+def inpaint(
+    score: Score,
+    x: Tensor,
+    sigmas: Tensor | Sequence[float],
+    *,
+    known: Tensor,
+    mask: Tensor,
+    step_size: float,
+    n_steps_each: int,
+    denoise: bool = False,
+    generator: Generator | None = None,
+) -> Iterator[Tensor]:
+    r"""Annealed Langevin dynamics where some numbers of the event are known. Source: song2019, Appendix B.3, Algorithm 2.
+
+    At each level the known numbers are held at :math:`y = \text{known} + \sigma_i z`, z drawn once per level and row. So
+    level i samples :math:`q_{\sigma_i}(x_\text{free} \mid x_\text{known} = y)`, at the last level the conditional law up to
+    :math:`\sigma_L`: no gradient of a likelihood and no training is needed. Where modes are far apart their weights freeze at a level
+    where what is held is still noisy, so they come out blurred towards the unconditional ones.
+
+    Args:
+        score, x, sigmas, step_size, n_steps_each, generator: as ``annealed_langevin``.
+        known: [*event] or like x; looked at only where ``mask``.
+        mask: booleans, [*event] or like x: which numbers are known.
+        denoise: append the posterior mean, with the known numbers as they are.
+
+    Yields:
+        L * n_steps_each states, one more with ``denoise``.
+
+    Raises:
+        TypeError, ValueError: as ``annealed_langevin``; known or mask of another shape, type or dtype; known not finite where
+            it is looked at.
+        DivergenceError: the chain left its bound.
+    """
+    sigmas = _check_ladder(score, x, sigmas, step_size, n_steps_each)
+    for given, name, dtype in ((known, "known", x.dtype), (mask, "mask", torch.bool)):
+        if not isinstance(given, Tensor) or given.dtype != dtype:
+            kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
+            raise TypeError(f"{name} is {kind}: it must be a tensor of {dtype}; convert it")
+        if given.shape not in (x.shape, x.shape[1:]):
+            raise ValueError(
+                f"{name} has shape {list(given.shape)}: it must be that of x, {list(x.shape)}, or of an event; reshape it"
+            )
+    known, mask = (given.to(x.device).expand_as(x) for given in (known, mask))
+    if not bool(torch.isfinite(known[mask]).all()):
+        raise ValueError("known is not finite where mask is true: what is known must be a number; change the mask")
+    return _inpaint(score, x, sigmas, known, mask, step_size, n_steps_each, denoise, generator)
+
+
+@torch.no_grad()
+def _inpaint(
+    score: Score,
+    x: Tensor,
+    sigmas: Tensor,
+    known: Tensor,
+    mask: Tensor,
+    step_size: float,
+    n_steps_each: int,
+    denoise: bool,
+    generator: Generator | None,
+) -> Iterator[Tensor]:
+    steps = annealed_steps(sigmas, step_size)
+    last, n = len(sigmas) * n_steps_each, 0
+    watch = watched(x, last, lambda n: _at(sigmas, steps, n_steps_each, n), float(sigmas[0]))
+    for sigma, alpha in zip(sigmas, steps, strict=True):
+        held = known + sigma * ops.normal_like(x, generator)  # Algorithm 2, line 5
+        x = torch.where(mask, held, x)
+        for _ in range(n_steps_each):
+            x = langevin_step(x, ops.evaluate(score, x, sigma), alpha, generator=generator)
+            x, n = torch.where(mask, held, x), n + 1
+            watch(x, n)
+            yield x
+    if denoise:
+        yield torch.where(mask, known, tweedie(score, x, sigmas[-1]))
+
+
+def between(n: int) -> Noise:
+    r"""Noise for paths of n chains from one independent chain to another, for ``annealed_langevin``. As song2020 interpolates.
+
+    Rows come in paths of n; with a, b the noise of a path's ends, row j has
+    :math:`z_j = \cos\varphi_j\, a + \sin\varphi_j\, b`, :math:`\varphi_j = \frac{\pi}{2} \frac{j}{n - 1}`. Each row alone is N(0, I),
+    so every chain samples as ever; neighbours share nearly all of their noise, so what they become changes little by little.
+    Start them alike: ``x = mean + sigmas[0] * between(n)(like, generator)``.
+
+    Raises:
+        TypeError, ValueError: n is not a whole number of at least two; rows that are no multiple of n.
+    """
+    ops.check_count(n, "n", 2)
+
+    def noise(like: Tensor, generator: Generator | None) -> Tensor:
+        if len(like) % n:
+            raise ValueError(f"x has {len(like)} rows: paths of n = {n} need a multiple of it; pass {n} rows per path")
+        ends = ops.normal_like(like.new_empty(len(like) // n, 2, *like.shape[1:]), generator)
+        angles = torch.linspace(0, math.pi / 2, n, dtype=like.dtype, device=like.device)
+        return torch.einsum("jk,pk...->pj...", torch.stack([angles.cos(), angles.sin()], 1), ends).flatten(0, 1)
+
+    return noise
+
+
+def tweedie(score: Score, x: Tensor, sigma: Sigma) -> Tensor:
+    r"""The posterior mean of the clean point, :math:`E[x_0 \mid x] = x + \sigma^2 s(x, \sigma)`. Source: vincent2011, Sec. 4.
+
+    Args:
+        score: the score function.
+        x: [B, *event].
+        sigma: float | 0-d | [B], in units of x.
+
+    Raises:
+        TypeError, ValueError: x or sigma is not what it must be; a score of another shape than x.
+    """
+    ops.check_batch(x)
+    ops.check_sigma(sigma, x)
+    std = ops.expand(sigma, x)
+    return (x + std * std * ops.evaluate(score, x, sigma)).to(x.dtype)
+
+
+def _check_ladder(
+    score: Score, x: Tensor, sigmas: Tensor | Sequence[float], step_size: float, n_steps_each: int
+) -> Tensor:
+    ops.check_batch(x)
+    levels = check_sigmas(sigmas, dtype=x.dtype).to(x.device)
+    check_start(score, x, levels[-1], step_size)
+    ops.check_count(n_steps_each, "n_steps_each")
+    return levels
+
+
+def _at(sigmas: Tensor, steps: Sequence[float], n_steps_each: int, n: int) -> tuple[Tensor, float]:
+    """Level and step size of state n, counted from 1."""
+    level = min((n - 1) // n_steps_each, len(steps) - 1)
+    return sigmas[level], steps[level]
