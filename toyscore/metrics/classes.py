@@ -71,10 +71,19 @@ def fit_classifier(data: Images, *, seed: int = 0) -> Classifier:
     from sklearn.linear_model import LogisticRegression
 
     x, labels = data.sample_labelled(_N_EXAMPLES, generator=Generator().manual_seed(seed))
+    check_labels(labels)
+    flat = ops.flatten(x).double().numpy()
+    return Classifier(LogisticRegression(max_iter=5000).fit(flat, labels.numpy()), flat.shape[1])
+
+
+def check_labels(labels: Tensor) -> None:
+    """Refuse labels that are not 0 to K - 1.
+
+    Raises:
+        ValueError: they are not, or K is one.
+    """
     found = labels.unique().tolist()
     if len(found) < 2 or found != list(range(len(found))):
         raise ValueError(
             f"the labels are {found}: they must be 0 to K - 1, at least two of them; number the classes anew"
         )
-    flat = ops.flatten(x).double().numpy()
-    return Classifier(LogisticRegression(max_iter=5000).fit(flat, labels.numpy()), flat.shape[1])

@@ -17,7 +17,7 @@ def wasserstein2(x: Tensor, y: Tensor) -> float:
     Cost grows with N M log N: use a few thousand points. In units of x. Source: peyre2019, Sec. 2.3.
     """
     ot = _pot()
-    a, b = _clouds(x, y)
+    a, b = as_clouds(x, y)
     cost = ops.squared_distances(a, b).cpu().double().numpy()
     return math.sqrt(max(0.0, float(ot.emd2([], [], cost, numItermax=10_000_000))))
 
@@ -32,7 +32,7 @@ def sliced_wasserstein2(x: Tensor, y: Tensor, *, n_projections: int = 128, gener
     """
     ot = _pot()
     ops.check_count(n_projections, "n_projections")
-    a, b = _clouds(x, y)
+    a, b = as_clouds(x, y)
     directions = ops.normal_like(a.new_empty(a.shape[1], n_projections), generator)
     directions = (directions / directions.norm(dim=0)).cpu().numpy()
     return float(ot.sliced_wasserstein_distance(a.cpu().numpy(), b.cpu().numpy(), projections=directions))
@@ -49,11 +49,7 @@ def mmd2(x: Tensor, y: Tensor, *, bandwidth: float | None = None) -> float:
     Returns:
         A float; about zero, of either sign, when the laws agree.
     """
-    a, b = _clouds(x, y)
-    if min(len(a), len(b)) < 2:
-        raise ValueError(
-            f"the clouds have {len(a)} and {len(b)} points: an unbiased estimate needs two in each; draw more"
-        )
+    a, b = as_clouds(x, y, 2)
     pooled = torch.cat([a, b])
     squared = ops.squared_distances(pooled, pooled)
     if bandwidth is None:
@@ -61,10 +57,14 @@ def mmd2(x: Tensor, y: Tensor, *, bandwidth: float | None = None) -> float:
         bandwidth = float(squared[above].median().sqrt())
     ops.check_positive(bandwidth, "bandwidth")
     kernel = torch.exp(-squared / (2 * bandwidth**2))
-    n, m = len(a), len(b)
-    within_a = (kernel[:n, :n].sum() - n) / (n * (n - 1))
-    within_b = (kernel[n:, n:].sum() - m) / (m * (m - 1))
-    return float(within_a + within_b - 2 * kernel[:n, n:].mean())  # Eq. (3)
+    n = len(a)
+    return unbiased_mmd2(kernel[:n, :n], kernel[n:, n:], kernel[:n, n:])
+
+
+def unbiased_mmd2(within_a: Tensor, within_b: Tensor, across: Tensor) -> float:
+    """The estimate from the kernel within each cloud, [N, N] and [M, M], and across, [N, M]. Source: gretton2012, Eq. (3)."""
+    own = [(k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1)) for k in (within_a, within_b)]
+    return float(own[0] + own[1] - 2 * across.mean())  # Eq. (3)
 
 
 def _pot() -> Any:
@@ -76,7 +76,8 @@ def _pot() -> Any:
     return ot
 
 
-def _clouds(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def as_clouds(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
+    """Two sets of points as [N, D] and [M, D] in float32 at least, refused unless finite, alike, and ``least`` in each."""
     for cloud, name in ((x, "x"), (y, "y")):
         ops.check_batch(cloud, name)
         ops.check_finite(cloud, name)
@@ -87,5 +88,7 @@ def _clouds(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         )
     if x.dtype != y.dtype:
         raise TypeError(f"x is {x.dtype}, y {y.dtype}: they must agree; convert one with .to(...)")
+    if min(len(x), len(y)) < least:
+        raise ValueError(f"the clouds have {len(x)} and {len(y)} points: {least} are needed in each; draw more")
     wide = torch.promote_types(x.dtype, torch.float32)
     return ops.flatten(x.detach()).to(wide), ops.flatten(y.detach()).to(wide)

@@ -37,7 +37,7 @@ def sigma_features(sigma: Sigma, like: Tensor, ends: Tensor, n_frequencies: int)
     Raises:
         ValueError: sigma not positive, or neither a number, 0-d nor [B].
     """
-    if _looks(sigma):
+    if looks(sigma):
         ops.check_sigma(sigma, like, positive=True)
     std = torch.as_tensor(sigma, dtype=like.dtype, device=like.device).reshape(-1, 1).expand(len(like), 1)
     low, high = ends
@@ -55,11 +55,11 @@ def level_index(sigma: Sigma, like: Tensor, sigmas: Tensor) -> tuple[Tensor, Ten
     Raises:
         ValueError: sigma not positive or not shaped as it must be; a sigma that is none of the levels.
     """
-    if _looks(sigma):
+    if looks(sigma):
         ops.check_sigma(sigma, like, positive=True)
     std = torch.as_tensor(sigma, dtype=sigmas.dtype, device=sigmas.device).reshape(-1, 1)
     gap, index = (std / sigmas - 1).abs().min(1)
-    if _looks(sigma) and bool((gap > _NEAR).any()):
+    if looks(sigma) and bool((gap > _NEAR).any()):
         row = int(gap.argmax())
         raise ValueError(
             f"sigma = {float(std[row]):.6g} is none of the network's {len(sigmas)} levels, {float(sigmas[0]):.6g} to "
@@ -74,5 +74,6 @@ def unknown(gap: Tensor) -> Tensor:
     return ~(gap <= _NEAR)  # NaN is unknown, too
 
 
-def _looks(sigma: Sigma) -> bool:
+def looks(sigma: Sigma) -> bool:
+    """Whether looking at a sigma is free: a number, or a tensor on the CPU, and nothing is being compiled."""
     return not torch.compiler.is_compiling() and not (isinstance(sigma, Tensor) and sigma.device.type != "cpu")

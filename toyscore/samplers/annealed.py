@@ -99,7 +99,7 @@ def inpaint(
     denoise: bool = False,
     generator: Generator | None = None,
 ) -> Iterator[Tensor]:
-    r"""Annealed Langevin dynamics where some numbers of the event are known. Source: song2019, Appendix B.3, Algorithm 2.
+    r"""Annealed Langevin dynamics where some numbers of the event are known. Source: song2019, Algorithm 2.
 
     At each level the known numbers are held at :math:`y = \text{known} + \sigma_i z`, z drawn once per level and row. So
     level i samples :math:`q_{\sigma_i}(x_\text{free} \mid x_\text{known} = y)`, at the last level the conditional law up to

@@ -1,0 +1,312 @@
+"""Networks of others: each reading against the exact score, each confusion caught and named."""
+
+import json
+import math
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from helpers import F64, cases, seeded
+from toyscore import data, pretrained
+from toyscore.distributions import GaussianMixture
+from toyscore.models import CalibrationWarning, ContinuousNCSN, adapters, calibrate
+from toyscore.models.adapters import ddpm_clock, from_epsilon, from_v, from_x0, rescaled, sigma_clock
+from toyscore.noise import geometric, linear_betas
+from toyscore.samplers import annealed_langevin, final
+
+P = cases()["asymmetric"]
+ALPHA_BARS = torch.cumprod(1 - linear_betas().double(), 0)
+WRAP = {"epsilon": from_epsilon, "v": from_v, "x0": from_x0}
+
+
+def at(t, x):
+    """alpha, s of the real-valued steps t, by interpolating log(s / alpha): written anew, in float64"""
+    logs = (0.5 * ((1 - ALPHA_BARS) / ALPHA_BARS).log()).tolist()
+    sigma = torch.tensor(
+        [
+            math.exp(logs[int(u)] + (u - int(u)) * (logs[min(int(u) + 1, len(logs) - 1)] - logs[int(u)]))
+            for u in t.tolist()
+        ],
+        dtype=F64,
+    )[:, None]
+    return 1 / (1 + sigma**2).sqrt(), sigma / (1 + sigma**2).sqrt()
+
+
+def diffused(mixture, x, alpha, s):
+    """grad log p_t at x, by autograd of the density of alpha x_0 + s z, row by row"""
+    rows = []
+    for row, a, b in zip(x, alpha, s, strict=True):
+        p_t = GaussianMixture(
+            a * mixture.means, a**2 * mixture.covariances + b**2 * torch.eye(2, dtype=F64), mixture.weights
+        )
+        point = row[None].clone().requires_grad_()
+        rows.append(torch.autograd.grad(p_t.log_prob(point).sum(), point)[0])
+    return torch.cat(rows)
+
+
+def network(kind, mixture=P):
+    """The perfect network of a kind, from the diffused mixture alone."""
+
+    def predict(x_t, t):
+        alpha, s = at(t, x_t)
+        with torch.enable_grad():
+            epsilon = -s * diffused(mixture, x_t.detach(), alpha, s)
+        x0 = (x_t - s * epsilon) / alpha
+        return {"epsilon": epsilon, "v": alpha * epsilon - s * x0, "x0": x0}[kind]
+
+    return predict
+
+
+@pytest.mark.parametrize("kind", WRAP)
+def test_a_perfect_network_of_each_kind_is_the_exact_score(kind):
+    """ho2020, Sec. 3.2; salimans2022, Sec. 4; karras2022, Eq. (3): to 1e-9, at steps and between them, sigma of every form"""
+    score = WRAP[kind](network(kind), ddpm_clock(ALPHA_BARS))
+    x = 3 * torch.randn(6, 2, generator=seeded(), dtype=F64)
+    for sigma in (0.02, torch.tensor(1.3, dtype=F64), torch.tensor([0.011, 0.1, 0.5, 2.0, 30.0, 150.0], dtype=F64)):
+        exact = P.score(x, sigma)
+        assert torch.allclose(score(x, sigma), exact, rtol=1e-9, atol=1e-9)
+
+
+def test_the_clock_reads_ddpms_steps():
+    """ho2020, Eq. (4): sigma of every step gives the step; between two, log sigma is linear; whole steps round"""
+    clock = ddpm_clock(ALPHA_BARS)
+    sigma = ((1 - ALPHA_BARS) / ALPHA_BARS).sqrt()
+    steps = torch.arange(1000, dtype=F64)
+    assert torch.allclose(clock.time(sigma), steps, atol=1e-9)
+    assert torch.allclose(clock.time(sigma.float()), steps.float(), atol=0.02)
+    assert float(clock.time((sigma[10] * sigma[11]).sqrt()[None])) == pytest.approx(10.5)
+    assert ddpm_clock(ALPHA_BARS, whole=True).time(sigma * 1.0001).tolist() == list(range(1000))
+    assert torch.allclose(clock.alpha(sigma), ALPHA_BARS.sqrt(), rtol=1e-12)
+    assert (clock.sigma_min, clock.sigma_max) == pytest.approx((float(sigma[0]), float(sigma[-1])))
+
+
+def test_a_denoiser_of_sigma_itself():
+    """karras2022, Eq. (3): D(x, sigma) = x + sigma² s, as other codes hand it out"""
+    score = from_x0(lambda x, sigma: x + sigma[:, None] ** 2 * P.score(x, sigma), sigma_clock())
+    x = torch.randn(4, 2, generator=seeded(), dtype=F64)
+    assert torch.allclose(score(x, 0.3), P.score(x, 0.3), rtol=1e-9)
+
+
+def test_rescaled_is_the_score_in_other_units():
+    """Of y = a x + b: the mixture itself moved, to rounding"""
+    moved = GaussianMixture(2 * P.means - 1, 4 * P.covariances, P.weights)
+    x = torch.randn(5, 2, generator=seeded(), dtype=F64)
+    for sigma in (0.4, torch.linspace(0.1, 2, 5, dtype=F64)):
+        assert torch.allclose(rescaled(moved.score, 2.0, -1.0)(x, sigma), P.score(x, sigma), rtol=1e-10)
+
+
+def test_an_adapted_network_is_sampled_like_any_other():
+    score = from_epsilon(network("epsilon"), ddpm_clock(ALPHA_BARS))
+    options = {"step_size": 0.05, "n_steps_each": 3}
+    x = 5 * torch.randn(8, 2, generator=seeded(), dtype=F64)
+    a, b = (
+        final(annealed_langevin(s, x, geometric(5.0, 0.5, 4), generator=seeded(1), **options)) for s in (score, P.score)
+    )
+    assert torch.allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+LEVELS = geometric(20.0, 0.05, 7).double()
+
+
+@pytest.mark.parametrize("name", list(cases()))
+def test_an_exact_score_calibrates(name):
+    """vincent2011: the size equals the agreement, and both lie between the linear bound and one"""
+    p = cases()[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = calibrate(p.score, p, LEVELS, n=4000, generator=seeded())
+    assert found.cause is None
+    dim = p.means.shape[1]
+    assert torch.allclose(found.size, found.agreement, atol=5 * math.sqrt(2 / (4000 * dim)))
+    assert bool((found.size <= 1 + 5 * math.sqrt(2 / (4000 * dim))).all())
+    assert bool((found.size >= found.floor - 5 * math.sqrt(2 / (4000 * dim))).all())
+
+
+def test_the_digits_network_calibrates_and_the_gaussian_inside_it():
+    digits = data.digits("train")
+    levels = geometric(10.0, 0.05, 6)
+    mean, variance = digits.moments
+    gaussian = ContinuousNCSN(1, 8, 4, levels, data_mean=mean, data_variance=variance)
+    nn.init.zeros_(gaussian.body.end_conv.weight)
+    nn.init.zeros_(gaussian.body.end_conv.bias)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for score in (gaussian, pretrained.digits().network):
+            found = calibrate(score, digits, levels, n=128, generator=seeded())
+            assert found.size[0] == pytest.approx(1, abs=0.1)
+
+
+DECODE = {
+    "score": lambda s, x, c: s,
+    "epsilon": lambda s, x, c: -c * s,
+    "v": lambda s, x, c: (1 / (1 + c**2)).sqrt() * (-c * s) - c * (1 / (1 + c**2)).sqrt() * (x + c**2 * s),
+    "x0": lambda s, x, c: x + c**2 * s,
+}
+
+
+@pytest.mark.parametrize("true", DECODE)
+@pytest.mark.parametrize("used", DECODE)
+@pytest.mark.parametrize("name", ["asymmetric", "three dimensions", "one dimension"])
+def test_every_wrong_reading_is_caught_and_named(name, used, true):
+    """What predicts one thing and is read as another: the warning names both"""
+    p = cases()[name]
+
+    def out(x, c):
+        return DECODE[true](p.score(x, c), x, c[:, None])
+
+    if used == "score":
+        score = lambda x, sigma: out(x, sigma.expand(len(x)))  # noqa: E731
+    else:
+        score = WRAP[used](lambda x, sigma: out(x, sigma), sigma_clock())
+        # v is defined in coordinates that keep the variance; given x itself, the clock leaves only the reading to differ
+    if used == true:
+        assert calibrate(score, p, LEVELS, generator=seeded()).cause is None
+        return
+    spoken = {"score": "a score"}
+    with pytest.warns(
+        CalibrationWarning, match=r"this is no score of these data: at sigma = .* must be equal"
+    ) as caught:
+        found = calibrate(score, p, LEVELS, generator=seeded())
+    assert f"it predicts {spoken.get(true, true)} and is read as {spoken.get(used, used)}" in found.cause, found
+    assert found.cause in str(caught[0].message)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "cause"),
+    [
+        (lambda x, sigma: -P.score(x, sigma), "its sign is wrong"),
+        (lambda x, sigma: sigma * P.score(x, sigma), "not divided by sigma"),
+        (lambda x, sigma: P.score(x, sigma) / sigma, "divided by sigma once too often"),
+        (lambda x, sigma: P.score(x, sigma) / 2, "half the score"),
+        (lambda x, sigma: 2 * P.score(x, sigma), "twice the score"),
+        (rescaled(P.score, 0.5, 0.5), r"trained on data in \[-1, 1\]"),
+        (rescaled(P.score, 2.0, -1.0), r"trained on data in \[0, 1\]"),
+        (lambda x, sigma: torch.sin(37 * x), "no usual confusion explains it"),
+        (lambda x, sigma: P.score(x, sigma) * float("nan"), "no usual confusion explains it"),
+        (lambda x, sigma: 0 * x, "no usual confusion explains it"),
+    ],
+)
+def test_other_confusions_are_caught_and_named(wrong, cause):
+    with pytest.warns(CalibrationWarning, match=cause):
+        calibrate(wrong, P, LEVELS, generator=seeded())
+
+
+diffusers = pytest.importorskip("diffusers")
+
+
+def unet(out_channels=1):
+    torch.manual_seed(0)
+    return diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=out_channels,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    ).eval()
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("pipeline", [True, False])
+def test_a_unet_of_diffusers_from_disk(tmp_path, predicts, pipeline):
+    """Random weights: the wrapped score is what the library's own scheduler makes of the prediction, to 1e-5"""
+    model = unet()
+    scheduler = diffusers.DDPMScheduler(prediction_type=predicts, clip_sample=False)
+    folders = (tmp_path / "unet", tmp_path / "scheduler") if pipeline else (tmp_path, tmp_path)
+    model.save_pretrained(folders[0])
+    scheduler.save_pretrained(folders[1])
+    score = adapters.from_diffusers(tmp_path)
+    assert next(score.parameters()).dtype == torch.float32
+    x = torch.rand(3, 1, 8, 8, generator=seeded())
+    for t in (0, 10, 500, 999):
+        alpha_bar = scheduler.alphas_cumprod[t]
+        sigma = float(((1 - alpha_bar) / alpha_bar).sqrt())  # of data in [-1, 1]
+        y = 2 * x - 1
+        with torch.no_grad():
+            out = model(alpha_bar.sqrt() * y, t).sample
+            x0 = scheduler.step(out, t, alpha_bar.sqrt() * y, generator=seeded()).pred_original_sample
+            found = score(x, sigma / 2)
+        assert torch.allclose(sigma * found / 2, (x0 - y) / sigma, rtol=1e-3, atol=1e-3 if t == 0 else 1e-4), t
+
+
+def test_a_predicted_variance_is_left_out(tmp_path):
+    unet(out_channels=2).save_pretrained(tmp_path)
+    diffusers.DDPMScheduler().save_pretrained(tmp_path)
+    x = torch.rand(3, 1, 8, 8, generator=seeded())
+    assert adapters.from_diffusers(tmp_path)(x, 0.5).shape == x.shape
+
+
+def test_what_is_no_unet_is_refused(tmp_path):
+    def refused(words):
+        with pytest.raises(ValueError, match=words):
+            adapters.from_diffusers(tmp_path)
+
+    refused(r"config.json cannot be read \(No such file")
+    model, scheduler = unet(), diffusers.DDPMScheduler()
+    model.save_pretrained(tmp_path)
+    refused(r"scheduler_config.json cannot be read")
+    scheduler.save_pretrained(tmp_path)
+    adapters.from_diffusers(tmp_path)
+    config, steps = (json.loads((tmp_path / n).read_text()) for n in ("config.json", "scheduler_config.json"))
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(steps | {"prediction_type": "flow"}))
+    refused(r"prediction_type = flow: it must be one of epsilon, v_prediction, sample")
+    (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": "ScoreSdeVeScheduler"}))
+    refused(r"is of a ScoreSdeVeScheduler: its steps are not DDPM's")
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(steps | {"beta_schedule": "strange"}))
+    refused(r"no model that diffusers can read: strange")
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(steps))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"_class_name": "UNet2DConditionModel"}))
+    refused(r"describes a UNet2DConditionModel: only UNet2DModel")
+    (tmp_path / "config.json").write_text("{")
+    refused(r"config.json cannot be read")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    weights = next(tmp_path.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused(r"no model that diffusers can read")
+    weights.rename(tmp_path / "diffusion_pytorch_model.bin")
+    refused(r"holds no .safetensors file: pickled weights can run code")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: ddpm_clock(torch.tensor(0.5)), r"alpha_bars has shape \[\]: it must be \[N\]"),
+        (lambda: ddpm_clock(torch.tensor([0.5, 0.9])), r"goes from 0.5 to 0.9.* must decrease strictly"),
+        (lambda: ddpm_clock(torch.tensor([1.0, 0.9])), r"from 0.9 to 1: it must decrease strictly within \(0, 1\)"),
+        (
+            lambda: from_epsilon(network("epsilon"), ddpm_clock(ALPHA_BARS))(torch.zeros(2, 2, dtype=F64), 500.0),
+            r"sigma = 500: the network was trained from 0.01000\d* to 157.\d*",
+        ),
+        (
+            lambda: from_epsilon(lambda x, t: x[:, :1], sigma_clock())(torch.zeros(2, 2), 1.0),
+            r"the network returned shape \[2, 1\] for x of shape \[2, 2\]",
+        ),
+        (lambda: from_epsilon(lambda x, t: (x,), sigma_clock())(torch.zeros(2, 2), 1.0), r"the network returned tuple"),
+        (lambda: from_epsilon(lambda x, t: x, sigma_clock())(torch.zeros(2, 2), 0.0), r"sigma"),
+        (lambda: rescaled(P.score, -1.0, 0.0), r"factor = -1"),
+        (lambda: rescaled(P.score, 1.0, math.nan), r"shift = nan: it must be finite"),
+        (lambda: calibrate(P.score, P, [1.0, 2.0]), r"sigmas must decrease"),
+        (lambda: calibrate(P.score, P, [2.0, 1.0], n=1), r"n = 1: it must be at least 2"),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_what_cannot_be_called_is_refused():
+    with pytest.raises(TypeError, match="network is str: it must be callable"):
+        from_epsilon("net", sigma_clock())
+    with pytest.raises(TypeError, match="score"):
+        rescaled(3, 1.0, 0.0)
+
+
+def test_an_adapter_carries_its_network():
+    """Weights are found, moved and trained through it"""
+    wrapped = rescaled(from_epsilon(nn.Bilinear(2, 1, 2), sigma_clock()), 2.0, -1.0)
+    assert len(list(wrapped.parameters())) == 2
+    assert next(wrapped.double().parameters()).dtype == F64

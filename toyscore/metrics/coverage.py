@@ -1,0 +1,76 @@
+"""Are the samples like the data, and is all of the data there? Two questions that a distance answers with one number.
+
+Around each point of a set a ball reaches to its k-th nearest neighbour in the set; the balls together are the set's guess of where its
+law lives. *Precision* is the share of samples in a ball of the data, *recall* the share of data in a ball of the samples
+(kynkaanniemi2019). *Coverage* is the share of the data's balls that hold a sample (naeem2020): an outlier among the samples, whose
+ball is large, cannot inflate it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import comb
+
+import torch
+from torch import Tensor
+
+from toyscore import operators as ops
+from toyscore.metrics.clouds import as_clouds
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Shares in [0, 1]."""
+
+    precision: float
+    recall: float
+    coverage: float
+
+
+def overlap(samples: Tensor, data: Tensor, *, k: int = 3) -> Overlap:
+    """Precision, recall and coverage. Source: kynkaanniemi2019, Eq. (2), and naeem2020, Eq. (5).
+
+    Args:
+        samples, data: [N, F] and [M, F], points or features, N and M above k.
+        k: neighbours that a ball reaches.
+
+    Raises:
+        TypeError, ValueError: not two clouds of like points; no more than k in one; k not a whole number of at least one.
+    """
+    ops.check_count(k, "k")
+    a, b = as_clouds(samples, data, k + 1)
+    across = ops.squared_distances(a, b)  # [N, M]
+    of_samples, of_data = (_radii(points, k) for points in (a, b))
+    inside = across <= of_data  # sample n in the ball of datum m
+    return Overlap(
+        precision=float(inside.any(1).double().mean()),
+        recall=float((across <= of_samples[:, None]).any(0).double().mean()),
+        coverage=float(inside.any(0).double().mean()),
+    )
+
+
+def expected_coverage(n_samples: int, n_data: int, *, k: int = 3) -> float:
+    r"""The mean coverage of N samples from the very law of M data, :math:`1 - \binom{M - 1}{k} / \binom{N + M - 1}{k}`, in any dimension.
+    Source: naeem2020, Sec. 3.3.
+
+    A ball stays empty when of the other points, N + M - 1 in all and in any order of distance, the k nearest are all data.
+
+    Raises:
+        TypeError, ValueError: not whole numbers, or M not above k.
+    """
+    ops.check_count(k, "k")
+    ops.check_count(n_samples, "n_samples")
+    ops.check_count(n_data, "n_data", k + 1)
+    return 1 - comb(n_data - 1, k) / comb(n_samples + n_data - 1, k)
+
+
+def nearest(x: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance and index of the nearest of ``data`` [M, *event] to each of ``x`` [B, *event]: two [B]."""
+    a, b = as_clouds(x, data, 1)
+    found = ops.squared_distances(a, b).min(1)
+    return found.values.sqrt(), found.indices
+
+
+def _radii(points: Tensor, k: int) -> Tensor:
+    """The squared distance of each point to its k-th nearest other: [N]."""
+    return torch.kthvalue(ops.squared_distances(points, points), k + 1, dim=1).values  # the nearest is itself

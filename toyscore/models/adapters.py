@@ -1,0 +1,274 @@
+r"""Networks of others as score functions.
+
+Diffusion models are trained to predict the noise, the clean data or a mixture of the two, at a time t and in coordinates
+
+.. math:: x_t = \alpha x, \qquad \alpha = \frac{1}{\sqrt{1 + \sigma^2}}, \qquad x = x_0 + \sigma \epsilon,
+
+which keep the variance of data of unit variance (DDPM's :math:`\alpha^2` is :math:`\bar\alpha_t`). With the deviation
+:math:`s_t = \alpha \sigma` of the noise in :math:`x_t` each prediction is the score in other words:
+
+.. math:: \nabla \log q_\sigma(x) = -\frac{\epsilon}{\sigma} = \frac{x_0 - x}{\sigma^2}, \qquad
+          \epsilon = \alpha v + s_t x_t \quad (v = \alpha \epsilon - s_t x_0).
+
+So an adapter is three things: a *reading* of the output (:func:`from_epsilon`, :func:`from_v`, :func:`from_x0`), a *clock* that says
+which t has which sigma and whether the network sees x or :math:`\alpha x` (:func:`ddpm_clock`, :func:`sigma_clock`), and the range of
+the data (:func:`rescaled`). Whether they were the right ones, :func:`toyscore.models.calibrate` asks of data. Networks must already be in
+evaluation mode.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toyscore import operators as ops
+from toyscore.models.conditioning import looks
+from toyscore.operators import Score, Sigma
+
+_NEAR = 0.01  # of a level: how far beyond a clock's ends rounding may lead
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What a network is given for ``x`` and ``sigma``: ``alpha(sigma) * x`` and ``time(sigma)``, both of sigma [B].
+
+    ``sigma_min`` and ``sigma_max`` are the ends of what it was trained on.
+    """
+
+    alpha: Callable[[Tensor], Tensor]
+    time: Callable[[Tensor], Tensor]
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+
+
+def ddpm_clock(alpha_bars: Tensor, *, whole: bool = False) -> Clock:
+    r"""Steps :math:`t = 0, \dots, N - 1` with :math:`\sigma_t = \sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}`. Source: ho2020, Eq. (4).
+
+    Args:
+        alpha_bars: :math:`\bar\alpha_t` [N], strictly decreasing within (0, 1): ``torch.cumprod(1 - betas, 0)``.
+        whole: round t to the nearest step, for a network that looks its step up in a table; otherwise a sigma between two steps
+            has a t between them, linear in log sigma.
+
+    Raises:
+        ValueError: not [N] with N at least 2, not within (0, 1), or not decreasing.
+    """
+    if alpha_bars.ndim != 1 or len(alpha_bars) < 2:
+        raise ValueError(
+            f"alpha_bars has shape {list(alpha_bars.shape)}: it must be [N] with N >= 2; pass torch.cumprod(1 - betas, 0)"
+        )
+    exact = alpha_bars.detach().cpu().double()
+    if not bool(((exact > 0) & (exact < 1)).all()) or not bool((exact[1:] < exact[:-1]).all()):
+        raise ValueError(
+            f"alpha_bars goes from {float(exact[0]):.6g} to {float(exact[-1]):.6g}, with values from {float(exact.min()):.6g} to "
+            f"{float(exact.max()):.6g}: it must decrease strictly within (0, 1); pass torch.cumprod(1 - betas, 0)"
+        )
+    logs = 0.5 * ((1 - exact) / exact).log()  # of sigma, increasing
+
+    def time(sigma: Tensor) -> Tensor:
+        table = logs.to(sigma)
+        at = sigma.log().clamp(table[0], table[-1])
+        right = torch.searchsorted(table, at).clamp(1, len(table) - 1)
+        low, high = table[right - 1], table[right]
+        t = right - 1 + (at - low) / (high - low)
+        return t.round().long() if whole else t
+
+    return Clock(alpha_of, time, math.exp(float(logs[0])), math.exp(float(logs[-1])))
+
+
+def sigma_clock(sigma_min: float = 0.0, sigma_max: float = math.inf) -> Clock:
+    """For a network that takes x as it is and sigma itself, as variance-exploding ones and denoisers D(x, sigma) do."""
+    return Clock(torch.ones_like, lambda sigma: sigma, sigma_min, sigma_max)
+
+
+class Adapted(nn.Module):
+    """A score function made of a network, a clock and a reading; made by :func:`from_epsilon`, :func:`from_v`, :func:`from_x0`."""
+
+    def __init__(
+        self,
+        network: Callable[[Tensor, Tensor], Any],
+        clock: Clock,
+        reading: Callable[[Tensor, Tensor, Tensor], Tensor],
+    ) -> None:
+        super().__init__()
+        if not callable(network):
+            raise TypeError(
+                f"network is {type(network).__name__}: it must be callable as network(x_t, t); pass a module"
+            )
+        self.network, self.clock, self.reading = network, clock, reading
+
+    def forward(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """The score at ``x`` [B, *event] for ``sigma`` float | 0-d | [B], positive and within the clock -> like x.
+
+        Raises:
+            TypeError, ValueError: x or sigma is not what it must be; a sigma beyond the clock (on an accelerator its rows are NaN
+                instead); an output of another shape than x.
+        """
+        ops.check_batch(x)
+        if looks(sigma):
+            ops.check_sigma(sigma, x, positive=True)
+        std = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
+        low, high = self.clock.sigma_min * (1 - _NEAR), self.clock.sigma_max * (1 + _NEAR)
+        beyond = ~((std >= low) & (std <= high))
+        if looks(sigma) and bool(beyond.any()):
+            raise ValueError(
+                f"sigma = {float(std[beyond][0]):.6g}: the network was trained from {self.clock.sigma_min:.6g} to "
+                f"{self.clock.sigma_max:.6g} and knows nothing beyond; choose levels within"
+            )
+        out = self.network(ops.per_example(self.clock.alpha(std), x) * x, self.clock.time(std))
+        out = getattr(out, "sample", out)  # diffusers wraps what it returns
+        if not isinstance(out, Tensor) or out.shape != x.shape:
+            kind = f"shape {list(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(
+                f"the network returned {kind} for x of shape {list(x.shape)}: a prediction is shaped like x; if it also predicts a "
+                "variance, keep its first half"
+            )
+        score = self.reading(out.to(x.dtype), x, ops.per_example(std, x))
+        return score if looks(sigma) else torch.where(ops.per_example(beyond, x), torch.nan, score)
+
+
+def from_epsilon(network: Callable[[Tensor, Tensor], Any], clock: Clock) -> Adapted:
+    """The score of a network that predicts the noise. Source: ho2020, Sec. 3.2.
+
+    Args:
+        network: ``network(x_t, t)``, x_t [B, *event] and t [B], -> like x_t, or an object with ``.sample``.
+        clock: which t and which alpha belong to sigma.
+    """
+    return Adapted(network, clock, epsilon_score)
+
+
+def from_v(network: Callable[[Tensor, Tensor], Any], clock: Clock) -> Adapted:
+    """The score of a network that predicts v = alpha epsilon - s_t x_0. Source: salimans2022, Sec. 4. Args: as ``from_epsilon``."""
+    return Adapted(network, clock, v_score)
+
+
+def from_x0(network: Callable[[Tensor, Tensor], Any], clock: Clock) -> Adapted:
+    """The score of a network that predicts the clean data. Source: karras2022, Eq. (3). Args: as ``from_epsilon``."""
+    return Adapted(network, clock, x0_score)
+
+
+def epsilon_score(epsilon: Tensor, x: Tensor, std: Tensor) -> Tensor:
+    """-epsilon / sigma. ``std`` is sigma, shaped to spread over the events of ``x``."""
+    return -epsilon / std
+
+
+def v_score(v: Tensor, x: Tensor, std: Tensor) -> Tensor:
+    """-(alpha v + s_t x_t) / sigma, with x_t = alpha x and s_t = alpha sigma."""
+    alpha = alpha_of(std)
+    return -(alpha * v + alpha * std * (alpha * x)) / std
+
+
+def x0_score(x0: Tensor, x: Tensor, std: Tensor) -> Tensor:
+    """(x_0 - x) / sigma². Source: karras2022, Eq. (3)."""
+    return (x0 - x) / (std * std)  # Eq. (3)
+
+
+class Rescaled(nn.Module):
+    """The score in other units of the data; made by :func:`rescaled`."""
+
+    def __init__(self, score: Score, factor: float, shift: float) -> None:
+        super().__init__()
+        self.score, self.factor, self.shift = score, factor, shift
+
+    def forward(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """The score at ``x`` [B, *event] for ``sigma`` float | 0-d | [B], both in the new units -> like x."""
+        return self.factor * self.score(self.factor * x + self.shift, self.factor * sigma)
+
+
+def rescaled(score: Score, factor: float, shift: float) -> Rescaled:
+    r"""The score of x where ``score`` is that of :math:`y = a x + b`: :math:`a\, s(a x + b, a \sigma)`.
+
+    ``rescaled(score, 2.0, -1.0)`` brings a network of data in [-1, 1] to data in [0, 1].
+
+    Raises:
+        TypeError, ValueError: score cannot be called; factor not positive; shift not finite.
+    """
+    ops.check_score(score)
+    ops.check_positive(factor, "factor")
+    if not math.isfinite(shift):
+        raise ValueError(f"shift = {shift}: it must be finite; pass b of y = a x + b")
+    return Rescaled(score, factor, shift)
+
+
+def from_diffusers(path: str | Path) -> Rescaled:
+    """The score, for data in [0, 1], of a UNet2DModel that diffusers saved on this disk; nothing is fetched, nothing unpickled.
+
+    Args:
+        path: a pipeline's folder (``unet/`` and ``scheduler/``), or one that holds both ``config.json`` and ``scheduler_config.json``.
+
+    Raises:
+        ImportError: diffusers is not installed.
+        ValueError: no such folder, another class, weights that are no safetensors, a prediction or a schedule of no known kind.
+    """
+    try:
+        from diffusers import DDPMScheduler, UNet2DModel
+    except ImportError as error:
+        raise ImportError(
+            'from_diffusers needs diffusers: install it with pip install "toyscore[diffusers]"'
+        ) from error
+    path = Path(path)
+    unet, scheduler = (path / name if (path / name).is_dir() else path for name in ("unet", "scheduler"))
+    kind = _read(unet / "config.json").get("_class_name")
+    if kind != "UNet2DModel":
+        raise ValueError(
+            f"{unet / 'config.json'} describes a {kind}: only UNet2DModel has no further inputs; wrap others with from_epsilon"
+        )
+    schedule = _read(scheduler / "scheduler_config.json")
+    predicts = schedule.get("prediction_type", "epsilon")
+    readings = {"epsilon": from_epsilon, "v_prediction": from_v, "sample": from_x0}
+    if "beta_schedule" not in schedule:
+        raise ValueError(
+            f"{scheduler / 'scheduler_config.json'} is of a {schedule.get('_class_name')}: its steps are not DDPM's, beta_schedule is "
+            "missing; wrap the network by hand, with a clock of its own"
+        )
+    if predicts not in readings:
+        raise ValueError(
+            f"{scheduler / 'scheduler_config.json'} has prediction_type = {predicts}: it must be one of {', '.join(readings)}; "
+            "wrap the network by hand"
+        )
+    if not list(unet.glob("*.safetensors")):
+        raise ValueError(
+            f"{unet} holds no .safetensors file: pickled weights can run code, so they are not read; save it again with "
+            "safe_serialization=True"
+        )
+    try:
+        network = UNet2DModel.from_pretrained(
+            unet, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        )
+        alpha_bars = DDPMScheduler.from_pretrained(scheduler, local_files_only=True).alphas_cumprod
+    except (OSError, RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no model that diffusers can read: {error}; save it anew") from error
+    return rescaled(readings[predicts](_Mean(network.eval()), ddpm_clock(alpha_bars)), 2.0, -1.0)
+
+
+class _Mean(nn.Module):
+    """What a network predicts of the mean; what follows, where it does, is of the variance."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """[B, C, H, W] and [B] -> like x."""
+        return self.network(x, t).sample[:, : x.shape[1]]
+
+
+def alpha_of(sigma: Tensor) -> Tensor:
+    """What keeps the variance: 1 / sqrt(1 + sigma²)."""
+    return (1 + sigma * sigma).rsqrt()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(
+            f"{path} cannot be read ({cause}): pass the folder that save_pretrained of a UNet2DModel and of its scheduler wrote"
+        ) from error

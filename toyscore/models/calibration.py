@@ -1,0 +1,181 @@
+r"""Is it a score? What every exact score satisfies at each level, and the likely cause where one does not.
+
+Of data :math:`x_0` with variance v per number, noised to :math:`x = x_0 + \sigma z` in D dimensions, the exact score is the
+conditional mean of :math:`-z / \sigma` (vincent2011). Hence
+
+.. math:: \frac{\sigma^2}{\sigma^2 + v} \;\le\; \frac{1}{D} E\|\sigma s\|^2 \;=\; -\frac{1}{D} E\langle \sigma s, z \rangle \;\le\; 1:
+
+the score predicts a share of the noise, all of it where noise drowns the data, and at every level no less than the best linear guess
+does. A network that predicts the noise and is taken for a score has :math:`-\sigma` times the right size, one that is not divided by
+sigma has :math:`\sigma` times it, and so on: each confusion breaks this in a way of its own, so it is the likely cause if undoing it
+mends every level.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Generator, Tensor
+
+from toyscore import operators as ops
+from toyscore.models.adapters import alpha_of, epsilon_score, rescaled, v_score, x0_score
+from toyscore.noise import check_sigmas
+from toyscore.operators import Distribution, Score
+
+_SLACK = 0.1  # of the noise's size: what a network that has merely learned badly may be off
+
+_Reading = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class CalibrationWarning(UserWarning):
+    """A function that is taken for a score and cannot be one."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``.sigmas``, ``.size`` E‖σs‖²/D, ``.agreement`` -E<σs, z>/D and ``.floor`` σ²/(σ² + v), all [L]; ``.cause``, None for a score."""
+
+    sigmas: Tensor
+    size: Tensor
+    agreement: Tensor
+    floor: Tensor
+    cause: str | None
+
+
+@torch.no_grad()
+def calibrate(
+    score: Score,
+    data: Distribution,
+    sigmas: Tensor | Sequence[float],
+    *,
+    n: int = 256,
+    generator: Generator | None = None,
+) -> Calibration:
+    """Compare a score with what every exact one satisfies, and warn with the likely cause where it cannot be one.
+
+    Args:
+        score: called as ``score(x, sigma)`` with sigma a 0-d tensor.
+        data: what it was trained on, in the units it is called with.
+        sigmas: the levels [L] to look at, strictly decreasing.
+        n: noised examples per level.
+        generator: of the examples and the noise.
+
+    Warns:
+        CalibrationWarning: at some level a bound is broken by more than a tenth of the noise, far beyond chance.
+
+    Raises:
+        TypeError, ValueError: as ``score`` does; sigmas not decreasing; fewer than two examples.
+    """
+    ops.check_score(score)
+    ops.check_count(n, "n", 2)
+    clean = data.sample(n, generator=generator)
+    x0, levels = clean.to(_device(score, clean)), check_sigmas(sigmas, dtype=clean.dtype)
+    z = ops.normal_like(x0, generator)
+    noised = [(sigma, x0 + sigma * z) for sigma in levels.to(x0.device)]
+    outs = [ops.evaluate(score, x, sigma) for sigma, x in noised]
+    floor = levels.square() / (levels.square() + float(x0.var()))
+    slack = _SLACK + 5 / math.sqrt(x0.numel())  # |z|² / D of so many numbers is one to that
+
+    def judged(scores: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Size and agreement, and where they cannot be an exact score's."""
+        sizes = [_mean(sigma * s, sigma * s) for (sigma, _), s in zip(noised, scores, strict=True)]
+        agreements = [-_mean(sigma * s, z) for (sigma, _), s in zip(noised, scores, strict=True)]
+        size, agreement = torch.stack(sizes), torch.stack(agreements)
+        fine = (size <= 1 + slack) & (agreement >= floor - slack) & ((size - agreement).abs() <= slack)
+        return size, agreement, ~fine
+
+    size, agreement, wrong = judged(outs)
+    if not wrong.any():
+        return Calibration(levels, size, agreement, floor, None)
+    mended = {}
+    for words, scores in _mended(score, noised, outs):
+        s, a, still = judged(scores)
+        if not still.any():
+            mended[words] = float((s - 2 * a).mean())  # the denoising loss, less one
+    unknown = "no usual confusion explains it: look at the range of the data, the order of the levels and the clock"
+    cause = min(mended, key=lambda words: mended[words]) if mended else unknown
+    at = int(wrong.nonzero()[0])
+    warnings.warn(
+        f"this is no score of these data: at sigma = {float(levels[at]):.4g} E||sigma s||²/D is {float(size[at]):.3g} and -E<sigma s, z>/D "
+        f"is {float(agreement[at]):.3g}, which must be equal and between {float(floor[at]):.3g} and 1; {cause}",
+        CalibrationWarning,
+        stacklevel=2,
+    )
+    return Calibration(levels, size, agreement, floor, cause)
+
+
+def _mended(
+    score: Score, noised: list[tuple[Tensor, Tensor]], outs: list[Tensor]
+) -> Iterator[tuple[str, list[Tensor]]]:
+    """Each confusion that may have happened, and the scores with it undone."""
+    for words, undo in _confusions():
+        yield (
+            words,
+            [undo(s, x, ops.per_example(sigma.expand(len(x)), x)) for s, (sigma, x) in zip(outs, noised, strict=True)],
+        )
+    for words, other in (
+        ("it was trained on data in [-1, 1]: wrap it as rescaled(score, 2.0, -1.0)", rescaled(score, 2.0, -1.0)),
+        (
+            "it was trained on data in [0, 1], these are in [-1, 1]: rescaled(score, 0.5, 0.5)",
+            rescaled(score, 0.5, 0.5),
+        ),
+    ):
+        try:
+            scores = [ops.evaluate(other, x, sigma) for sigma, x in noised]
+        except ValueError:  # twice or half a sigma may be none of its levels: then it cannot be asked
+            continue
+        yield words, scores
+
+
+def _confusions() -> Iterator[tuple[str, _Reading]]:
+    """What was probably done, and how to undo it."""
+    yield "its sign is wrong: negate it", lambda s, x, std: -s
+    yield "its output is not divided by sigma: divide it", lambda s, x, std: s / std
+    yield "its output is divided by sigma once too often: multiply it by sigma", lambda s, x, std: s * std
+    yield "it is half the score: double it", lambda s, x, std: 2 * s
+    yield "it is twice the score: halve it", lambda s, x, std: s / 2
+    names = {"score": "a score", "epsilon": "epsilon", "v": "v", "x0": "x0"}
+    for used, output in _OUTPUTS.items():
+        for meant, reading in _READINGS.items():
+            if used != meant:
+                words = f"it predicts {names[meant]} and is read as {names[used]}"
+                remedy = "use it as it is" if meant == "score" else f"wrap it with from_{meant}"
+                yield f"{words}: {remedy}", partial(_reread, output, reading)
+
+
+def _reread(output: _Reading, reading: _Reading, s: Tensor, x: Tensor, std: Tensor) -> Tensor:
+    return reading(output(s, x, std), x, std)
+
+
+def _v_output(s: Tensor, x: Tensor, std: Tensor) -> Tensor:
+    alpha = alpha_of(std)
+    return (-std * s - alpha * std * (alpha * x)) / alpha
+
+
+_READINGS: dict[str, _Reading] = {
+    "score": lambda out, x, std: out,
+    "epsilon": epsilon_score,
+    "v": v_score,
+    "x0": x0_score,
+}
+_OUTPUTS: dict[str, _Reading] = {  # the inverses: what the network must have returned
+    "score": lambda s, x, std: s,
+    "epsilon": lambda s, x, std: -std * s,
+    "v": _v_output,
+    "x0": lambda s, x, std: x + std * std * s,
+}
+
+
+def _mean(a: Tensor, b: Tensor) -> Tensor:
+    """E<a, b> / D, on the CPU in float64: a wrong score can be huge."""
+    return ops.dot(a, b).cpu().double().mean() / a[0].numel()
+
+
+def _device(score: Score, x: Tensor) -> torch.device:
+    parameters = getattr(score, "parameters", None)
+    return next((p.device for p in parameters()), x.device) if callable(parameters) else x.device
