@@ -22,6 +22,7 @@ from PIL import Image
 
 from toyscore import data
 from toyscore.cli import main
+from toyscore.cli.folder import locked
 from toyscore.config import Config, ConfigError, check
 from toyscore.data import named
 from toyscore.pretrained import export, load
@@ -430,12 +431,10 @@ def test_bad_files_get_a_few_words(case, tmp_path):
 
 
 def test_a_folder_in_use_or_with_another_run_is_refused(tmp_path, whole):
-    from toyscore.cli.folder import RunFolder
-
     code, text = said(*tiny(whole))
     assert code == 9
     assert "holds a run already: pass --resume latest to go on with it, or another --folder" in text
-    with RunFolder(tmp_path / "run").locked():
+    with locked(tmp_path / "run"):
         child = forked(*tiny(tmp_path / "run"))
         assert ended(child) == 9
     code, text = said(*tiny(whole), "--resume", "latest", "--training.lr", "0.1")

@@ -59,7 +59,7 @@ def test_kernel_distance_is_unbiased_and_what_it_says():
 
 @pytest.mark.parametrize(("n", "m", "k", "dim"), [(60, 40, 3, 2), (40, 60, 5, 8), (30, 30, 1, 1)])
 def test_coverage_of_the_same_law_is_known_in_any_dimension(n, m, k, dim):
-    """naeem2020, Eq. (5) and Sec. 3.3: the mean over 400 pairs of clouds"""
+    """naeem2020, Eq. (5); naeem2020, Sec. 3.3: the mean over 400 pairs of clouds"""
     g = seeded()
     found = [
         overlap(torch.randn(n, dim, generator=g), torch.randn(m, dim, generator=g), k=k).coverage for _ in range(400)

@@ -21,8 +21,9 @@ ALLOWED = {name: set(CHAIN[:i]) for i, name in enumerate(CHAIN)} | {
     "plotting": {"operators"},
     "widgets": {"operators", "plotting"},
     "config": set(),
-    "build": {*CHAIN, "models", "data", "config"},
+    "build": {*CHAIN, "models", "data", "train", "config"},
     "pretrained": {"train", "config", "build"},
+    "evaluation": {*CHAIN, "models", "data", "config", "build"},
 }
 ALLOWED |= {"cli": {*ALLOWED}, "__main__": {"cli"}}
 

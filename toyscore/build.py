@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
 from toyscore import data, distributions, models
@@ -16,11 +18,15 @@ from toyscore.diagnostics import tuned_step
 from toyscore.losses import at_random_sigma, denoising_score_matching
 from toyscore.noise import geometric, levels, log_normal, log_uniform
 from toyscore.operators import Distribution, normal_like, uniform
-from toyscore.samplers import annealed_langevin
+from toyscore.samplers import annealed_langevin, final
+from toyscore.train import draw_seed
 
 
-def build_data(config: Data) -> Distribution:
-    """The set of a configuration. Errors as those of ``toyscore.data``."""
+def build_data(config: Data, part: Literal["train", "held-out"] = "train") -> Distribution:
+    """The set of a configuration, the part to train on or the one to judge with. Errors as those of ``toyscore.data``.
+
+    A toy, photographs and a folder have no such parts: either is the whole.
+    """
     if config.name == "toy":
         if config.toy not in distributions.TOYS:
             raise ConfigError(f"data.toy = {config.toy} is no toy; {suggestion(config.toy, list(distributions.TOYS))}")
@@ -36,7 +42,16 @@ def build_data(config: Data) -> Distribution:
         "cifar10": data.cifar10,
         "mnist": data.mnist,
     }
-    return sets[config.name]("train", dequantise=config.dequantise)
+    return sets[config.name](part, dequantise=config.dequantise)
+
+
+def event_of(config: Data) -> list[int]:
+    """The shape of an event, without the data."""
+    if config.name == "toy":
+        return list(build_data(config).sample(1, generator=Generator().manual_seed(0)).shape[1:])
+    sides = {"digits": 8, "mnist5k": 28, "mnist": 28, "cifar10": 32}
+    side = sides.get(config.name, config.size)
+    return [1 if config.name in ("digits", "mnist5k", "mnist") else 3, side, side]
 
 
 def build_levels(noise: Noise) -> Tensor:
@@ -72,6 +87,24 @@ def build_network(config: Config, facts: dict[str, Any]) -> nn.Module:
     return network if config.training.ema is None else models.EMA(network, config.training.ema)
 
 
+def quicken(network: nn.Module, *, channels_last: bool = False, compile: bool = False) -> nn.Module:
+    """The same network, in place: laid out and compiled to be fast; of an EMA the network that is trained. Weights keep their names.
+
+    Raises:
+        ConfigError: there is no C++ compiler to compile with.
+    """
+    if channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compile:
+        if next(network.parameters()).device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise ConfigError(
+                "training.compile = true: torch.compile needs a C++ compiler, and there is none; install g++"
+            )
+        trained = network.model if isinstance(network, models.EMA) else network
+        trained.compile()
+    return network
+
+
 def build_loss(noise: Noise) -> Callable[..., Tensor]:
     """The denoising loss at levels drawn by the law of a configuration."""
     ends = noise.sigma_min, noise.sigma_max
@@ -84,7 +117,7 @@ def build_loss(noise: Noise) -> Callable[..., Tensor]:
 
 
 def sampling_plan(config: Config) -> dict[str, Any]:
-    """The levels and the step for ``annealed_langevin``: ``sigmas``, ``step_size``, ``n_steps_each``, ``denoise``, ``clamp``."""
+    """The arguments of ``annealed_langevin``: ``sigmas``, ``step_size``, ``n_steps_each``, ``denoise``, ``clamp``."""
     noise, sampling = config.noise, config.sampling
     sigmas = geometric(
         sampling.sigma_max or noise.sigma_max,
@@ -115,14 +148,42 @@ def sampling_chain(score: nn.Module, config: Config, data: dict[str, Any], n: in
         x = data["mean"] + float(plan["sigmas"][0]) * normal_like(like, generator)
     else:
         x = uniform(tuple(like.shape), like, generator)
-    states = annealed_langevin(
-        score,
-        x,
-        plan["sigmas"],
-        step_size=plan["step_size"],
-        n_steps_each=plan["n_steps_each"],
-        denoise=plan["denoise"],
-        clamp=plan["clamp"],
-        generator=generator,
-    )
-    return chain([x], states)
+    return chain([x], annealed_langevin(score, x, **plan, generator=generator))
+
+
+def n_calls(config: Config) -> int:
+    """How often a chain calls its score."""
+    plan = sampling_plan(config)
+    return len(plan["sigmas"]) * plan["n_steps_each"] + plan["denoise"]
+
+
+def draw_samples(
+    score: nn.Module,
+    config: Config,
+    data: dict[str, Any],
+    n: int,
+    seed: int,
+    *,
+    batch: int = 64,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    """The ends of n chains, [n, *event] in every process.
+
+    They are drawn in batches with seeds of their own, which the processes of a group share out: as many processes as you like
+    draw the same samples.
+    """
+    x: Tensor | None = None
+    rank, world = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+    for part, first in enumerate(range(0, n, batch)):
+        if part % world != rank:
+            continue
+        own = draw_seed(seed, 0, part) if part else seed
+        drawn = final(sampling_chain(score, config, data, min(batch, n - first), own))
+        x = drawn.new_zeros(n, *drawn.shape[1:]) if x is None else x
+        x[first : first + len(drawn)] = drawn
+    if x is None:  # more processes than batches
+        some = next(score.parameters())
+        x = torch.zeros(n, *data["event"], dtype=some.dtype, device=some.device)
+    if group is not None:
+        dist.all_reduce(x, group=group)  # every row is another's zero
+    return x

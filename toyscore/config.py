@@ -85,6 +85,8 @@ class Training:
         lr: the largest learning rate of the one-cycle schedule.
         clip: the largest norm of the gradient; null leaves it.
         precision: of the network's arithmetic; losses are summed in float32 either way.
+        channels_last: keep images and weights with their channels innermost, which convolutions on accelerators want.
+        compile: fuse the network's operations with torch.compile; needs a C++ compiler, and a minute at the start.
         ema: share of the averaged weights that stays at each step; null keeps no average.
         checkpoint_every: steps between checkpoints; the last step always makes one.
         log_every: steps between lines of the log.
@@ -96,6 +98,8 @@ class Training:
     lr: float = 2e-3
     clip: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
     ema: float | None = 0.999
     checkpoint_every: int = 500
     log_every: int = 10
@@ -157,14 +161,16 @@ class Config:
 
     @staticmethod
     def fromdict(values: dict[str, Any]) -> Config:
-        """The configuration that ``asdict`` gave.
+        """The configuration that ``asdict`` gave, of this version or an earlier one: a key of a group that came later has its default.
 
         Raises:
-            ConfigError: an unknown or a missing key.
+            ConfigError: an unknown key, or a group or key of the first rank missing.
         """
         parts: dict[str, Any] = {f.name: f.type for f in fields(Config)}
         groups = {"data": Data, "network": Network, "noise": Noise, "training": Training, "sampling": Sampling}
         _check_keys(values, list(parts), "")
+        for key in parts.keys() - values.keys():
+            raise ConfigError(f"{key} is missing: the file was not written by toyscore; add it")
         for name, kind in groups.items():
             _check_keys(values[name], [f.name for f in fields(kind)], f"{name}.")
         return Config(**{name: groups[name](**v) if name in groups else v for name, v in values.items()})
@@ -174,9 +180,6 @@ def _check_keys(given: dict[str, Any], known: list[str], prefix: str) -> None:
     for key in given:
         if key not in known:
             raise ConfigError(f"{prefix}{key} is not a key; {suggestion(key, known, prefix)}")
-    for key in known:
-        if key not in given:
-            raise ConfigError(f"{prefix}{key} is missing: the file was not written by toyscore; add it")
 
 
 def suggestion(key: str, known: list[str], prefix: str = "") -> str:

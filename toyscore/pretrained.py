@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from toyscore.build import build_network
 from toyscore.config import Config
-from toyscore.train import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from toyscore.train import Checkpoint, CheckpointError, list_checkpoints, load_checkpoint, save_checkpoint
 
 _HERE = Path(__file__).parent / "weights"
 
@@ -51,23 +51,86 @@ def load(path: str | Path) -> Pretrained:
     return Pretrained(network.eval().requires_grad_(False), config, data, checkpoint.about)
 
 
-def export(source: str | Path, folder: str | Path) -> Path:
-    """Keep of a checkpoint only the weights to use, in half precision; returns the folder, which ``load`` reads.
+def export(source: str | Path, folder: str | Path, *, precision: Literal["float32", "float16"] = "float16") -> Path:
+    """Keep of a checkpoint only the weights to use, with a model card beside them, README.md; returns the folder of the weights.
 
-    Buffers (levels, ranges) keep their precision. The time that training took, where it is known, stays noted as ``seconds``.
+    ``load(folder)`` reads them. Buffers (levels, ranges) keep their precision. The time that training took, where it is known, stays
+    noted as ``seconds``; where the run was evaluated (``toyscore evaluate``), the card tells the result.
+
+    Args:
+        source: as ``load`` takes it.
+        folder: to write; what it holds must not be a run.
+        precision: of the stored weights.
 
     Raises:
-        CheckpointError, OSError: as ``load`` and ``save_checkpoint``.
+        CheckpointError, OSError: as ``load`` and ``save_checkpoint``. ValueError: folder is a run, or holds another step.
     """
-    loaded = load(source)
-    parameters = dict(loaded.network.named_parameters())
+    source, folder = Path(source), Path(folder)
+    loaded, checkpoint = load(source), load_checkpoint(source)
+    there = [path for step, path in list_checkpoints(folder) if step != checkpoint.state["step"]]
+    if (folder / "checkpoints").is_dir() or there:
+        raise ValueError(f"{folder} holds {there[0].name if there else 'a run'}: export into a folder of its own")
+    parameters, dtype = dict(loaded.network.named_parameters()), getattr(torch, precision)
     weights = {
-        name: value.half() if name in parameters else value for name, value in loaded.network.state_dict().items()
+        name: value.to(dtype) if name in parameters else value for name, value in loaded.network.state_dict().items()
     }
-    checkpoint = load_checkpoint(source)
     state = {k: checkpoint.state[k] for k in ("step", "recipe")} | {"model": weights, "optimizer": []}
     taken = {"seconds": loaded.about["seconds"]} if "seconds" in loaded.about else {}
-    return save_checkpoint(folder, state, {k: loaded.about[k] for k in ("config", "data", "levels")} | taken)
+    saved = save_checkpoint(folder, state, {k: loaded.about[k] for k in ("config", "data", "levels")} | taken)
+    judged = source / "evaluation" / "evaluation.md"
+    text = _card(loaded, folder, saved, precision, judged.read_text() if judged.exists() else None)
+    (folder / "README.md").write_text(text)
+    return saved
+
+
+def _card(loaded: Pretrained, folder: Path, saved: Path, precision: str, judged: str | None) -> str:
+    """The model card."""
+    config, about, data, name = loaded.config, loaded.about, loaded.data, folder.name
+    training, noise, event = config.training, config.noise, "x".join(map(str, data["event"]))
+    n = sum(p.numel() for p in loaded.network.parameters())
+    units = "" if config.data.name == "toy" else " with values in [0, 1]"
+    within = "any sigma in that range" if config.network.kind in ("continuous", "mlp") else "these levels and no others"
+    seconds = f", in {about['seconds']:,.0f} s" if "seconds" in about else ""
+    average = "" if training.ema is None else f"; these are averaged weights, of which {training.ema} stay at each step"
+    made = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
+    facts = {
+        "Network": f"{config.network.kind}, width {config.network.width}, {n:,} parameters, stored in {precision}",
+        "Data": f"{config.data.name}, events of shape {event}{units}; mean {data['mean']:.4f}, variance {data['variance']:.4f}",
+        "Levels": f"{noise.sigma_max:g} to {noise.sigma_min:g} in units of the data; it takes {within}",
+        "Training": f"denoising score matching, {training.n_steps:,} steps of {training.batch_size} examples, Adam with a rate up to "
+        f"{training.lr:g}, sigma drawn by the law {noise.law}{seconds}{average}",
+        "Made with": made + (f", revision {about['git']}" if about.get("git") else ""),
+    }
+    listed = "\n".join(f"- **{key}**: {value}." for key, value in facts.items())
+    return f"""---
+library_name: toyscore
+tags: [score-based, denoising-score-matching, {config.data.name}]
+---
+
+# A score network of {config.data.name}, {event}
+
+`score(x, sigma)` is the gradient of the logarithm of the density of the data with Gaussian noise of standard deviation `sigma`.
+
+{listed}
+
+## Use
+
+```python
+from toyscore import pretrained
+score = pretrained.load("{name}").network      # checks every byte against {saved.name}/SHA256SUMS
+```
+
+or `toyscore sample --folder {name}`. The weights are plain safetensors, `{saved.name}/tensors.safetensors`, named as in the
+network's `state_dict` after `model.`; the configuration is in `checkpoint.json` beside them. Nothing in the files is run on loading.
+
+## How good it is
+
+{judged.strip() if judged else f"Not evaluated yet: `toyscore evaluate --folder {name}`."}
+
+## What it is not for
+
+It knows the data above and nothing else, at the levels above; it can repeat training examples, and what it draws carries their rights.
+"""
 
 
 def digits() -> Pretrained:

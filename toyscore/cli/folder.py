@@ -18,6 +18,28 @@ from typing import Any
 
 from toyscore.cli.errors import FolderError
 from toyscore.config import Config
+from toyscore.train import list_checkpoints
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a folder, which is made if missing.
+
+    Raises:
+        FolderError: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FolderError(f"{path} is in use by another run: wait for it, or pass another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class RunFolder:
@@ -28,33 +50,13 @@ class RunFolder:
         self.config, self.log = self.path / "config.yaml", self.path / "log.jsonl"
         self.samples, self.checkpoints = self.path / "samples", self.path / "checkpoints"
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder, which is made if missing.
-
-        Raises:
-            FolderError: another process holds it.
-        """
-        from filelock import FileLock, Timeout
-
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise FolderError(f"{self.path} is in use by another run: wait for it, or pass another --folder") from error
-        try:
-            yield
-        finally:
-            lock.release()
-
     def check_free(self) -> None:
         """Refuse a folder that holds a run.
 
         Raises:
             FolderError: it does.
         """
-        if any(self.checkpoints.glob("step-*")):  # a run that ended before its first one left nothing to lose
+        if list_checkpoints(self.checkpoints):  # a run that ended before its first one left nothing to lose
             raise FolderError(
                 f"{self.path} holds a run already: pass --resume latest to go on with it, or another --folder"
             )
@@ -65,7 +67,7 @@ class RunFolder:
         Raises:
             FolderError: it holds a later checkpoint.
         """
-        later = sorted(p for p in self.checkpoints.glob("step-*") if p.name[5:].isdigit() and int(p.name[5:]) > step)
+        later = [path for at, path in list_checkpoints(self.checkpoints) if at > step]
         if later:
             raise FolderError(
                 f"{later[-1]} is beyond step {step}: remove what is later to go on from there, or pass another --folder"

@@ -19,9 +19,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from toyscore.build import build_data, build_levels, build_loss, build_network, describe, sampling_chain
+from toyscore.build import build_data, build_levels, build_loss, build_network, describe, quicken, sampling_chain
 from toyscore.cli.errors import StoppedError
-from toyscore.cli.folder import RunFolder
+from toyscore.cli.folder import RunFolder, locked
+from toyscore.cli.machine import is_first, start
 from toyscore.cli.sampling import write_picture
 from toyscore.config import Config, ConfigError, check
 from toyscore.samplers import final
@@ -65,40 +66,20 @@ def train(config: Config, run: str | Path, resume: str | None = None) -> Path | 
         ConfigError, FolderError, CheckpointError, DivergenceError, OSError: see ``cli.errors``.
         StoppedError: by a signal, after saving.
     """
-    try:
-        from accelerate import PartialState
-    except ImportError as error:
-        raise ImportError(
-            'training by command needs accelerate: install it with pip install "toyscore[train]"'
-        ) from error
     check(config)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    processes = PartialState(cpu=config.device == "cpu")
-    wanted = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes.num_processes != wanted:
-        raise ConfigError(
-            f"{wanted} processes were launched and {processes.num_processes} found each other; launch with torchrun"
-        )
-    device = _device(config, processes.device)
+    device, group = start(config.device, config.threads)
     folder = RunFolder(run)
-    if not processes.is_main_process:
-        _run(config, folder, _resumed(folder, resume), device)
+    if not is_first(group):
+        _run(config, folder, _resumed(folder, resume), device, group)
         return None
-    with folder.locked():
+    with locked(folder.path):
         if resume is None:
             folder.check_free()
         checkpoint = _resumed(folder, resume)
         if checkpoint is not None:
             _check_same(config, checkpoint)
             folder.check_not_beyond(checkpoint.state["step"])
-        return _run(config, folder, checkpoint, device)
-
-
-def _device(config: Config, found: torch.device) -> torch.device:
-    if config.device in ("auto", found.type):
-        return found
-    raise ConfigError(f"device = {config.device}: this machine has none; pass device = auto or cpu")
+        return _run(config, folder, checkpoint, device, group)
 
 
 def _resumed(folder: RunFolder, resume: str | None) -> Checkpoint | None:
@@ -113,17 +94,23 @@ def _check_same(config: Config, checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"{checkpoint.path} was not saved by toyscore train: resume it in Python, with fit(..., state=)"
         )
-    theirs, ours = checkpoint.about["config"], config.asdict()
+    theirs, ours = Config.fromdict(checkpoint.about["config"]).asdict(), config.asdict()
     for group in ("data", "network", "noise", "training"):
         for key in ours[group].keys() - {"checkpoint_every", "log_every"}:
-            if theirs[group].get(key) != ours[group][key]:
+            if theirs[group][key] != ours[group][key]:
                 raise ConfigError(
-                    f"{group}.{key} = {ours[group][key]}, but {checkpoint.path} was made with {theirs[group].get(key)}: "
+                    f"{group}.{key} = {ours[group][key]}, but {checkpoint.path} was made with {theirs[group][key]}: "
                     "resuming is exact only with the same; pass that, or another --folder without --resume"
                 )
 
 
-def _run(config: Config, folder: RunFolder, checkpoint: Checkpoint | None, device: torch.device) -> Path:
+def _run(
+    config: Config,
+    folder: RunFolder,
+    checkpoint: Checkpoint | None,
+    device: torch.device,
+    group: dist.ProcessGroup | None,
+) -> Path:
     training = config.training
     data = build_data(config.data)
     facts = describe(data)
@@ -135,7 +122,7 @@ def _run(config: Config, folder: RunFolder, checkpoint: Checkpoint | None, devic
     facts = facts if checkpoint is None else checkpoint.about["data"]
     torch.manual_seed(config.seed)
     network = build_network(config, facts).to(device)
-    group = dist.group.WORLD if dist.is_initialized() and dist.get_world_size() > 1 else None
+    quicken(network, channels_last=training.channels_last, compile=training.compile)
     steps = fit(
         network,
         data,
@@ -152,7 +139,7 @@ def _run(config: Config, folder: RunFolder, checkpoint: Checkpoint | None, devic
     )
     about = {"config": config.asdict(), "data": facts, "levels": build_levels(config.noise).tolist()}
     begun = 0 if checkpoint is None else checkpoint.state["step"]
-    if group is None or dist.get_rank(group) == 0:  # only now: what was there stays, should the state not fit
+    if is_first(group):  # only now: what was there stays, should the state not fit
         folder.begin(config, begun)
     stop = Stop()
     with stop.listening():
@@ -170,7 +157,7 @@ def _consume(
     group: dist.ProcessGroup | None,
 ) -> Path:
     training = config.training
-    main = group is None or dist.get_rank(group) == 0
+    main = is_first(group)
     tqdm.set_lock(
         threading.RLock()
     )  # its own is shared with forked processes: one killed while it writes would stop all

@@ -15,7 +15,7 @@ Points come as tensors ``[B, 2]`` on any device. Scores and log densities are ca
 float32 on the CPU, or like the tensor ``like``.
 """
 
-from toyscore.plotting.curves import curves
+from toyscore.plotting.curves import curves, history
 from toyscore.plotting.frames import animate, canvas, renderer, save_gif
 from toyscore.plotting.mosaic import mosaic, save_mosaic
 from toyscore.plotting.plane import (
@@ -51,6 +51,7 @@ __all__ = [
     "field_comparison",
     "frame",
     "grid",
+    "history",
     "mass_level",
     "mosaic",
     "renderer",

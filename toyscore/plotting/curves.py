@@ -10,6 +10,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from toyscore import operators as ops
 from toyscore.plotting.style import look, to_numpy
 
 
@@ -60,3 +61,39 @@ def curves(ax: Axes, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, tuple
         f"Geometric means over {seeds} seeds (and their range), from {float(x[0]):,g} to {float(x[-1]):,g}: {'; '.join(told)}.",
     )
     return artists
+
+
+@torch.no_grad()
+def history(
+    ax: Axes, steps: Tensor, values: Tensor, *, role: str = "learned", smooth: int = 25
+) -> tuple[Line2D, Line2D]:
+    """What was logged while a network learned: each value as a dot, and the running median, on a logarithmic axis.
+
+    Args:
+        ax: where to draw.
+        steps, values: [T]; values that are not finite and positive are left out, and counted in the description.
+        role: a key of ``ROLES``, for the colour.
+        smooth: values that a median spans, fewer at the ends.
+
+    Returns:
+        The dots and the line.
+
+    Raises:
+        ValueError: steps and values are not [T] both; smooth not a whole number of at least one.
+    """
+    ops.check_count(smooth, "smooth")
+    if steps.ndim != 1 or steps.shape != values.shape or not len(steps):
+        raise ValueError(
+            f"steps has shape {list(steps.shape)}, values {list(values.shape)}: they must be [T] both; flatten them"
+        )
+    shown = torch.isfinite(values) & (values > 0)
+    x, y, kind = steps[shown], values[shown].double(), look(role)
+    half = (smooth - 1) // 2
+    median = torch.stack([y[max(0, i - half) : i + half + 1].median() for i in range(len(y))]) if len(y) else y
+    (dots,) = ax.plot(to_numpy(x), to_numpy(y), ".", color=kind.colour, alpha=0.25, markersize=4)
+    (line,) = ax.plot(to_numpy(x), to_numpy(median), color=kind.colour, linewidth=2.0)
+    ax.set_yscale("log")
+    left_out = f"; {int((~shown).sum())} are not finite and positive" if not shown.all() else ""
+    ends = f", its running median from {float(median[0]):.3g} to {float(median[-1]):.3g}" if len(y) else ""
+    ax.set_gid(f"{len(steps):,} values from step {int(steps[0]):,} to {int(steps[-1]):,}{ends}{left_out}.")
+    return dots, line

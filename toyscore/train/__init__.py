@@ -7,6 +7,7 @@ from toyscore.train.checkpoints import (
     Checkpoint,
     CheckpointError,
     latest_checkpoint,
+    list_checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "draw_seed",
     "fit",
     "latest_checkpoint",
+    "list_checkpoints",
     "load_checkpoint",
     "rate",
     "save_checkpoint",

@@ -104,7 +104,7 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping
     except OSError:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    for older in [p for p in _all(folder) if _step(p) < state["step"]][: 1 - _KEEP]:
+    for older in [p for step, p in list_checkpoints(folder) if step < state["step"]][: 1 - _KEEP]:
         shutil.rmtree(
             older, ignore_errors=True
         )  # on a network file system a reader may hold it; the next save tries again
@@ -127,7 +127,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if (path / "checkpoints").is_dir():
         path = path / "checkpoints"
-    if not (path / _SUMS).exists() and _all(path):
+    if not (path / _SUMS).exists() and list_checkpoints(path):
         path = latest_checkpoint(path)
     if not any((path / name).exists() for name in (_TENSORS, _ABOUT, _SUMS)):
         raise CheckpointError(
@@ -171,19 +171,16 @@ def latest_checkpoint(folder: str | Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    found = _all(Path(folder))
+    found = list_checkpoints(Path(folder))
     if not found:
         raise CheckpointError(f"{folder} holds no checkpoint: nothing to go on from; start without resuming")
-    return found[-1]
+    return found[-1][1]
 
 
-def _all(folder: Path) -> list[Path]:
-    """Checkpoints by step, oldest first."""
-    return sorted((p for p in folder.glob("step-" + "[0-9]" * 8 + "*") if p.name[5:].isdigit()), key=_step)
-
-
-def _step(path: Path) -> int:
-    return int(path.name[5:])
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """The steps of the checkpoints in a folder, oldest first, and where each is; whether they are whole is seen when they are loaded."""
+    found = (p for p in folder.glob("step-" + "[0-9]" * 8 + "*") if p.name[5:].isdigit())
+    return sorted((int(p.name[5:]), p) for p in found)
 
 
 def _sums(files: Mapping[str, bytes]) -> bytes:
@@ -195,7 +192,7 @@ def _verified(path: Path) -> dict[str, bytes]:
     try:
         return _read(path)
     except CheckpointError as error:
-        whole = [other for other in _all(path.parent) if other != path and _is_whole(other)]
+        whole = [other for _, other in list_checkpoints(path.parent) if other != path and _is_whole(other)]
         way_out = (
             f"the newest whole one is {whole[-1]}: resume from that" if whole else "no other one is whole: start anew"
         )

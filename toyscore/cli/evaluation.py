@@ -1,0 +1,58 @@
+"""``toyscore evaluate``: samples beside real examples, in a table, in numbers and in pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toyscore import evaluation
+from toyscore.build import draw_samples
+from toyscore.cli.folder import locked
+from toyscore.cli.machine import is_first
+from toyscore.cli.options import Evaluate
+from toyscore.cli.sampling import prepared, write_picture
+from toyscore.config import ConfigError
+
+_LEAST = 5
+_SHOWN = 32
+
+
+def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
+    """Draw samples, judge them and the network, write what was found; returns the tables.
+
+    The folder holds evaluation.md, evaluation.json, samples.png and, for images, nearest.png: samples, each with the nearest training
+    example to its right.
+
+    Raises:
+        ConfigError, CheckpointError, FolderError, DivergenceError, ImportError, DownloadError, OSError: see ``cli.errors``.
+    """
+    if options.n is not None and options.n < _LEAST:
+        raise ConfigError(f"n = {options.n}: neighbours of samples are looked for; it must be at least {_LEAST}")
+    loaded, config, group = prepared(options, overrides)
+    n = options.n or evaluation.default_n(config)
+    folder = Path(options.out) if options.out else Path(options.folder or "") / "evaluation"
+    if not is_first(group):
+        draw_samples(loaded.network, config, loaded.data, n, options.seed, batch=options.batch, group=group)
+        return ""
+    with locked(folder):
+        x = draw_samples(loaded.network, config, loaded.data, n, options.seed, batch=options.batch, group=group)
+        found = evaluation.evaluate(loaded.network, x, config, seed=options.seed, inception=options.inception)
+        text = _text(found)
+        (folder / "evaluation.md").write_text(text + "\n")
+        (folder / "evaluation.json").write_text(json.dumps(found.asdict(), indent=1) + "\n")
+        write_picture(found.samples, folder / "samples.png")
+        if found.samples.ndim == 4:
+            pairs = torch.stack([found.samples[:_SHOWN], found.nearest[:_SHOWN]], 1).flatten(0, 1)
+            write_picture(pairs, folder / "nearest.png")
+    return f"{text}\n\nwritten: {folder}"
+
+
+def _text(found: evaluation.Evaluation) -> str:
+    facts = found.facts
+    how = f"{found.n:,} samples, seed {facts['seed']}, beside {facts['n_training']:,} training examples. Features: {facts['features']}"
+    if "accuracy_held_out" in facts:
+        how += f", right on {facts['accuracy_held_out']:.1%} of held-out examples"
+    return f"{how}.\n\n{found.table()}\n\n{found.level_table()}"

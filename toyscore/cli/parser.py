@@ -1,0 +1,131 @@
+"""The command line as a parser: a sub-command for each class of ``cli.options``."""
+
+from __future__ import annotations
+
+from dataclasses import fields, make_dataclass
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from toyscore.cli.options import Animate, Completion, Evaluate, Export, PlotLoss, Sample, Summary, Train
+from toyscore.config import Config, ConfigError, Data, Network, Noise, Sampling, Training
+
+GROUPS: dict[str, type] = {
+    "data": Data,
+    "network": Network,
+    "noise": Noise,
+    "training": Training,
+    "sampling": Sampling,
+}
+# command -> (its options, whether it takes a whole configuration, whether it takes another sampling than the run's, help)
+COMMANDS: dict[str, tuple[type | None, bool, bool, str]] = {
+    "train": (Train, True, False, "train a score network in a run folder"),
+    "sample": (Sample, False, True, "draw samples by annealed Langevin dynamics"),
+    "animate": (Animate, False, True, "draw samples as a GIF of the way there"),
+    "evaluate": (Evaluate, False, True, "compare samples with real data, in numbers and pictures"),
+    "summary": (Summary, True, False, "parameters, multiply-adds and memory per group of layers"),
+    "plot-loss": (PlotLoss, False, False, "draw a run's log"),
+    "export": (Export, False, False, "write the weights to use as safetensors, with a model card"),
+    "doctor": (None, False, False, "what is installed, what is missing, and the command that adds it"),
+    "completion": (Completion, False, False, "print a script that lets the shell complete commands and options"),
+}
+
+
+def make_parser() -> Any:
+    """The parser of the whole command."""
+    from jsonargparse import ArgumentParser
+
+    common: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False, "default_env": False}
+    parser = ArgumentParser(
+        prog="toyscore", description="Train score networks, sample from them, and judge the samples.", **common
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subcommands(required=True)
+    for name, (options, whole, sampling, words) in COMMANDS.items():
+        part = ArgumentParser(description=f"{words[0].upper()}{words[1:]}.", **common)
+        if whole:
+            part.add_argument("--config", action="config", help="YAML file; options after it win")
+            part.add_class_arguments(Config)
+        if options is not None:
+            part.add_class_arguments(options)
+        if sampling:
+            part.add_class_arguments(_optional(Sampling), "sampling")
+        commands.add_subcommand(name, part, help=words)
+    return parser
+
+
+def parse(given: list[str]) -> tuple[str, Any]:
+    """The command and its values.
+
+    Raises:
+        ConfigError, jsonargparse.ArgumentError: not a command line of ours.
+    """
+    parser = make_parser()
+    _check_known(given, parser)
+    chosen = parser.parse_args(_with_stored_config(given))
+    return chosen.subcommand, chosen[chosen.subcommand]
+
+
+def config_of(values: Any) -> Config:
+    """The configuration among parsed values."""
+    for name in GROUPS:
+        if not hasattr(getattr(values, name), "__dict__"):
+            raise ConfigError(f"{name} = {getattr(values, name)}: it must be a group of keys, as in {name}: {{...}}")
+    groups = {name: kind(**vars(getattr(values, name))) for name, kind in GROUPS.items()}
+    return Config(**groups, seed=values.seed, device=values.device, threads=values.threads)
+
+
+def options_of(kind: type, values: Any) -> Any:
+    """The command's own options among parsed values."""
+    return kind(**{f.name: getattr(values, f.name) for f in fields(kind)})
+
+
+def overrides_of(values: Any) -> dict[str, Any]:
+    """Keys of ``Sampling`` that were given."""
+    found = {f.name: getattr(values.sampling, f.name) for f in fields(Sampling)}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def name_of(values: Any, config: Config) -> str:
+    """What a run is called: after its last configuration file, else its data."""
+    files = [str(path) for path in values.config or []]
+    return Path(files[-1]).stem if files else config.data.name
+
+
+def _optional(kind: type) -> type:
+    """The same keys, each None unless given."""
+    hints = get_type_hints(kind)
+    made = make_dataclass(f"{kind.__name__}Overrides", [(f.name, hints[f.name] | None, None) for f in fields(kind)])
+    made.__doc__ = (kind.__doc__ or "").replace("Args:", "Where null, as the run was configured.\n\n    Args:", 1)
+    return made
+
+
+def _with_stored_config(given: list[str]) -> list[str]:
+    """Resuming without a configuration takes that of the run."""
+    words = dict(pairwise(given)) | dict(w.split("=", 1) for w in given if w.startswith("--") and "=" in w)
+    run = words.get("--folder")
+    if given[:1] == ["train"] and "--resume" in words and "--config" not in words and run:
+        stored = Path(run) / "config.yaml"
+        if stored.exists():
+            return [given[0], "--config", str(stored), *given[1:]]
+    return given
+
+
+def _check_known(given: list[str], parser: Any) -> None:
+    """Name the command or the option that was probably meant, which the parser does not."""
+    if not given or given[0].startswith("-"):
+        return
+    if given[0] not in COMMANDS:
+        near = get_close_matches(given[0], COMMANDS, 1)
+        raise ConfigError(
+            f"{given[0]} is no command; {f'did you mean {near[0]}?' if near else 'the commands are ' + ', '.join(COMMANDS)}"
+        )
+    known = [name for action in parser._subcommands_action.choices[given[0]]._actions for name in action.option_strings]
+    for word in given[1:]:
+        option = word.split("=", 1)[0]
+        if option.startswith("--") and option not in known:
+            near = get_close_matches(option, known, 1)
+            raise ConfigError(
+                f"{option} is no option of {given[0]}; {f'did you mean {near[0]}?' if near else 'see --help'}"
+            )

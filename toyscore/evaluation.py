@@ -1,0 +1,272 @@
+"""How good is a trained network? Its losses level by level, and its samples beside real ones.
+
+The loss says when training is done, not when samples are good: it plateaus early, and what it averages away is where samples go wrong. So
+samples are compared with the training set, and two references are compared with it in the same way and number: real examples that the
+network has not seen (what a perfect one would get) and draws from a Gaussian with the data's mean and covariance (what the best
+linear one would). A measure on which the Gaussian does as well as real examples measures nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from toyscore import metrics
+from toyscore import operators as ops
+from toyscore.build import build_data, build_levels
+from toyscore.config import Config
+from toyscore.data import Images
+from toyscore.distributions import GaussianMixture
+from toyscore.operators import Distribution, Score
+
+_MOST = 1000  # examples of each kind, unless told
+_TRAINING = 10_000  # of the training set, at most
+_LEVELS = 7
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure, and which is ``better``: higher, lower, or like the held-out examples; of the samples, of held-out examples (NaN where
+    there are none) and of the Gaussian.
+    """
+
+    measure: str
+    better: str
+    samples: float
+    held_out: float
+    gaussian: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """The share of the noise left unexplained at ``sigma``, with standard errors; by the exact score where the data have one."""
+
+    sigma: float
+    training: float
+    training_error: float
+    held_out: float
+    held_out_error: float
+    linear: float
+    exact: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found: ``.rows`` and ``.levels`` of numbers, ``.facts`` about how, ``.shares`` of the classes; ``.samples`` [n, *event] and,
+    of each, the ``.nearest`` training example.
+    """
+
+    rows: list[Row]
+    levels: list[Level]
+    n: int
+    facts: dict[str, Any]
+    samples: Tensor
+    nearest: Tensor
+    shares: dict[str, list[float]]
+
+    def asdict(self) -> dict[str, Any]:
+        """The numbers, for JSON: what is not a number is null."""
+        found = {"n": self.n, "facts": self.facts, "shares": self.shares}
+        found |= {"rows": [asdict(r) for r in self.rows], "levels": [asdict(level) for level in self.levels]}
+        return _nulled(found)
+
+    def table(self) -> str:
+        """The rows as Markdown."""
+        lines = [
+            "| against the training set | samples | held out | Gaussian | better |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for row in self.rows:
+            values = (_short(v) for v in (row.samples, row.held_out, row.gaussian))
+            lines.append(f"| {row.measure} | {' | '.join(values)} | {row.better} |")
+        return "\n".join(lines)
+
+    def level_table(self) -> str:
+        """The levels as Markdown."""
+        exact = any(not math.isnan(level.exact) for level in self.levels)
+        last = " exact score |" if exact else ""
+        lines = [
+            f"| noise left unexplained at sigma | training | held out | best linear guess |{last}",
+            "| --- | --- | --- | --- |" + (" --- |" if exact else ""),
+        ]
+        for level in self.levels:
+            cells = [
+                f"{level.sigma:.3g}",
+                f"{level.training:.4f} ± {level.training_error:.4f}",
+                "" if math.isnan(level.held_out) else f"{level.held_out:.4f} ± {level.held_out_error:.4f}",
+                f"{level.linear:.4f}",
+                *([f"{level.exact:.4f}"] if exact else []),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join(lines)
+
+
+def default_n(config: Config) -> int:
+    """As many samples as there are held-out examples, at most 1,000."""
+    held_out = build_data(config.data, "held-out")
+    return min(_MOST, len(held_out)) if isinstance(held_out, Images) else _MOST
+
+
+def evaluate(
+    score: nn.Module, samples: Tensor, config: Config, *, seed: int = 0, inception: bool = False
+) -> Evaluation:
+    """Compare samples with the data that a configuration names.
+
+    Args:
+        score: the network.
+        samples: [n, *event], n at least 5.
+        config: of the run.
+        seed: of noise, references and the classifier's training.
+        inception: FID and IS, too.
+
+    Raises:
+        TypeError, ValueError: samples that are not like the data. ImportError, DownloadError: what a measure needs is missing.
+    """
+    n = len(samples)
+    training, held_out = build_data(config.data), build_data(config.data, "held-out")
+    bank = _examples(training, _TRAINING, seed)
+    unseen = _examples(held_out, n, seed + 1) if _is_apart(config) else None
+    x = samples.detach().float().cpu()
+    gaussian = _gaussian(bank, n, seed + 2)
+    labelled = isinstance(training, Images) and training.labels is not None
+    see: Callable[[Tensor], Tensor] = ops.flatten
+    facts: dict[str, Any] = {"seed": seed, "n_training": len(bank), "features": "the numbers themselves"}
+    rows: list[Row] = []
+    shares: dict[str, list[float]] = {}
+    if labelled:
+        assert isinstance(training, Images)
+        see = metrics.fit_features(training, seed=seed)
+        facts["features"] = f"{see.num_features} of a convolutional {config.data.name} classifier trained on the spot"
+        if unseen is not None and isinstance(held_out, Images):
+            right = see.classes(held_out.tensor()) == torch.as_tensor(held_out.labels)
+            facts["accuracy_held_out"] = float(right.double().mean())
+        rows += _distances(f"{config.data.name} classifier features", see, bank, x, unseen, gaussian)
+    elif x.ndim == 2:
+        rows += _plane(training, bank, x, unseen, gaussian, seed)
+    near = see(bank)
+    cover = metrics.expected_coverage(n, len(bank))
+    found = [None if c is None else metrics.overlap(see(c), near) for c in (x, unseen, gaussian)]
+    for name, words in (("precision", ""), ("recall", ""), ("coverage", f" ({cover:.2f} if of one law)")):
+        values = [math.nan if f is None else getattr(f, name) for f in found]
+        rows.append(Row(f"{name}{words}", "higher", *values))
+    if labelled:
+        assert isinstance(training, Images)
+        judged, shares = _classes(training, bank, x, unseen, gaussian)
+        rows += judged
+    distance, index = metrics.nearest(x, bank)
+    others = [math.nan if c is None else float(metrics.nearest(c, bank)[0].median()) for c in (unseen, gaussian)]
+    rows.append(
+        Row("median distance to the nearest training example", "like held out", float(distance.median()), *others)
+    )
+    if inception:
+        scores = [None if c is None else metrics.inception_scores(c, bank) for c in (x, unseen, gaussian)]
+        rows.append(Row(f"FID ({n:,} samples)", "lower", *[math.nan if s is None else s.fid for s in scores]))
+        values = [math.nan if s is None else s.inception_score for s in scores]
+        rows.append(Row("Inception score", "higher", *values))
+    levels = _levels(score, training, held_out if unseen is not None else None, config, seed)
+    return Evaluation(rows, levels, n, facts, x, bank[index], shares)
+
+
+def _is_apart(config: Config) -> bool:
+    """Whether the data have examples that training has not seen: a set's held-out part, or a toy, drawn anew."""
+    return config.data.name not in ("photos", "folder")
+
+
+def _examples(data: Distribution, n: int, seed: int) -> Tensor:
+    """At most n examples as they are, without the noise of dequantisation; or draws, where there is no end of them."""
+    if isinstance(data, Images):
+        return data.tensor()[:: max(1, len(data) // n)][:n] if len(data) > n else data.tensor()
+    return data.sample(n, generator=Generator().manual_seed(seed))
+
+
+def _gaussian(bank: Tensor, n: int, seed: int) -> Tensor:
+    """Draws from the Gaussian with the bank's mean and covariance: [n, *event]."""
+    flat = ops.flatten(bank).double()
+    values, vectors = torch.linalg.eigh(torch.cov(flat.mT).reshape(flat.shape[1], -1))  # some pixels never vary
+    z = ops.normal_like(flat.new_empty(n, flat.shape[1]), Generator().manual_seed(seed))
+    drawn = flat.mean(0) + (z * values.clamp(min=0).sqrt()) @ vectors.mT
+    return drawn.to(bank.dtype).reshape(n, *bank.shape[1:])
+
+
+def _distances(
+    name: str, see: Callable[[Tensor], Tensor], bank: Tensor, x: Tensor, unseen: Tensor | None, gaussian: Tensor
+) -> list[Row]:
+    near = see(bank)
+    sets = [None if c is None else see(c) for c in (x, unseen, gaussian)]
+    frechet = [math.nan if c is None else metrics.frechet_distance(c, near) for c in sets]
+    kernel = [math.nan if c is None else 1000 * metrics.kernel_distance(c, near) for c in sets]
+    return [Row(f"Fréchet distance ({name})", "lower", *frechet), Row("kernel distance, times 1,000", "lower", *kernel)]
+
+
+def _classes(
+    training: Images, bank: Tensor, x: Tensor, unseen: Tensor | None, gaussian: Tensor
+) -> tuple[list[Row], dict[str, list[float]]]:
+    classifier = metrics.fit_classifier(training)
+    real = classifier.confidence(bank).shares
+    found = [None if c is None else classifier.confidence(c) for c in (x, unseen, gaussian)]
+    sure = [math.nan if c is None else c.mean for c in found]
+    off = [math.nan if c is None else 0.5 * float((c.shares - real).abs().sum()) for c in found]
+    names = ("samples", "held_out", "gaussian")
+    shares = {name: c.shares.tolist() for name, c in zip(names, found, strict=True) if c is not None}
+    return [
+        Row("confidence of a linear classifier", "like held out", *sure),
+        Row("class histogram, total variation", "lower", *off),
+    ], shares | {"training": real.tolist()}
+
+
+def _plane(
+    data: Distribution, bank: Tensor, x: Tensor, unseen: Tensor | None, gaussian: Tensor, seed: int
+) -> list[Row]:
+    sets = (x, unseen, gaussian)
+    near = bank[: len(x)]
+    far = [math.nan if c is None else metrics.wasserstein2(c, near) for c in sets]
+    rows = [Row("Wasserstein-2 distance", "lower", *far)]
+    if isinstance(data, GaussianMixture):
+        off = [
+            math.nan if c is None else 0.5 * float((metrics.mode_weights(c, data) - data.weights).abs().sum())
+            for c in sets
+        ]
+        rows.append(Row("mode weights, total variation", "lower", *off))
+    return rows
+
+
+def _levels(
+    score: nn.Module, training: Distribution, held_out: Distribution | None, config: Config, seed: int
+) -> list[Level]:
+    """Over draws from each, dequantised where the network was trained so."""
+    own = build_levels(config.noise)
+    sigmas = own[torch.linspace(0, len(own) - 1, min(_LEVELS, len(own))).round().long()]
+    device = next(score.parameters()).device
+    x, new = (
+        None if d is None else d.sample(_MOST, generator=Generator().manual_seed(seed)) for d in (training, held_out)
+    )
+    assert x is not None  # there is always something to train on
+
+    def left(of: Score, x: Tensor | None, where: torch.device | str) -> tuple[list[float], list[float]]:
+        if x is None:
+            return [math.nan] * len(sigmas), [math.nan] * len(sigmas)
+        found = metrics.denoising_losses(of, x.to(where), sigmas, generator=Generator(where).manual_seed(seed))
+        return found[0].tolist(), found[1].tolist()
+
+    exact = left(training.score, x, "cpu")[0] if hasattr(training, "score") else [math.nan] * len(sigmas)
+    variance = float(x.var())
+    linear = [variance / (sigma**2 + variance) for sigma in sigmas.tolist()]
+    columns = (sigmas.tolist(), *left(score, x, device), *left(score, new, device), linear, exact)
+    return [Level(*values) for values in zip(*columns, strict=True)]
+
+
+def _short(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _nulled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _nulled(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_nulled(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
