@@ -220,3 +220,12 @@ def test_a_tensor_of_images_is_kept_in_eight_bits():
     found = data.images(x, torch.arange(4))
     assert torch.allclose(found.tensor(), x, atol=1 / 255)
     assert found.labels.tolist() == [0, 1, 2, 3]
+
+
+def test_a_copy_that_an_accelerator_keeps_is_the_set():
+    """The same rows as from the array, and one copy per device"""
+    digits = data.digits("train")
+    device, index = torch.device("cpu"), torch.randint(len(digits), (50,), generator=seeded())
+    assert torch.equal(digits._resident(device)[index], digits._gather(index))
+    assert digits._resident(device) is digits._resident(device)
+    assert digits._resident(device).dtype == torch.uint8

@@ -14,6 +14,9 @@ from torch import Generator, Tensor
 from toyscore import operators as ops
 
 
+_RESIDENT = 2**32  # bytes of a set that an accelerator keeps
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Images as whole numbers, sampled with replacement, dequantised and flipped.
@@ -123,8 +126,20 @@ class Images:
         device = ops.source(generator, torch.empty(()))
         return torch.randint(len(self), (n,), generator=generator, device=device)
 
+    def _gather(self, index: Tensor) -> Tensor:
+        """The chosen images, as bytes, on the index's device; an accelerator keeps a copy of the set, so that nothing waits for it."""
+        if index.device.type != "cpu" and self.values.nbytes <= _RESIDENT:
+            return self._resident(index.device)[index]
+        return torch.from_numpy(np.ascontiguousarray(self.values[index.cpu().numpy()])).to(index.device)
+
+    def _resident(self, device: torch.device) -> Tensor:
+        copies: dict[torch.device, Tensor] = self.__dict__.setdefault("_copies", {})
+        if device not in copies:
+            copies[device] = torch.tensor(self.values, device=device)
+        return copies[device]
+
     def _prepare(self, index: Tensor, generator: Generator | None) -> Tensor:
-        x = torch.from_numpy(np.ascontiguousarray(self.values[index.cpu().numpy()])).to(index.device).float()
+        x = self._gather(index).float()
         offset = ops.uniform(tuple(x.shape), x, generator) if self.dequantise else 0.0
         x = self._scale(x, offset).clamp(max=1.0)  # the largest level and u next to 1 may round beyond it
         if self.flip:

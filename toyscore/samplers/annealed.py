@@ -104,7 +104,8 @@ def inpaint(
     At each level the known numbers are held at :math:`y = \text{known} + \sigma_i z`, z drawn once per level and row. So
     level i samples :math:`q_{\sigma_i}(x_\text{free} \mid x_\text{known} = y)`, at the last level the conditional law up to
     :math:`\sigma_L`: no gradient of a likelihood and no training is needed. Where modes are far apart their weights freeze at a level
-    where what is held is still noisy, so they come out blurred towards the unconditional ones.
+    where what is held is still noisy, so they come out blurred towards the unconditional ones; with few steps per level so do those of
+    closer modes.
 
     Args:
         score, x, sigmas, step_size, n_steps_each, generator: as ``annealed_langevin``.
