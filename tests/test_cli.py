@@ -20,73 +20,16 @@ import torch
 import yaml
 from PIL import Image
 
+from runs import ROOT, TINY, digest, ended, forked, said, tiny, wait
 from toyscore import data
 from toyscore.cli import main
 from toyscore.cli.folder import locked
 from toyscore.config import Config, ConfigError, check
 from toyscore.data import named
-from toyscore.pretrained import export, load
+from toyscore.pretrained import load
 from toyscore.train import load_checkpoint
 
-ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-TINY = [
-    "--network.width=2",
-    "--training.batch_size=4",
-    "--training.n_steps=40",
-    "--training.checkpoint_every=7",
-    "--training.log_every=1",
-    "--training.ema=0.9",
-    "--sampling.n_levels=2",
-    "--sampling.n_steps_each=2",
-    "--device=cpu",
-    "--threads=1",
-]
-
-
-def tiny(run, *more):
-    return ["train", "--config", str(ROOT / "configs" / "digits.yaml"), *TINY, "--folder", str(run), *more]
-
-
-def said(*arguments):
-    """The exit code and what was written to stderr."""
-    with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
-        code = main([str(a) for a in arguments])
-    return code, errors.getvalue()
-
-
-def digest(run):
-    """Of the tensors of the last checkpoint, weights, averages and moments."""
-    return hashlib.sha256(
-        max((run / "checkpoints").glob("step-*")).joinpath("tensors.safetensors").read_bytes()
-    ).hexdigest()
-
-
-def forked(*arguments):
-    """The command in a process of its own, which has everything imported already."""
-    child = os.fork()
-    if child == 0:
-        code = 99
-        try:
-            sink = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(sink, 1)
-            os.dup2(sink, 2)
-            code = main(list(arguments))
-        finally:
-            os._exit(code)
-    return child
-
-
-def wait(condition, seconds=120):
-    """Until it holds; a test that waits in vain fails instead of waiting for ever"""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain"
-        time.sleep(0.002)
-
-
-def ended(child):
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture(scope="module")
@@ -172,79 +115,6 @@ def test_two_processes_train_as_one(tmp_path):
     assert digest(one) == digest(two)
 
 
-def test_samples_are_drawn_from_a_run(tmp_path, whole):
-    picture, motion, numbers = tmp_path / "a" / "x.png", tmp_path / "x.gif", tmp_path / "x.npy"
-    assert main(["sample", "--folder", str(whole), "--n", "9", "--out", str(picture), "--gif", str(motion)]) == 0
-    assert main(["sample", "--folder", str(whole), "--n", "9", "--out", str(numbers)]) == 0
-    x = np.load(numbers)
-    assert x.shape == (9, 1, 8, 8)
-    again = tmp_path / "again.png"
-    assert (
-        main(["sample", "--folder", str(whole / "checkpoints" / "step-00000040"), "--n", "9", "--out", str(again)]) == 0
-    )
-    assert picture.read_bytes() == again.read_bytes()
-    with Image.open(motion) as gif:
-        assert gif.n_frames > 4
-    more = tmp_path / "more.npy"
-    assert (
-        main(
-            [
-                "sample",
-                "--folder",
-                str(whole),
-                "--n",
-                "9",
-                "--out",
-                str(more),
-                "--sampling.n_levels",
-                "5",
-                "--seed",
-                "1",
-            ]
-        )
-        == 0
-    )
-    assert not np.allclose(np.load(more), x)
-
-
-def test_a_toy_goes_the_same_way(tmp_path):
-    run = tmp_path / "run"
-    options = ["--training.n_steps=20", "--sampling.n_steps_each=2", "--device=cpu", "--folder", str(run)]
-    assert main(["train", "--config", str(ROOT / "configs" / "toy.yaml"), *options]) == 0
-    assert (run / "samples" / "step-00000020.png").stat().st_size > 5000
-    assert (
-        main(
-            [
-                "sample",
-                "--folder",
-                str(run),
-                "--n",
-                "50",
-                "--out",
-                str(tmp_path / "x.png"),
-                "--gif",
-                str(tmp_path / "x.gif"),
-            ]
-        )
-        == 0
-    )
-
-
-def test_an_export_is_half_the_size_and_nearly_the_same_network(tmp_path, whole):
-    folder = export(whole, tmp_path / "export")
-    a, b = load(whole), load(folder)
-    x, sigma = data.digits().sample(4, generator=torch.Generator().manual_seed(0)), 0.3
-    assert torch.allclose(a.network(x, sigma), b.network(x, sigma), rtol=0.02, atol=0.02)
-    assert b.network(x, sigma).dtype == torch.float32
-    assert (folder / "tensors.safetensors").stat().st_size < 0.25 * (
-        whole / "checkpoints" / "step-00000040" / "tensors.safetensors"
-    ).stat().st_size
-    assert all(
-        torch.equal(p, q.half().float()) for p, q in zip(b.network.parameters(), a.network.parameters(), strict=True)
-    )
-    assert torch.equal(a.network.log_range, b.network.log_range)
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_configuration_is_one(path):
     """It parses, it is consistent, and its network can be built and called at the event that its data has"""
@@ -267,6 +137,25 @@ def test_every_configuration_is_one(path):
     network = build_network(config, {"event": event, "mean": 0.5, "variance": 0.1})
     with torch.no_grad():
         assert network(torch.rand(1, *event), config.noise.sigma_min).shape == (1, *event)
+
+
+def test_a_run_of_an_earlier_version_is_read(tmp_path, whole):
+    """A key that came later has its default, and going on is exact"""
+    import shutil
+
+    values = Config().asdict()
+    older = values | {"training": {k: v for k, v in values["training"].items() if k != "compile"}}
+    assert Config.fromdict(older) == Config()
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    place = run / "checkpoints" / "step-00000040"
+    about = json.loads((place / "checkpoint.json").read_text())
+    del about["about"]["config"]["training"]["channels_last"]
+    text = json.dumps(about).encode()
+    sums = (place / "SHA256SUMS").read_text().splitlines()
+    (place / "checkpoint.json").write_bytes(text)
+    (place / "SHA256SUMS").write_text(f"{sums[0]}\n{hashlib.sha256(text).hexdigest()}  checkpoint.json\n")
+    assert said(*tiny(run), "--resume", "latest")[0] == 0
 
 
 def test_help_tells_every_key_with_its_default():
@@ -372,10 +261,16 @@ BAD = {
         r"seed = 18446744073709551616: it must be below 2\^63",
     ),
     "a seed of samples beyond": (["sample", "--seed", str(2**64)], 2, r"seed = 18446744073709551616: .*below 2\^63"),
+    "a device that nobody has": (["sample", "--device", "abacus"], 2, r"device.*one of auto, cpu, cuda, mps.*abacus"),
     "a device that is not there": (
-        ["sample", "--device", "abacus"],
+        ["sample", "--device", "mps"],
         2,
-        r"device = abacus: this machine has cpu.*pass one of them, or auto",
+        r"device = mps: this machine has cpu; pass one of them, or auto",
+    ),
+    "training where nothing is": (
+        ["train", *TINY, "--device=mps"],
+        2,
+        r"device = mps: this machine has cpu; pass one of them, or auto",
     ),
     "no threads": (["sample", "--threads", "0"], 2, r"threads = 0: it must be at least 1"),
     "no such configuration": (["train", "--config", "nowhere.yaml"], 2, r"config.*nowhere.yaml"),
@@ -387,9 +282,72 @@ BAD = {
     "no such run": (["sample", "--folder", "nowhere"], 8, r"nowhere holds no checkpoint: pass a run folder"),
     "nothing to resume": (["train", *DIGITS, "--resume", "latest"], 8, r"holds no checkpoint|cannot be read"),
     "a file for a run": (["train", *TINY, "--folder", __file__], 3, r"test_cli.py"),
-    "no samples": (["sample", "--n", "0"], 2, r"n = 0: it must be at least 1"),
+    "no samples": (["sample", "--samples", "0"], 2, r"samples = 0: it must be at least 1"),
     "a picture of another kind": (["sample", "--out", "x.jpg"], 2, r"out = x.jpg: it must end in .png"),
-    "a motion of another kind": (["sample", "--gif", "x.png"], 2, r"gif = x.png: it must end in .gif"),
+    "a motion of another kind": (["animate", "--out", "x.png"], 2, r"out = x.png: it must end in .gif"),
+    "a motion without frames": (["animate", "--frames", "0"], 2, r"frames = 0: it must be at least 1"),
+    "frames too fast": (["animate", "--fps", "60"], 2, r"fps = 60: browsers show at most 50"),
+    "no motion of nothing": (["animate", "--folder", "nowhere"], 8, r"nowhere holds no checkpoint"),
+    "samples in no batches": (["sample", "--batch", "0"], 2, r"batch = 0: it must be at least 1"),
+    "a half of a sample": (["sample", "--samples", "2.5"], 2, r"samples.*whole number.*2.5"),
+    "a start that is none": (
+        ["sample", "--sampling.start", "zero"],
+        2,
+        r"sampling.start = zero: it must be one of uniform, normal or",
+    ),
+    "a ladder upside down while sampling": (
+        ["sample", "--sampling.sigma_min", "5", "--sampling.sigma_max", "1"],
+        2,
+        r"sampling.sigma_min = 5.0 is not below sampling.sigma_max = 1.0",
+    ),
+    "a step that diverges": (
+        [
+            "sample",
+            "--samples",
+            "2",
+            "--sampling.step_size",
+            "1e9",
+            "--sampling.n_levels",
+            "2",
+            "--sampling.n_steps_each",
+            "20",
+        ],
+        7,
+        r"the chain diverged .* lower step_size",
+    ),
+    "too few to judge": (["evaluate", "--samples", "4"], 2, r"samples = 4: neighbours .* at least 5"),
+    "nothing to judge": (["evaluate", "--folder", "nowhere"], 8, r"nowhere holds no checkpoint"),
+    "an option of training for evaluate": (
+        ["evaluate", "--noise.law", "levels"],
+        2,
+        r"--noise.law is no option of evaluate",
+    ),
+    "a yes that is none": (["evaluate", "--inception", "perhaps"], 2, r"inception.*true or false.*perhaps"),
+    "costs of nothing": (["summary", "--folder", "nowhere"], 8, r"nowhere holds no checkpoint"),
+    "costs of a wrong network": (["summary", "--network.width", "1"], 2, r"network.width = 1: it must be at least 2"),
+    "a loss of no run": (["plot-loss"], 2, r"folder"),
+    "a loss of nothing": (
+        ["plot-loss", "--folder", "nowhere"],
+        3,
+        r"nowhere: it holds no log.jsonl: pass the folder of a run",
+    ),
+    "a loss as a film": (
+        ["plot-loss", "--folder", "x", "--out", "x.gif"],
+        2,
+        r"out = x.gif: it must end in .png .* .svg .* .pdf",
+    ),
+    "a loss without width": (["plot-loss", "--folder", "x", "--smooth", "0"], 2, r"smooth = 0: it must be at least 1"),
+    "an export of nothing": (["export", "--folder", "nowhere", "--to", "x"], 8, r"nowhere holds no checkpoint"),
+    "an export to nowhere": (["export", "--folder", "nowhere"], 2, r"to"),
+    "an export in fewer bits": (
+        ["export", "--folder", "x", "--to", "y", "--precision", "int8"],
+        2,
+        r"precision.*float32, float16.*int8",
+    ),
+    "a doctor who is asked": (["doctor", "--folder", "x"], 2, r"--folder is no option of doctor; see --help"),
+    "a shell that is none": (["completion", "--shell", "fish"], 2, r"shell.*bash, zsh.*fish"),
+    "a command misspelt": (["evalaute"], 2, r"evalaute is no command; did you mean evaluate\?"),
+    "a command like none": (["zebra"], 2, r"zebra is no command; the commands are train, sample, animate, evaluate"),
     "an option of the other command": (["sample", "--training.lr", "1"], 2, r"--training.lr is no option of sample"),
 }
 

@@ -93,6 +93,9 @@ def _library(error: BaseException, text: str) -> tuple[int, str]:
 
 def _reworded(text: str) -> str:
     """The parser's messages without Python's words."""
+    union = re.search(r'"([\w.]+)".*?Subtypes: \[(.*)\]\n.*Given value: (.*)', text, re.DOTALL)
+    if union:  # each of the types is tried, and each failure told; which they were is enough
+        text = f"{union[1]} = {union[3].strip()}: it must be {union[2].replace(', <', ' or <')}"
     text = re.sub(r"<class '(\w+)'>", lambda m: _TYPES.get(m[1], m[1]), text)
     text = re.sub(r"(?:typing\.)?Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), text)
     text = re.sub(r"(?:typing\.)?(?:Union|Optional)\[(.*?)\]", r"\1", text).replace("NoneType", "null")

@@ -29,10 +29,12 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
     Raises:
         ConfigError, CheckpointError, FolderError, DivergenceError, ImportError, DownloadError, OSError: see ``cli.errors``.
     """
-    if options.n is not None and options.n < _LEAST:
-        raise ConfigError(f"n = {options.n}: neighbours of samples are looked for; it must be at least {_LEAST}")
+    if options.samples is not None and options.samples < _LEAST:
+        raise ConfigError(
+            f"samples = {options.samples}: neighbours of samples are looked for; it must be at least {_LEAST}"
+        )
     loaded, config, group = prepared(options, overrides)
-    n = options.n or evaluation.default_n(config)
+    n = options.samples or evaluation.default_n(config)
     folder = Path(options.out) if options.out else Path(options.folder or "") / "evaluation"
     if not is_first(group):
         draw_samples(loaded.network, config, loaded.data, n, options.seed, batch=options.batch, group=group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 
 import torch
@@ -39,6 +40,7 @@ def start(device: str, threads: int | None) -> tuple[torch.device, dist.ProcessG
         raise ConfigError(
             f"{wanted} processes were launched and {processes.num_processes} found each other; launch with torchrun"
         )
+    atexit.register(processes.destroy_process_group)  # its threads must not outlive the interpreter
     return processes.device, dist.group.WORLD
 
 

@@ -40,7 +40,7 @@ class Sample(Machine):
 
     Args:
         folder: a run, its checkpoints, one of them or an export; null is the digits network that comes along.
-        n: number of samples.
+        samples: how many.
         batch: samples that are drawn together; the draws depend on it.
         seed: of the start and the noise.
         out: picture (.png) or numbers (.npy); null is a picture in the run's samples/, or here.
@@ -49,7 +49,7 @@ class Sample(Machine):
     """
 
     folder: str | None = None
-    n: int = 64
+    samples: int = 64
     batch: int = 64
     seed: int = 0
     out: str | None = None
@@ -61,7 +61,7 @@ class Animate(Machine):
 
     Args:
         folder: a run, its checkpoints, one of them or an export; null is the digits network that comes along.
-        n: number of chains.
+        samples: how many chains.
         seed: of the start and the noise.
         out: where the .gif goes; null is the run's samples/, or here.
         frames: states to show, evenly spaced.
@@ -71,7 +71,7 @@ class Animate(Machine):
     """
 
     folder: str | None = None
-    n: int = 64
+    samples: int = 64
     seed: int = 0
     out: str | None = None
     frames: int = 60
@@ -84,7 +84,7 @@ class Evaluate(Machine):
 
     Args:
         folder: a run, its checkpoints, one of them or an export; null is the digits network that comes along.
-        n: number of samples; null is as many as there are held-out examples, at most 1,000.
+        samples: how many; null is as many as there are held-out examples, at most 1,000.
         batch: samples that are drawn together; the draws depend on it.
         seed: of the samples, the noise and the classifier.
         out: folder for the table, the numbers and the pictures; null is the run's evaluation/, or evaluation/ here.
@@ -94,7 +94,7 @@ class Evaluate(Machine):
     """
 
     folder: str | None = None
-    n: int | None = None
+    samples: int | None = None
     batch: int = 64
     seed: int = 0
     out: str | None = None
@@ -160,7 +160,7 @@ def check_options(options: object) -> None:
         ConfigError: the first offender.
     """
     values = vars(options)
-    for key in ("n", "batch", "frames", "fps", "threads", "smooth"):
+    for key in ("samples", "batch", "frames", "fps", "threads", "smooth"):
         if values.get(key) is not None and values[key] < 1:
             raise ConfigError(f"{key} = {values[key]}: it must be at least 1")
     if not 0 <= values.get("seed", 0) < 2**63:

@@ -33,13 +33,15 @@ def sample(options: Sample, overrides: dict[str, Any]) -> str:
     """
     loaded, config, group = prepared(options, overrides)
     begun = time.perf_counter()
-    x = draw_samples(loaded.network, config, loaded.data, options.n, options.seed, batch=options.batch, group=group)
+    x = draw_samples(
+        loaded.network, config, loaded.data, options.samples, options.seed, batch=options.batch, group=group
+    )
     seconds = time.perf_counter() - begun
     if not is_first(group):
         return ""
     out = _place(options, f"samples-seed{options.seed}.png")
     write_picture(x, out)
-    return f"{options.n} samples in {seconds:.1f} s, {n_calls(config):,} calls of the network each: {out}"
+    return f"{options.samples} samples in {seconds:.1f} s, {n_calls(config):,} calls of the network each: {out}"
 
 
 def animate(options: Animate, overrides: dict[str, Any]) -> str:
@@ -47,11 +49,11 @@ def animate(options: Animate, overrides: dict[str, Any]) -> str:
     from toyscore import plotting
 
     loaded, config, _ = prepared(options, overrides)
-    states = sampling_chain(loaded.network, config, loaded.data, options.n, options.seed)
+    states = sampling_chain(loaded.network, config, loaded.data, options.samples, options.seed)
     frames = [_frame(x) for x in _some(states, options.frames, n_calls(config))]
     frames += [frames[-1]] * round(_HELD * options.fps)
     out = _place(options, f"samples-seed{options.seed}.gif")
-    words = f"{options.n} samples by annealed Langevin dynamics, from noise"
+    words = f"{options.samples} samples by annealed Langevin dynamics, from noise"
     plotting.save_gif(frames, out, fps=options.fps, description=words)
     return f"{words}, {n_calls(config):,} calls of the network each: {out}"
 

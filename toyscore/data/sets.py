@@ -13,7 +13,6 @@ from torch import Generator, Tensor
 
 from toyscore import operators as ops
 
-
 _RESIDENT = 2**32  # bytes of a set that an accelerator keeps
 
 
