@@ -125,6 +125,8 @@ def make(
             for key, (value, tolerance) in module.numbers(arrays).items()
         },
     }
+    if hasattr(module, "table"):
+        entry["table"] = module.table(arrays)
     if out is not None:
         with mpl.rc_context(plotting.STYLE):
             if hasattr(module, "frames"):

@@ -1,11 +1,14 @@
 """Every key of a configuration reaches what it is about."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from toyscore import build
+from toyscore.build import build_levels, build_network, draw_samples, n_calls, quicken
 from toyscore.cli import training
-from toyscore.config import Config, Data, Network, Noise, Sampling, Training
+from toyscore.config import Config, ConfigError, Data, Network, Noise, Sampling, Training
 
 FACTS = {"event": [1, 8, 8], "mean": 0.2, "variance": 0.03}
 
@@ -18,7 +21,9 @@ def test_the_recipe_reaches_fit(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "fit", stop)
-    config = Config(network=Network(width=2), training=Training(7, 6, 3, 0.5, 0.25, "bfloat16"), seed=5, device="cpu")
+    config = Config(
+        network=Network(width=2), training=Training(7, 6, 3, 0.5, 0.25, precision="bfloat16"), seed=5, device="cpu"
+    )
     with pytest.raises(KeyboardInterrupt):
         training.train(config, tmp_path / "run")
     assert seen == {
@@ -70,3 +75,40 @@ def test_the_plan_reaches_the_sampler(monkeypatch):
     )
     assert (float(x.mean()), float(x.std())) == pytest.approx((50.0, 3.0), abs=0.05)
     assert not torch.equal(x, draw(2))
+
+
+def test_quick_networks_are_the_same_networks(monkeypatch):
+    """Laid out and compiled in place: what is trained is compiled, its average is not, weights keep names and values"""
+    calls = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: calls.append(self))
+    plain = build_network(Config(network=Network(width=4)), FACTS)
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    assert quicken(plain, channels_last=True, compile=True) is plain
+    assert calls == [plain.model]
+    after = plain.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert after["model.body.res1.0.conv1.weight"].is_contiguous(memory_format=torch.channels_last)
+    quicken(plain.average, compile=True)
+    assert calls[-1] is plain.average
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(ConfigError, match=r"compile = true: torch.compile needs a C\+\+ compiler, .* install g\+\+"):
+        quicken(plain, compile=True)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "ncsn"])
+def test_networks_compile_whole(kind):
+    """One graph without a break, for sigma as samplers pass it; the same scores"""
+    config = Config(network=Network(kind=kind, width=2), training=Training(ema=None))
+    network = build_network(config, FACTS).eval()
+    x, sigma = torch.rand(3, 1, 8, 8), build_levels(config.noise)[3]
+    found = torch.compile(network, backend="eager", fullgraph=True)(x, sigma)
+    assert torch.allclose(found, network(x, sigma), rtol=1e-4, atol=1e-5)
+
+
+def test_a_chain_calls_as_often_as_is_said():
+    config = Config(network=Network(width=2), noise=Noise(n_levels=3), sampling=Sampling(n_steps_each=4))
+    calls = []
+    network = build_network(replace(config, training=Training(ema=None)), FACTS)
+    network.register_forward_hook(lambda *_: calls.append(1))
+    draw_samples(network, config, FACTS, 2, 0)
+    assert len(calls) == n_calls(config) == 13

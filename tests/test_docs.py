@@ -86,8 +86,50 @@ def test_no_placeholder_is_left(path):
     assert not re.search(r"^(?:[A-Z]{4,}|TODO.*|XXX.*)$", path.read_text(), re.MULTILINE)
 
 
+def code_under(heading):
+    """The first Python of the README below a heading."""
+    _, _, after = (ROOT / "README.md").read_text().partition(f"\n{heading}\n")
+    return re.search(r"```python\n(.*?)```", after, re.DOTALL)[1]
+
+
+def test_the_readmes_adapters_run(tmp_path, monkeypatch):
+    """With an exact network of epsilon, and a UNet that diffusers saved"""
+    import diffusers
+    import torch
+
+    from toyscore.distributions import two_modes
+
+    alpha_bars = torch.linspace(0.9999, 0.0001, 500)
+    data = two_modes()
+
+    def network(x_t, t):
+        alpha = torch.lerp(alpha_bars[t.floor().long()], alpha_bars[t.ceil().long()], t % 1).sqrt()[:, None]
+        sigma = (1 - alpha**2).sqrt() / alpha
+        return -sigma * data.score(x_t / alpha, sigma[:, 0])
+
+    monkeypatch.chdir(tmp_path)
+    blocks = {"block_out_channels": (8,), "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, norm_num_groups=4, layers_per_block=1, **blocks
+    )
+    unet.save_pretrained("folder")
+    diffusers.DDPMScheduler().save_pretrained("folder")
+    first, second, third = [
+        line for line in code_under("### Networks of others").splitlines() if "=" in line or "calibrate(" in line
+    ]
+    names = {"network": network, "alpha_bars": alpha_bars, "data": data, "sigmas": [5.0, 1.0, 0.2]}
+    imports = "from toyscore.models import adapters, calibrate\n"
+    exec(
+        f"{imports}{first}\nfound = {third}\n{second}\nshape = score(torch.rand(2, 1, 8, 8), 0.5).shape",
+        {"torch": torch} | names,
+        names,
+    )
+    assert names["found"].cause is None
+    assert names["shape"] == (2, 1, 8, 8)
+
+
 def test_the_readmes_example_runs():
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    code = code_under("## Ten lines")
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )

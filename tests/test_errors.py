@@ -29,7 +29,7 @@ from toyscore.metrics import (
 )
 from toyscore.models import EMA, MLP, NCSN, CompactNCSN, ContinuousNCSN
 from toyscore.noise import geometric, levels, linear_betas, log_normal, log_uniform
-from toyscore.samplers import annealed_langevin, langevin, langevin_step, metropolis_langevin, tweedie
+from toyscore.samplers import annealed_langevin, between, inpaint, langevin, langevin_step, metropolis_langevin, tweedie
 from toyscore.train import fit
 
 NAN = float("nan")
@@ -59,6 +59,11 @@ def state(**changes):
 
 def anneal(sigmas, **options):
     return annealed_langevin(P.score, X, sigmas, **{"step_size": 0.1, "n_steps_each": 2, **options})
+
+
+def fill(**options):
+    given = {"known": torch.zeros(2), "mask": torch.tensor([True, False]), "step_size": 0.1, "n_steps_each": 2}
+    return inpaint(P.score, X, [2.0, 1.0], **{**given, **options})
 
 
 # id: (call, exception, words of the message: the value, the rule, the remedy)
@@ -467,7 +472,7 @@ CASES = {
     ),
     "clouds with NaN": (lambda: sliced_wasserstein2(X, X * NAN), ValueError, "y has 6 values NaN"),
     "no projections": (lambda: sliced_wasserstein2(X, X, n_projections=0), ValueError, "n_projections = 0"),
-    "a cloud of one": (lambda: mmd2(X, X[:1]), ValueError, "3 and 1 points: two in each; draw more"),
+    "a cloud of one": (lambda: mmd2(X, X[:1]), ValueError, "3 and 1 points: 2 are needed in each; draw more"),
     "identical clouds": (lambda: mmd2(X, X), ValueError, "bandwidth = 0.0: positive; pass"),
     "chains without steps": (
         lambda: split_r_hat(torch.zeros(3, 2, 2)),
@@ -686,6 +691,56 @@ CASES = {
         lambda: effective_sample_size(torch.zeros(30, 2)),
         ValueError,
         "chains has shape [30, 2]",
+    ),
+    "known of another shape": (
+        lambda: fill(known=torch.zeros(3)),
+        ValueError,
+        "known has shape [3] [3, 2] or of an event; reshape",
+    ),
+    "known of another dtype": (
+        lambda: fill(known=torch.zeros(2).double()),
+        TypeError,
+        "known is torch.float64 torch.float32; convert",
+    ),
+    "known a list": (lambda: fill(known=[0.0, 1.0]), TypeError, "known is list tensor of torch.float32"),
+    "a mask of numbers": (lambda: fill(mask=torch.ones(2)), TypeError, "mask is torch.float32 torch.bool; convert"),
+    "a mask of another shape": (
+        lambda: fill(mask=torch.ones(2, 2, dtype=torch.bool)),
+        ValueError,
+        "mask has shape [2, 2] [3, 2] or of an event",
+    ),
+    "known NaN where it counts": (
+        lambda: fill(known=torch.tensor([NAN, 0.0])),
+        ValueError,
+        "known is not finite mask; change",
+    ),
+    "inpainting upwards": (
+        lambda: inpaint(P.score, X, LEVELS[::-1], known=X, mask=X > 0, step_size=0.1, n_steps_each=1),
+        ValueError,
+        "sigmas must decrease",
+    ),
+    "inpainting without steps": (lambda: fill(n_steps_each=0), ValueError, "n_steps_each = 0 at least 1"),
+    "inpainting backwards": (lambda: fill(step_size=-1.0), ValueError, "step_size = -1"),
+    "a path of one": (lambda: between(1), ValueError, "n = 1 at least 2"),
+    "rows that make no paths": (
+        lambda: between(2)(X, None),
+        ValueError,
+        "x has 3 rows n = 2 multiple; pass 2 rows per path",
+    ),
+    "a history of nothing": (
+        lambda: plotting.history(AX, torch.zeros(0), torch.zeros(0)),
+        ValueError,
+        "steps has shape [0], values [0] [T] both; flatten",
+    ),
+    "a history of other steps": (
+        lambda: plotting.history(AX, torch.zeros(3), torch.zeros(4)),
+        ValueError,
+        "steps has shape [3], values [4] [T] both",
+    ),
+    "a history smoothed over nothing": (
+        lambda: plotting.history(AX, torch.ones(3), torch.ones(3), smooth=0),
+        ValueError,
+        "smooth = 0 at least 1",
     ),
 }
 

@@ -56,6 +56,7 @@ def test_committed_pictures_belong_to_the_committed_numbers(name):
     assert words(ROOT / "figures" / picture(name)).startswith(STORED[name]["caption"])
     readme = (ROOT / "README.md").read_text()
     assert STORED[name]["caption"] in readme
+    assert STORED[name].get("table", "") in readme
     assert f"figures/{picture(name)}" in readme
 
 

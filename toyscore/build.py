@@ -97,9 +97,7 @@ def quicken(network: nn.Module, *, channels_last: bool = False, compile: bool = 
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile:
         if next(network.parameters()).device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-            raise ConfigError(
-                "training.compile = true: torch.compile needs a C++ compiler, and there is none; install g++"
-            )
+            raise ConfigError("compile = true: torch.compile needs a C++ compiler, and there is none; install g++")
         trained = network.model if isinstance(network, models.EMA) else network
         trained.compile()
     return network

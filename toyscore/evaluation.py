@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from toyscore import metrics
 from toyscore import operators as ops
-from toyscore.build import build_data, build_levels
+from toyscore.build import build_data, sampling_plan
 from toyscore.config import Config
 from toyscore.data import Images
 from toyscore.distributions import GaussianMixture
@@ -238,8 +238,8 @@ def _plane(
 def _levels(
     score: nn.Module, training: Distribution, held_out: Distribution | None, config: Config, seed: int
 ) -> list[Level]:
-    """Over draws from each, dequantised where the network was trained so."""
-    own = build_levels(config.noise)
+    """At levels that chains go through, over draws from each, dequantised where the network was trained so."""
+    own = sampling_plan(config)["sigmas"]
     sigmas = own[torch.linspace(0, len(own) - 1, min(_LEVELS, len(own))).round().long()]
     device = next(score.parameters()).device
     x, new = (

@@ -42,6 +42,7 @@ class Sample(Machine):
         folder: a run, its checkpoints, one of them or an export; null is the digits network that comes along.
         samples: how many.
         batch: samples that are drawn together; the draws depend on it.
+        compile: fuse the network's operations with torch.compile; needs a C++ compiler, and minutes at the start.
         seed: of the start and the noise.
         out: picture (.png) or numbers (.npy); null is a picture in the run's samples/, or here.
         device: auto takes an accelerator where there is one.
@@ -51,6 +52,7 @@ class Sample(Machine):
     folder: str | None = None
     samples: int = 64
     batch: int = 64
+    compile: bool = False
     seed: int = 0
     out: str | None = None
 
@@ -86,6 +88,7 @@ class Evaluate(Machine):
         folder: a run, its checkpoints, one of them or an export; null is the digits network that comes along.
         samples: how many; null is as many as there are held-out examples, at most 1,000.
         batch: samples that are drawn together; the draws depend on it.
+        compile: fuse the network's operations with torch.compile; needs a C++ compiler, and minutes at the start.
         seed: of the samples, the noise and the classifier.
         out: folder for the table, the numbers and the pictures; null is the run's evaluation/, or evaluation/ here.
         inception: also compute FID and IS, which needs torch-fidelity and fetches its network once (91 MB).
@@ -96,6 +99,7 @@ class Evaluate(Machine):
     folder: str | None = None
     samples: int | None = None
     batch: int = 64
+    compile: bool = False
     seed: int = 0
     out: str | None = None
     inception: bool = False

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from toyscore import pretrained
-from toyscore.build import draw_samples, n_calls, sampling_chain
+from toyscore.build import draw_samples, n_calls, quicken, sampling_chain
 from toyscore.cli.machine import is_first, start
 from toyscore.cli.options import Animate, Evaluate, Sample
 from toyscore.config import Config, check
@@ -66,7 +66,7 @@ def prepared(
     loaded = pretrained.digits() if options.folder is None else pretrained.load(options.folder)
     config = replace(loaded.config, sampling=replace(loaded.config.sampling, **overrides))
     check(config)
-    loaded.network.to(device)
+    quicken(loaded.network.to(device), compile=not isinstance(options, Animate) and options.compile)
     return loaded, config, group
 
 

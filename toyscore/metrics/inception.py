@@ -47,13 +47,12 @@ def inception_scores(
         from torchmetrics.image.fid import FrechetInceptionDistance
         from torchmetrics.image.inception import InceptionScore
 
-        alone = {"sync_on_compute": False}  # whatever group of processes this one is in
-        fid: Any = FrechetInceptionDistance(feature=2048 if features is None else features, **alone)
+        fid: Any = FrechetInceptionDistance(feature=2048 if features is None else features, sync_on_compute=False)
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", "Metric `InceptionScore` will save all", UserWarning
             )  # that is what it is for
-            score: Any = InceptionScore(feature="logits_unbiased" if logits is None else logits, **alone)
+            score: Any = InceptionScore(feature="logits_unbiased" if logits is None else logits, sync_on_compute=False)
     except ImportError as error:
         raise ImportError(
             "FID and IS need torchmetrics and torch-fidelity, which brings torchvision: install them with pip install torchmetrics "
