@@ -141,18 +141,18 @@ def _pairs(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
 def _losses(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     sigma, training, error, held_out, error_held, linear, _ = arrays["levels"].T
     ax.plot(sigma, linear, color="black", linestyle=":", linewidth=1.8, label="best linear guess")
-    for values, style, where in zip(arrays["memory"], ("-", "--"), ("its own digits", "held-out digits"), strict=True):
+    for values, style, where in zip(arrays["memory"], ("-", "--"), ("on it", "held out"), strict=True):
         ax.plot(
             sigma,
             values,
             color="#0072B2",
             linestyle=style,
             linewidth=1.4,
-            label=f"exact score of the training set, {where}",
+            label=f"exact score of the training set: {where}",
         )
     for values, errors, marker, where in (
         (training, error, "s", "training digits"),
-        (held_out, error_held, "D", "held-out digits"),
+        (held_out, error_held, "D", "held out"),
     ):
         filled = "#D55E00" if marker == "s" else "white"
         ax.errorbar(
@@ -163,7 +163,7 @@ def _losses(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
             marker=marker,
             markerfacecolor=filled,
             linewidth=1.4,
-            label=f"network, {where}",
+            label=f"network: {where}",
         )
     ax.set(xscale="log", xlim=(sigma.max() * 1.1, sigma.min() / 1.1), ylim=(-0.05, 2.05))
     ax.set(
