@@ -29,6 +29,8 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
     Raises:
         ConfigError, CheckpointError, FolderError, DivergenceError, ImportError, DownloadError, OSError: see ``cli.errors``.
     """
+    from toyscore import plotting
+
     if options.samples is not None and options.samples < _LEAST:
         raise ConfigError(
             f"samples = {options.samples}: neighbours of samples are looked for; it must be at least {_LEAST}"
@@ -48,7 +50,8 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
         write_picture(found.samples, folder / "samples.png")
         if found.samples.ndim == 4:
             pairs = torch.stack([found.samples[:_SHOWN], found.nearest[:_SHOWN]], 1).flatten(0, 1)
-            write_picture(pairs, folder / "nearest.png")
+            words = f"{len(pairs) // 2} samples, each with the nearest training example on its right"
+            plotting.save_mosaic(plotting.mosaic(pairs, n_columns=8), folder / "nearest.png", words)
     return f"{text}\n\nwritten: {folder}"
 
 
