@@ -7,7 +7,7 @@ TEST := .venv/.test
 export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
 
-.PHONY: setup figures check-figures notebooks check-notebooks lab bench lint test equations clean
+.PHONY: setup figures check-figures notebooks check-notebooks lab bench lint test equations scaling clean
 
 define install
 	@if command -v uv >/dev/null 2>&1; then \
@@ -64,6 +64,9 @@ test: lint
 
 equations: $(TEST)
 	$(BIN)/python docs/make_equations.py
+
+scaling: $(TEST)
+	$(BIN)/python docs/make_scaling.py
 
 clean:
 	rm -rf .venv build *.egg-info .coverage .mypy_cache .ruff_cache
