@@ -18,7 +18,7 @@ from toyscore import data, plotting, pretrained
 from toyscore.build import draw_samples
 from toyscore.distributions import empirical
 from toyscore.evaluation import Evaluation, Level, Row, default_n, evaluate
-from toyscore.metrics import denoising_losses
+from toyscore.metrics import denoising_losses, expected_coverage
 
 N_PAIRS = 24
 SETS = ("samples", "held_out", "gaussian")
@@ -85,6 +85,11 @@ def row(arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
     return arrays["values"][[str(m).startswith(key) for m in arrays["measures"]].index(True)]
 
 
+def expected(arrays: dict[str, np.ndarray]) -> float:
+    """The coverage of as many samples of the training digits' own law."""
+    return expected_coverage(int(arrays["n"]), len(data.digits("train")))
+
+
 def caption(arrays: dict[str, np.ndarray]) -> str:
     """Three sentences of numbers."""
     frechet, precision, coverage = (row(arrays, key) for key in ("Fréchet", "precision", "coverage"))
@@ -95,7 +100,8 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
         f"In features of a digits classifier {int(arrays['n'])} samples are at a Fréchet distance of {frechet[0]:.2f} from the training "
         f"digits, as many held-out digits at {frechet[1]:.2f}, and draws from a Gaussian of the same mean and covariance at "
         f"{frechet[2]:.2f}; {precision[0]:.0%} of the samples lie where training digits do ({precision[1]:.0%}; {precision[2]:.0%}), and "
-        f"they cover {coverage[0] / coverage[1]:.0%} of what held-out digits cover. At sigma = {middle[0]:.2f} the network leaves "
+        f"their coverage is {coverage[0]:.2f}, that of held-out digits {coverage[1]:.2f} ({expected(arrays):.2f} is expected of the very "
+        f"same law). At sigma = {middle[0]:.2f} the network leaves "
         f"{middle[1]:.1%} of the noise on training and {middle[3]:.1%} on held-out digits ({middle[3] / middle[1]:.2f} times as much), the "
         f"exact score of the training set {memory[0]:.1%} and {memory[1]:.1%} ({memory[1] / memory[0]:.1f} times): that one memorises."
     )
@@ -116,13 +122,16 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     """Samples beside their nearest training digits, losses by level, classes, and three measures."""
     with plt.rc_context(plotting.STYLE):
         figure = plt.figure(figsize=(14.6, 8.4), layout="constrained")
-        pairs, losses, classes, measures = figure.subplot_mosaic(
-            [["pairs", "losses"], ["classes", "measures"]], width_ratios=[1, 1.05], height_ratios=[1.35, 1]
-        ).values()
-        _pairs(pairs, arrays)
-        _losses(losses, arrays)
-        _classes(classes, arrays)
-        _measures(measures, arrays)
+        axes = figure.subplot_mosaic(
+            [["pairs", "pairs", "losses", "losses"], ["classes", "classes", "shares", "frechet"]],
+            width_ratios=[1, 1, 1.5, 0.6],
+            height_ratios=[1.35, 1],
+        )
+        _pairs(axes["pairs"], arrays)
+        _losses(axes["losses"], arrays)
+        _classes(axes["classes"], arrays)
+        _shares(axes["shares"], arrays)
+        _frechet(axes["frechet"], arrays)
     return figure
 
 
@@ -208,22 +217,30 @@ def _classes(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     )
 
 
-def _measures(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
-    shown = {
-        "Fréchet": "Fréchet distance (less is better)",
-        "precision": "precision",
-        "recall": "recall",
-        "coverage": "coverage",
-    }
+def _shares(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
+    shown = ("precision", "recall", "coverage")
     for place, key in enumerate(shown):
-        values = row(arrays, key)
-        for name, value in zip(SETS, values, strict=True):
-            colour, marker = LOOKS[name]
-            ax.plot(
-                value, place, marker, color=colour, markersize=10, alpha=0.9, label=LABELS[name] if place == 0 else None
-            )
         ax.axhline(place, color="0.85", zorder=0)
-    ax.set(yticks=range(len(shown)), yticklabels=list(shown.values()), ylim=(len(shown) - 0.5, -0.9), xlabel="value")
+        for name, value in zip(SETS, row(arrays, key), strict=True):
+            colour, marker = LOOKS[name]
+            label = LABELS[name] if place == 0 else None
+            ax.plot(value, place, marker, color=colour, markersize=10, alpha=0.9, label=label)
+    ax.plot([expected(arrays)] * 2, [1.75, 2.25], color="black", linewidth=1.5, label="of the same law")
+    ax.set(yticks=range(len(shown)), yticklabels=shown, ylim=(2.5, -0.95), xlim=(0, 1.03), xlabel="share")
     ax.set(title="against the training digits")
-    ax.legend(loc="upper center", ncols=3, fontsize=10)
+    ax.legend(loc="upper left", ncols=2, fontsize=10)
     ax.set_gid("; ".join(f"{key}: {', '.join(f'{v:.3f}' for v in row(arrays, key))}" for key in shown) + ".")
+
+
+def _frechet(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
+    values = row(arrays, "Fréchet")
+    for place, (name, value) in enumerate(zip(SETS, values, strict=True)):
+        colour, marker = LOOKS[name]
+        ax.plot(place, value, marker, color=colour, markersize=10)
+    ax.set(
+        xticks=[],
+        xlim=(-0.6, 2.6),
+        ylim=(0, 1.15 * values.max()),
+    )
+    ax.set(title="Fréchet distance", xlabel="less is better")
+    ax.set_gid(f"{', '.join(f'{LABELS[n]} {v:.3f}' for n, v in zip(SETS, values, strict=True))}: less is better.")

@@ -183,14 +183,78 @@ def test_every_wrong_reading_is_caught_and_named(name, used, true):
         (lambda x, sigma: 2 * P.score(x, sigma), "twice the score"),
         (rescaled(P.score, 0.5, 0.5), r"trained on data in \[-1, 1\]"),
         (rescaled(P.score, 2.0, -1.0), r"trained on data in \[0, 1\]"),
-        (lambda x, sigma: torch.sin(37 * x), "no usual confusion explains it"),
+        (lambda x, sigma: (4.0 - x) / (sigma**2 + 1), "no usual confusion explains it"),
+        (lambda x, sigma: torch.sin(3700 * x), "it tells nothing of x or of the noise"),
         (lambda x, sigma: P.score(x, sigma) * float("nan"), "no usual confusion explains it"),
-        (lambda x, sigma: 0 * x, "no usual confusion explains it"),
     ],
 )
 def test_other_confusions_are_caught_and_named(wrong, cause):
     with pytest.warns(CalibrationWarning, match=cause):
         calibrate(wrong, P, LEVELS, generator=seeded())
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.7, 1.3, 2.0, -1.0])
+@pytest.mark.parametrize("levels", [[5.0, 1.0, 0.2], [1.0, 0.5]])
+def test_a_factor_is_noticed_at_few_levels(factor, levels):
+    with pytest.warns(CalibrationWarning):
+        calibrate(lambda x, sigma: factor * P.score(x, sigma), P, levels, n=1000, generator=seeded())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_exact_scores_raise_no_false_alarm(seed):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for p in cases().values():
+            for n in (64, 256):
+                calibrate(p.score, p, [20.0, 1.0, 0.1], n=n, generator=seeded(seed))
+
+
+@pytest.mark.parametrize("dead", [lambda x, _: 0 * x, lambda x, _: torch.ones_like(x)])
+def test_a_network_that_says_nothing_is_told_so(dead):
+    with pytest.warns(CalibrationWarning, match="tells nothing of x or of the noise: was it trained"):
+        calibrate(dead, P, LEVELS, generator=seeded())
+
+
+def test_what_a_foreign_function_raises_does_not_hide_the_warning():
+    """A score that looks its level up, and has the wrong sign: asked at twice the level it raises what it likes"""
+    table = {round(float(sigma), 6): float(sigma) for sigma in LEVELS}
+    with pytest.warns(CalibrationWarning, match="its sign is wrong"):
+        calibrate(lambda x, sigma: -P.score(x, table[round(float(sigma), 6)]), P, LEVELS, generator=seeded())
+
+
+def test_the_better_of_two_causes_is_named(monkeypatch):
+    """Both mend every level; the one with the smaller loss wins, whichever comes first"""
+    from toyscore.models import calibration
+
+    slightly = ("slightly wrong", lambda s, x, std: -1.06 * s)
+    right = ("right", lambda s, x, std: -s)
+    for order in ([slightly, right], [right, slightly]):
+        monkeypatch.setattr(calibration, "_confusions", lambda order=order: iter(order))
+        with pytest.warns(CalibrationWarning):
+            found = calibrate(lambda x, sigma: -P.score(x, sigma), P, LEVELS, n=4000, generator=seeded())
+        assert found.cause == "right"
+
+
+def test_a_clock_ends_where_training_did():
+    clock = ddpm_clock(ALPHA_BARS, whole=True)
+    sigma = ((1 - ALPHA_BARS) / ALPHA_BARS).sqrt()
+    ends = torch.stack([sigma[0] * 0.995, sigma[-1] * 1.005])
+    assert clock.time(ends).tolist() == [0, 999]
+    assert ddpm_clock(ALPHA_BARS).time(ends).tolist() == [0.0, 999.0]
+    near = torch.exp(0.1 * sigma[3].log() + 0.9 * sigma[4].log())
+    assert clock.time(near[None]).tolist() == [4]  # rounded, not cut off
+    score = from_epsilon(lambda x, t: x, clock)
+    score(torch.zeros(1, 2, dtype=F64), float(ends[1]))
+    with pytest.raises(ValueError, match="knows nothing beyond"):
+        score(torch.zeros(1, 2, dtype=F64), 1.2 * float(sigma[-1]))
+    assert ddpm_clock([0.9, 0.5]).sigma_max == pytest.approx(1.0)
+
+
+def test_where_looking_is_not_free_rows_beyond_are_nan(monkeypatch):
+    monkeypatch.setattr(adapters, "looks", lambda _: False)
+    score = from_x0(lambda x, sigma: 0 * x, sigma_clock(0.1, 10.0))
+    found = score(torch.ones(3, 2), torch.tensor([0.5, 50.0, 0.01]))
+    assert found.isnan().all(1).tolist() == [False, True, True]
 
 
 diffusers = pytest.importorskip("diffusers")
@@ -288,9 +352,11 @@ def test_what_is_no_unet_is_refused(tmp_path):
         (lambda: from_epsilon(lambda x, t: (x,), sigma_clock())(torch.zeros(2, 2), 1.0), r"the network returned tuple"),
         (lambda: from_epsilon(lambda x, t: x, sigma_clock())(torch.zeros(2, 2), 0.0), r"sigma"),
         (lambda: rescaled(P.score, -1.0, 0.0), r"factor = -1"),
+        (lambda: rescaled(P.score, 1.0, "a"), r"shift = a: it must be finite"),
+        (lambda: sigma_clock(5.0, 1.0), r"sigma_min = 5.0, sigma_max = 1.0: they must be 0 <= sigma_min < sigma_max"),
         (lambda: rescaled(P.score, 1.0, math.nan), r"shift = nan: it must be finite"),
         (lambda: calibrate(P.score, P, [1.0, 2.0]), r"sigmas must decrease"),
-        (lambda: calibrate(P.score, P, [2.0, 1.0], n=1), r"n = 1: it must be at least 2"),
+        (lambda: calibrate(P.score, P, [2.0, 1.0], n=63), r"n = 63: it must be at least 64"),
     ],
 )
 def test_what_cannot_be_adapted_is_refused(call, words):
@@ -301,6 +367,8 @@ def test_what_cannot_be_adapted_is_refused(call, words):
 def test_what_cannot_be_called_is_refused():
     with pytest.raises(TypeError, match="network is str: it must be callable"):
         from_epsilon("net", sigma_clock())
+    with pytest.raises(TypeError, match=r"clock is NoneType: it must be a Clock; pass ddpm_clock"):
+        from_epsilon(lambda x, t: x, None)
     with pytest.raises(TypeError, match="score"):
         rescaled(3, 1.0, 0.0)
 

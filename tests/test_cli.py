@@ -293,7 +293,7 @@ BAD = {
     "a start that is none": (
         ["sample", "--sampling.start", "zero"],
         2,
-        r"sampling.start = zero: it must be one of uniform, normal or",
+        r"sampling.start = zero: it must be one of uniform, normal or null$",
     ),
     "a ladder upside down while sampling": (
         ["sample", "--sampling.sigma_min", "5", "--sampling.sigma_max", "1"],
@@ -325,7 +325,17 @@ BAD = {
     "a yes that is none": (["evaluate", "--inception", "perhaps"], 2, r"inception.*true or false.*perhaps"),
     "costs of nothing": (["summary", "--folder", "nowhere"], 8, r"nowhere holds no checkpoint"),
     "costs of a wrong network": (["summary", "--network.width", "1"], 2, r"network.width = 1: it must be at least 2"),
-    "a loss of no run": (["plot-loss"], 2, r"folder"),
+    "a loss of no run": (["plot-loss"], 2, r"required: --folder"),
+    "costs of two networks": (
+        ["summary", "--folder", "x", "--network.width", "64"],
+        2,
+        r"folder = x has a network of its own: leave the keys",
+    ),
+    "a level nobody learned": (
+        ["sample", "--sampling.sigma_max", "1e9"],
+        2,
+        r"sampling.sigma_max = 1000000000.0, .* learns 160.0 to 0.01 and knows nothing beyond",
+    ),
     "a loss of nothing": (
         ["plot-loss", "--folder", "nowhere"],
         3,

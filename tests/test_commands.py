@@ -24,7 +24,7 @@ from toyscore.cli import main
 from toyscore.cli.folder import locked
 from toyscore.cli.parser import COMMANDS, make_parser
 from toyscore.config import Config, Data
-from toyscore.metrics import fit_classifier, nearest
+from toyscore.metrics import fit_classifier, fit_features, frechet_distance, kernel_distance, nearest
 
 
 def told(*arguments):
@@ -133,8 +133,12 @@ def test_evaluation_writes_tables_numbers_and_pictures(tmp_path, run):
     assert distance["samples"] > 5 * distance["gaussian"]  # 40 steps of two channels have learned nothing
     assert rows["precision"]["held_out"] > 0.8
     assert sum(found["shares"]["held_out"]) == pytest.approx(1)
+    assert found["facts"]["step"] == 40
+    assert "after 5 calls of the network of step 40" in text
+    digits = data.digits("train").sample(10_000, generator=seeded()).flatten(1).double()
+    spectrum = torch.linalg.eigvalsh(torch.cov(digits.mT))
     for level in found["levels"]:
-        assert level["linear"] == pytest.approx(0.1257 / (0.1257 + level["sigma"] ** 2), rel=0.02)
+        assert level["linear"] == pytest.approx(float((spectrum / (spectrum + level["sigma"] ** 2)).mean()), rel=0.02)
         assert abs(level["training"] - level["held_out"]) < 5 * math.hypot(
             level["training_error"], level["held_out_error"]
         )
@@ -156,9 +160,42 @@ def test_nearest_neighbours_and_rows_are_those_of_the_metrics():
     assert rows_b[name].samples == pytest.approx(float(nearest(others, training.tensor())[0].median()))
     sure = fit_classifier(training).confidence(others)
     assert rows_b["confidence of a linear classifier"].samples == pytest.approx(sure.mean)
+    features, bank = fit_features(training), training.tensor()
+    near, kept = features(bank), evaluation._examples(data.digits("held-out"), 30, 0)
+    assert len(kept) == 30
+    distance = rows_b["Fréchet distance (digits classifier features)"]
+    assert distance.samples == pytest.approx(frechet_distance(features(others), near))
+    assert distance.held_out == pytest.approx(frechet_distance(features(kept), near))
+    kernel = rows_b["kernel distance, times 1,000"]
+    assert kernel.samples == pytest.approx(1000 * kernel_distance(features(others), near))
+    assert (distance.better, kernel.better) == ("lower", "lower")
+    shares = [fit_classifier(training).confidence(x).shares for x in (others, bank)]
+    assert rows_b["class histogram, total variation"].samples == pytest.approx(
+        0.5 * float((shares[0] - shares[1]).abs().sum())
+    )
+    assert rows_b[name].held_out > 0.5  # held-out digits are no training digits
     for measure, row in rows_a.items():
         assert row.held_out == rows_b[measure].held_out
         assert row.gaussian == rows_b[measure].gaussian
+
+
+def test_what_is_compared_is_a_fair_share():
+    """Of a sorted set every class; of the Gaussian the data's moments; as many as there are held-out digits"""
+    digits = data.digits("all")
+    order = np.argsort(digits.labels, kind="stable")
+    for n in (1000, 1200, 1796):
+        chosen = np.linspace(0, len(digits) - 1, n).round().astype(int)
+        counts = np.bincount(digits.labels[order][chosen], minlength=10)
+        x = evaluation._examples(data.Images(digits.values[order], digits.labels[order], n_levels=17), n, 0)
+        assert len(x) == n
+        assert torch.equal(x, digits.tensor()[order[chosen]])
+        assert counts.min() > 0.08 * n
+    bank = digits.tensor()
+    drawn = evaluation._gaussian(bank, 20_000, 1).flatten(1).double()
+    a, b = (torch.cov(flat.mT) for flat in (drawn, bank.flatten(1).double()))
+    assert float((a - b).abs().max()) < 0.01
+    assert torch.allclose(drawn.mean(0), bank.flatten(1).double().mean(0), atol=0.02)
+    assert evaluation.default_n(pretrained.digits().config) == 360
 
 
 def test_a_toy_is_judged_against_the_truth(tmp_path, toy):
@@ -167,6 +204,8 @@ def test_a_toy_is_judged_against_the_truth(tmp_path, toy):
     rows = {row["measure"]: row for row in found["rows"]}
     assert rows["Wasserstein-2 distance"]["held_out"] < rows["Wasserstein-2 distance"]["gaussian"]
     assert rows["mode weights, total variation"]["held_out"] < 0.1
+    assert all(level["training"] != level["held_out"] for level in found["levels"])  # other draws
+    assert rows["Wasserstein-2 distance"]["better"] == "lower"
     for level in found["levels"]:
         assert level["exact"] <= level["training"] + 1e-3  # nothing denoises better than the exact score
         assert level["exact"] <= level["linear"] + 5 * level["training_error"]
@@ -182,7 +221,10 @@ def test_pictures_without_labels_are_judged_by_their_numbers(tmp_path, monkeypat
         values = torch.randint(0, 255, (8, 8, 3), generator=seeded(i), dtype=torch.uint8).numpy()
         Image.fromarray(values).save(tmp_path / "pictures" / f"{i}.png")
     options = [f"--data.path={tmp_path / 'pictures'}", "--data.name=folder", "--data.size=8", "--training.n_steps=3"]
-    assert main(tiny(tmp_path / "run", *options)) == 0
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    assert main(tiny(tmp_path / "run", *[o.replace(f"{tmp_path}/", "") for o in options])) == 0
+    monkeypatch.chdir(tmp_path / "cache")  # from anywhere
     told("evaluate", "--folder", tmp_path / "run", "--samples", 6)
     found = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
     assert {row["measure"].split(" (")[0] for row in found["rows"]} == {
@@ -191,6 +233,7 @@ def test_pictures_without_labels_are_judged_by_their_numbers(tmp_path, monkeypat
         "coverage",
         "median distance to the nearest training example",
     }
+    assert "even a Gaussian can be nearer" in found["facts"]["features"]
     assert all(row["held_out"] is None for row in found["rows"])
 
 
@@ -202,7 +245,7 @@ def test_a_folder_that_is_being_written_is_refused(tmp_path, run):
 def test_what_inception_lacks_is_named(tmp_path, run):
     code, text = said("evaluate", "--folder", run, "--samples", 6, "--out", tmp_path / "e", "--inception", "true")
     assert code == 10
-    assert "pip install torchmetrics torch-fidelity" in text
+    assert "evaluating needs torch_fidelity: install it with pip install torch-fidelity" in text
 
 
 def test_costs_add_up():
@@ -238,6 +281,18 @@ def test_a_log_is_drawn(tmp_path, run, ending):
     first = json.loads((run / "log.jsonl").read_text().splitlines()[0])
     assert f"loss {first['loss']:.4g} at step 1" in text
     assert out.stat().st_size > 4000
+
+
+def test_a_drawn_log_is_the_log(tmp_path):
+    """Its dots, and the median of five around each"""
+    from toyscore import plotting
+
+    steps, values = torch.arange(1, 8), torch.tensor([5.0, 1.0, 9.0, 2.0, float("nan"), 4.0, 3.0])
+    ax = plotting.canvas()[1]
+    dots, line = plotting.history(ax, steps, values, smooth=5)
+    assert dots.get_ydata().tolist() == [5, 1, 9, 2, 4, 3]
+    assert line.get_ydata().tolist() == [5, 2, 4, 3, 3, 3]
+    assert ax.get_gid() == "7 values from step 1 to 7, its running median from 5 to 3; 1 are not finite and positive."
 
 
 def test_an_empty_log_is_named(tmp_path, run):
@@ -286,6 +341,47 @@ def test_a_card_says_what_the_network_is(tmp_path, run):
     code, text = said("export", "--folder", ROOT / "toyscore" / "weights" / "digits", "--to", tmp_path / "model")
     assert code == 2
     assert "holds step-00000040: export into a folder of its own" in text
+
+
+def test_a_card_never_takes_anothers_place_or_anothers_judgement(tmp_path, run, toy):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("# mine")
+    code, text = said("export", "--folder", run, "--to", tmp_path / "mine")
+    assert code == 2
+    assert "README.md is no model card of ours, and would be lost" in text
+    assert (tmp_path / "mine" / "README.md").read_text() == "# mine"
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    told("evaluate", "--folder", copy, "--samples", 6, "--sampling.n_levels", 3)
+    told("export", "--folder", copy, "--to", tmp_path / "model")
+    assert (
+        "Not evaluated yet" in (tmp_path / "model" / "README.md").read_text()
+    )  # these were other samples than the run's
+    told("export", "--folder", toy, "--to", tmp_path / "toy")
+    card = (tmp_path / "toy" / "README.md").read_text()
+    assert "events of shape 2; mean" in card
+    assert "it takes any sigma in that range" in card
+
+
+def test_a_reader_who_leaves_is_no_error(run):
+    """| head, and a full disk behind stdout"""
+    command = [sys.executable, "-m", "toyscore", "completion"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        child.stdout.close()
+        assert child.stderr.read() == ""
+    assert child.returncode == 0
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_version_is_told():
+    from toyscore import __version__
+
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["--version"]) == 0
+    assert __version__ in printed.getvalue()
 
 
 def test_the_doctor_finds_what_is_missing(monkeypatch):

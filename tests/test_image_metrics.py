@@ -17,10 +17,12 @@ from toyscore.distributions import GaussianMixture
 from toyscore.metrics import (
     denoising_losses,
     expected_coverage,
+    fit_classifier,
     fit_features,
     frechet_distance,
     inception_scores,
     kernel_distance,
+    linear_losses,
     nearest,
     overlap,
 )
@@ -75,6 +77,8 @@ def test_overlap_by_hand():
     assert found.precision == pytest.approx(2 / 3)
     assert found.recall == pytest.approx(1.0)  # 10 and 11 lie within 28.5 of 30: what an outlier does to recall
     assert found.coverage == pytest.approx(1 / 2)
+    tie = overlap(torch.tensor([[2.0], [40.0], [41.5]]), real, k=1)  # at the very edge of a ball is inside
+    assert tie.precision == pytest.approx(1 / 3)
 
 
 def test_an_overlap_tells_missing_modes_from_noise():
@@ -111,6 +115,41 @@ def test_the_loss_left_by_an_exact_score(name):
     zero, spread = denoising_losses(lambda x, _: 0 * x, x, sigmas, generator=seeded(3))
     assert bool(((zero - 1).abs() < 5 * spread).all())
     assert torch.allclose(spread, torch.full((3,), math.sqrt(2 / dim / 20_000), dtype=F64), rtol=0.05)
+
+
+def test_the_best_linear_guess_is_a_gaussians_score():
+    """What the exact score of a Gaussian leaves, correlations and all; no more than a guess that treats all numbers alike"""
+    p, sigmas = cases()["single"], [2.0, 0.7, 0.1]
+    x = p.sample(40_000, generator=seeded())
+    left, errors = denoising_losses(p.score, x, sigmas, generator=seeded(1))
+    linear = linear_losses(p.covariances[0], sigmas)
+    assert bool(((left - linear).abs() < 5 * errors).all())
+    alike = float(p.covariances[0].diagonal().mean())
+    assert all(float(a) < alike / (alike + s**2) for a, s in zip(linear, sigmas, strict=True))
+
+
+def test_errors_of_a_loss_by_hand():
+    x = torch.tensor([[0.0], [1.0], [3.0]], dtype=F64)
+    left, errors = denoising_losses(lambda y, s: 0 * y, x, [1.0], generator=seeded())
+    z = torch.randn(3, 1, generator=seeded(), dtype=F64).square()
+    assert float(left) == pytest.approx(float(z.mean()))
+    assert float(errors) == pytest.approx(float(z.std()) / 3**0.5)
+    assert float(denoising_losses(lambda y, s: 0 * y, x[:1], [1.0])[1]) == math.inf
+
+
+@pytest.mark.parametrize("event", [(1, 28, 28), (3, 9, 5), (1, 1, 1), (1, 1, 30)])
+def test_features_of_any_size(event):
+    values = torch.randint(0, 256, (20, *event), generator=seeded(), dtype=torch.uint8).numpy()
+    net = fit_features(Images(values, np.arange(20) % 2), n_steps=2)
+    assert net(torch.rand(3, *event)).shape == (3, 32)
+
+
+def test_a_rare_class_is_a_class():
+    values = torch.randint(0, 256, (9000, 1, 2, 2), generator=seeded(), dtype=torch.uint8).numpy()
+    labels = np.arange(9000) % 2
+    labels[[17, 4000]] = [2, 3]
+    found = fit_classifier(Images(values, labels)).confidence(torch.rand(5, 1, 2, 2))
+    assert found.shares.shape == (4,)
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +222,13 @@ def test_inception_scores_by_a_network_of_ones_own():
         Shrunk()((s * 255).round().byte().expand(-1, 3, -1, -1)).double() for s in (x, data.digits("held-out").tensor())
     ]
     assert a.fid == pytest.approx(frechet_distance(*f), rel=1e-3)
+    beyond = inception_scores(2 * x - 0.5, x, features=Shrunk(), logits=Shrunk())
+    clamped = inception_scores((2 * x - 0.5).clamp(0, 1), x, features=Shrunk(), logits=Shrunk())
+    assert beyond == clamped
+    p = Shrunk()((x * 255).round().byte().expand(-1, 3, -1, -1)).softmax(1)
+    by_hand = float((p * (p / p.mean(0)).log()).sum(1).mean().exp())  # of one split; theirs are ten
+    assert a.inception_score == pytest.approx(by_hand, rel=5e-3)
+    assert b.inception_score != pytest.approx(a.inception_score, rel=1e-4)
 
 
 def test_what_inception_needs_is_named(monkeypatch):
@@ -219,6 +265,7 @@ def test_what_inception_needs_is_named(monkeypatch):
         (lambda f: inception_scores(torch.rand(2, 2, 4, 4), torch.rand(2, 1, 4, 4)), r"x has shape \[2, 2, 4, 4\]"),
         (lambda f: fit_features(data.images(torch.rand(4, 1, 8, 8))), r"the set has no labels"),
         (lambda f: denoising_losses(lambda x, _: x, torch.rand(2, 2), [1.0, 2.0]), r"sigmas must decrease"),
+        (lambda f: linear_losses(torch.ones(2, 3), [1.0]), r"covariance has shape \[2, 3\]: it must be \[D, D\]"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(features, call, words):

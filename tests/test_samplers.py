@@ -169,6 +169,16 @@ def test_inpainting_follows_its_recursion_on_a_gaussian():
     assert torch.equal(clean, torch.where(mask, known, tweedie(p.score, x, 0.5)))
 
 
+def test_inpainting_watches_its_chains_and_what_is_known():
+    known, mask = torch.tensor([0.0, 1.0], dtype=F64), torch.tensor([False, True])
+    start = torch.zeros(3, 2, dtype=F64)
+    with pytest.raises(DivergenceError, match=r"the chain diverged between states 1 and 16, at sigma = 2"):
+        list(inpaint(lambda x, s: -x, start, [2.0, 1.0], known=known, mask=mask, step_size=1e4, n_steps_each=20))
+    half = torch.tensor([[0.0, 1.0], [0.0, math.nan], [0.0, 2.0]], dtype=F64)
+    with pytest.raises(ValueError, match="known is not finite where mask is true"):
+        inpaint(lambda x, s: -x, start, [2.0, 1.0], known=half, mask=mask, step_size=0.1, n_steps_each=2)
+
+
 @pytest.mark.parametrize("value", [-0.5, 1.0])
 def test_inpainting_samples_the_conditional_law(value):
     """song2019, Algorithm 2 on three unequal modes that overlap: quantiles of what ``condition`` gives, at 5 standard errors"""

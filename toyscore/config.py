@@ -227,6 +227,11 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"sampling.sigma_min = {low} is not below sampling.sigma_max = {high} (null is that of noise); swap them"
         )
+    if high > noise.sigma_max or low < noise.sigma_min:
+        raise ConfigError(
+            f"sampling.sigma_max = {high}, sampling.sigma_min = {low}: the network learns {noise.sigma_max} to {noise.sigma_min} and knows "
+            "nothing beyond; stay within noise.sigma_max and noise.sigma_min"
+        )
     own = (sampling.sigma_max, sampling.sigma_min, sampling.n_levels) != (None, None, None)
     if config.network.kind in ("ncsn", "compact"):
         if noise.law != "levels":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from toyscore import metrics
 from toyscore import operators as ops
-from toyscore.build import build_data, sampling_plan
+from toyscore.build import build_data, n_calls, sampling_plan
 from toyscore.config import Config
 from toyscore.data import Images
 from toyscore.distributions import GaussianMixture
@@ -27,6 +27,8 @@ from toyscore.operators import Distribution, Score
 _MOST = 1000  # examples of each kind, unless told
 _TRAINING = 10_000  # of the training set, at most
 _LEVELS = 7
+_WIDEST = 4096  # numbers in an event, for which a covariance is taken apart
+_FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def evaluate(
 
     Args:
         score: the network.
-        samples: [n, *event], n at least 5.
+        samples: [n, *event], n at least 5; the training set, too, has at least 5.
         config: of the run.
         seed: of noise, references and the classifier's training.
         inception: FID and IS, too.
@@ -129,13 +131,20 @@ def evaluate(
     """
     n = len(samples)
     training, held_out = build_data(config.data), build_data(config.data, "held-out")
+    if isinstance(training, Images) and len(training) < _FEWEST:
+        raise ValueError(
+            f"the training set has {len(training)} examples: neighbours are looked for among at least {_FEWEST}; judge by eye"
+        )
     bank = _examples(training, _TRAINING, seed)
     unseen = _examples(held_out, n, seed + 1) if _is_apart(config) else None
     x = samples.detach().float().cpu()
     gaussian = _gaussian(bank, n, seed + 2)
     labelled = isinstance(training, Images) and training.labels is not None
     see: Callable[[Tensor], Tensor] = ops.flatten
-    facts: dict[str, Any] = {"seed": seed, "n_training": len(bank), "features": "the numbers themselves"}
+    facts: dict[str, Any] = {"seed": seed, "n_training": len(bank), "n_calls": n_calls(config)}
+    facts |= {"sampling": config.asdict()["sampling"], "features": "the numbers themselves"}
+    if x.ndim == 4:
+        facts["features"] += ", in which even a Gaussian can be nearer than real images"
     rows: list[Row] = []
     shares: dict[str, list[float]] = {}
     if labelled:
@@ -178,19 +187,21 @@ def _is_apart(config: Config) -> bool:
 
 
 def _examples(data: Distribution, n: int, seed: int) -> Tensor:
-    """At most n examples as they are, without the noise of dequantisation; or draws, where there is no end of them."""
-    if isinstance(data, Images):
-        return data.tensor()[:: max(1, len(data) // n)][:n] if len(data) > n else data.tensor()
-    return data.sample(n, generator=Generator().manual_seed(seed))
+    """At most n examples as they are, without the noise of dequantisation, from all over the set; or draws, where there is no end."""
+    if not isinstance(data, Images):
+        return data.sample(n, generator=Generator().manual_seed(seed))
+    chosen = torch.linspace(0, len(data) - 1, min(n, len(data))).round().long().numpy()
+    return replace(data, values=data.values[chosen], labels=None).tensor()
 
 
 def _gaussian(bank: Tensor, n: int, seed: int) -> Tensor:
     """Draws from the Gaussian with the bank's mean and covariance: [n, *event]."""
     flat = ops.flatten(bank).double()
-    values, vectors = torch.linalg.eigh(torch.cov(flat.mT).reshape(flat.shape[1], -1))  # some pixels never vary
-    z = ops.normal_like(flat.new_empty(n, flat.shape[1]), Generator().manual_seed(seed))
-    drawn = flat.mean(0) + (z * values.clamp(min=0).sqrt()) @ vectors.mT
-    return drawn.to(bank.dtype).reshape(n, *bank.shape[1:])
+    centred, generator = flat - flat.mean(0), Generator().manual_seed(seed)
+    weights = ops.normal_like(flat.new_empty(n, len(flat)), generator) / math.sqrt(len(flat) - 1)
+    return (
+        (flat.mean(0) + weights @ centred).to(bank.dtype).reshape(n, *bank.shape[1:])
+    )  # a mix of examples, normal weights
 
 
 def _distances(
@@ -215,7 +226,7 @@ def _classes(
     shares = {name: c.shares.tolist() for name, c in zip(names, found, strict=True) if c is not None}
     return [
         Row("confidence of a linear classifier", "like held out", *sure),
-        Row("class histogram, total variation", "lower", *off),
+        Row("class histogram, total variation", "like held out", *off),
     ], shares | {"training": real.tolist()}
 
 
@@ -242,20 +253,21 @@ def _levels(
     own = sampling_plan(config)["sigmas"]
     sigmas = own[torch.linspace(0, len(own) - 1, min(_LEVELS, len(own))).round().long()]
     device = next(score.parameters()).device
-    x, new = (
-        None if d is None else d.sample(_MOST, generator=Generator().manual_seed(seed)) for d in (training, held_out)
-    )
-    assert x is not None  # there is always something to train on
+    many = training.sample(_TRAINING, generator=Generator().manual_seed(seed))
+    x, flat = many[:_MOST], ops.flatten(many)
+    new = None if held_out is None else held_out.sample(_MOST, generator=Generator().manual_seed(seed + 1))
 
     def left(of: Score, x: Tensor | None, where: torch.device | str) -> tuple[list[float], list[float]]:
         if x is None:
             return [math.nan] * len(sigmas), [math.nan] * len(sigmas)
-        found = metrics.denoising_losses(of, x.to(where), sigmas, generator=Generator(where).manual_seed(seed))
+        found = metrics.denoising_losses(of, x.to(where), sigmas, generator=Generator(where).manual_seed(seed + 2))
         return found[0].tolist(), found[1].tolist()
 
     exact = left(training.score, x, "cpu")[0] if hasattr(training, "score") else [math.nan] * len(sigmas)
-    variance = float(x.var())
-    linear = [variance / (sigma**2 + variance) for sigma in sigmas.tolist()]
+    linear = [math.nan] * len(sigmas)
+    if flat.shape[1] <= _WIDEST:
+        covariance = torch.cov(flat.double().mT).reshape(flat.shape[1], -1)
+        linear = metrics.linear_losses(covariance, sigmas).tolist()
     columns = (sigmas.tolist(), *left(score, x, device), *left(score, new, device), linear, exact)
     return [Level(*values) for values in zip(*columns, strict=True)]
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from toyscore.config import Config
 from toyscore.train import Checkpoint, CheckpointError, list_checkpoints, load_checkpoint, save_checkpoint
 
 _HERE = Path(__file__).parent / "weights"
+_CARD = "---\nlibrary_name: toyscore"  # how a model card begins
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def load(path: str | Path) -> Pretrained:
         raise CheckpointError(
             f"{checkpoint.path} does not hold what its configuration says: {error}; save it anew"
         ) from error
-    return Pretrained(network.eval().requires_grad_(False), config, data, checkpoint.about)
+    about = checkpoint.about | {"step": checkpoint.state["step"]}
+    return Pretrained(network.eval().requires_grad_(False), config, data, about)
 
 
 def export(source: str | Path, folder: str | Path, *, precision: Literal["float32", "float16"] = "float16") -> Path:
@@ -65,11 +68,14 @@ def export(source: str | Path, folder: str | Path, *, precision: Literal["float3
     Raises:
         CheckpointError, OSError: as ``load`` and ``save_checkpoint``. ValueError: folder is a run, or holds another step.
     """
-    source, folder = Path(source), Path(folder)
+    source, folder = Path(source), Path(folder).resolve()
     loaded, checkpoint = load(source), load_checkpoint(source)
     there = [path for step, path in list_checkpoints(folder) if step != checkpoint.state["step"]]
     if (folder / "checkpoints").is_dir() or there:
         raise ValueError(f"{folder} holds {there[0].name if there else 'a run'}: export into a folder of its own")
+    card = folder / "README.md"
+    if card.exists() and not card.read_text(errors="replace").startswith(_CARD):
+        raise ValueError(f"{card} is no model card of ours, and would be lost: export into a folder of its own")
     parameters, dtype = dict(loaded.network.named_parameters()), getattr(torch, precision)
     weights = {
         name: value.to(dtype) if name in parameters else value for name, value in loaded.network.state_dict().items()
@@ -77,10 +83,18 @@ def export(source: str | Path, folder: str | Path, *, precision: Literal["float3
     state = {k: checkpoint.state[k] for k in ("step", "recipe")} | {"model": weights, "optimizer": []}
     taken = {"seconds": loaded.about["seconds"]} if "seconds" in loaded.about else {}
     saved = save_checkpoint(folder, state, {k: loaded.about[k] for k in ("config", "data", "levels")} | taken)
-    judged = source / "evaluation" / "evaluation.md"
-    text = _card(loaded, folder, saved, precision, judged.read_text() if judged.exists() else None)
-    (folder / "README.md").write_text(text)
+    card.write_text(_card(loaded, folder, saved, precision, _judged(source, loaded)))
     return saved
+
+
+def _judged(run: Path, loaded: Pretrained) -> str | None:
+    """What ``toyscore evaluate`` found, if it was of these weights and of samples drawn as configured."""
+    folder = run / "evaluation"
+    if not (folder / "evaluation.json").exists():
+        return None
+    facts = json.loads((folder / "evaluation.json").read_text())["facts"]
+    same = (facts.get("step"), facts["sampling"]) == (loaded.about["step"], loaded.config.asdict()["sampling"])
+    return (folder / "evaluation.md").read_text() if same else None
 
 
 def _card(loaded: Pretrained, folder: Path, saved: Path, precision: str, judged: str | None) -> str:
@@ -102,8 +116,7 @@ def _card(loaded: Pretrained, folder: Path, saved: Path, precision: str, judged:
         "Made with": made + (f", revision {about['git']}" if about.get("git") else ""),
     }
     listed = "\n".join(f"- **{key}**: {value}." for key, value in facts.items())
-    return f"""---
-library_name: toyscore
+    return f"""{_CARD}
 tags: [score-based, denoising-score-matching, {config.data.name}]
 ---
 

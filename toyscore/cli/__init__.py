@@ -7,15 +7,17 @@ Exit codes: see ``toyscore.cli.errors``.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from toyscore.cli import options as opt
 from toyscore.cli.errors import explain
 from toyscore.cli.parser import COMMANDS, config_of, make_parser, name_of, options_of, overrides_of, parse
-from toyscore.config import check
+from toyscore.config import Config, ConfigError, check
 
 __all__ = ["main"]
 
@@ -26,6 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     try:
         text, code = _run([word for word in given if word != "--debug"])
+        if text:
+            print(text, flush=True)
+        return code
+    except (
+        BrokenPipeError
+    ):  # who reads has seen enough; nothing more can be said there, not at the end of Python either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except SystemExit as end:  # of --help and --print_config
         return int(end.code or 0)
     except BaseException as error:
@@ -34,9 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, text = explain(error)
         print(f"toyscore: {text}", file=sys.stderr)
         return code
-    if text:
-        print(text)
-    return code
 
 
 def _run(given: list[str]) -> tuple[str, int]:
@@ -47,7 +54,12 @@ def _run(given: list[str]) -> tuple[str, int]:
     if command == "summary":
         from toyscore.cli.summary import summary
 
-        return summary(config_of(values), values.folder), 0
+        config = config_of(values)
+        if values.folder is not None and (config != Config() or values.config):
+            raise ConfigError(
+                f"folder = {values.folder} has a network of its own: leave the keys of a configuration out, or --folder"
+            )
+        return summary(config, values.folder), 0
     if command == "doctor":
         from toyscore.cli.doctor import doctor
 
@@ -81,6 +93,8 @@ def _train(values: Any) -> str:
 
     config = config_of(values)
     check(config)
+    if config.data.path is not None:  # so that the run can be judged from anywhere
+        config = replace(config, data=replace(config.data, path=str(Path(config.data.path).resolve())))
     run = values.folder or Path("runs") / name_of(values, config)
     saved = train(config, run, values.resume)
     return "" if saved is None else f"trained: {saved}; draw with: toyscore sample --folder {run}"

@@ -10,9 +10,9 @@
   7  training or sampling that diverged
   8  a checkpoint that is damaged or missing
   9  a run folder that is in use, or holds another run
- 10  a package that is not installed
-130  Ctrl-C, after saving
-143  SIGTERM, after saving
+ 10  a package that is not installed, or another thing that the doctor misses
+130  Ctrl-C; train saves first
+143  SIGTERM to train, which saves first
 ===  ==========================================================
 """
 
@@ -93,9 +93,10 @@ def _library(error: BaseException, text: str) -> tuple[int, str]:
 
 def _reworded(text: str) -> str:
     """The parser's messages without Python's words."""
-    union = re.search(r'"([\w.]+)".*?Subtypes: \[(.*)\]\n.*Given value: (.*)', text, re.DOTALL)
+    union = re.search(r'"([\w.]+)".*?Subtypes: \[([^\n]*)\]\n.*Given value: (.*)', text, re.DOTALL)
     if union:  # each of the types is tried, and each failure told; which they were is enough
         text = f"{union[1]} = {union[3].strip()}: it must be {union[2].replace(', <', ' or <')}"
+    text = re.sub(r"required: [\w-]+\.(\w+)", r"required: --\1", text)
     text = re.sub(r"<class '(\w+)'>", lambda m: _TYPES.get(m[1], m[1]), text)
     text = re.sub(r"(?:typing\.)?Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), text)
     text = re.sub(r"(?:typing\.)?(?:Union|Optional)\[(.*?)\]", r"\1", text).replace("NoneType", "null")

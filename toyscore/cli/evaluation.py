@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from toyscore import evaluation
-from toyscore.build import draw_samples
+from toyscore.build import build_data, draw_samples
 from toyscore.cli.folder import locked
 from toyscore.cli.machine import is_first
 from toyscore.cli.options import Evaluate
@@ -35,7 +36,15 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
         raise ConfigError(
             f"samples = {options.samples}: neighbours of samples are looked for; it must be at least {_LEAST}"
         )
+    missing = [
+        name for name in ("torchmetrics", *(["torch_fidelity"] if options.inception else [])) if not find_spec(name)
+    ]
+    if missing:  # before samples are drawn, not after
+        raise ImportError(
+            f"evaluating needs {' and '.join(missing)}: install it with pip install {' '.join(missing).replace('_', '-')}"
+        )
     loaded, config, group = prepared(options, overrides)
+    build_data(config.data)
     n = options.samples or evaluation.default_n(config)
     folder = Path(options.out) if options.out else Path(options.folder or "") / "evaluation"
     if not is_first(group):
@@ -44,6 +53,7 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
     with locked(folder):
         x = draw_samples(loaded.network, config, loaded.data, n, options.seed, batch=options.batch, group=group)
         found = evaluation.evaluate(loaded.network, x, config, seed=options.seed, inception=options.inception)
+        found.facts["step"] = loaded.about["step"]
         text = _text(found)
         (folder / "evaluation.md").write_text(text + "\n")
         (folder / "evaluation.json").write_text(json.dumps(found.asdict(), indent=1) + "\n")
@@ -57,7 +67,10 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
 
 def _text(found: evaluation.Evaluation) -> str:
     facts = found.facts
-    how = f"{found.n:,} samples, seed {facts['seed']}, beside {facts['n_training']:,} training examples. Features: {facts['features']}"
+    how = (
+        f"{found.n:,} samples after {facts['n_calls']:,} calls of the network of step {facts['step']:,}, seed {facts['seed']}, beside "
+        f"{facts['n_training']:,} training examples. Features: {facts['features']}"
+    )
     if "accuracy_held_out" in facts:
         how += f", right on {facts['accuracy_held_out']:.1%} of held-out examples"
     return f"{how}.\n\n{found.table()}\n\n{found.level_table()}"

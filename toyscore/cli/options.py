@@ -173,7 +173,7 @@ def check_options(options: object) -> None:
         raise ConfigError(f"fps = {values['fps']}: browsers show at most 50 frames per second; pass fewer")
     for kind, endings in _ENDINGS.items():
         out = values.get("out")
-        if isinstance(options, kind) and out is not None and not out.endswith(tuple(endings)):
+        if isinstance(options, kind) and out is not None and not out.lower().endswith(tuple(endings)):
             allowed = " or ".join(f"{ending} ({what})" for ending, what in endings.items())
             raise ConfigError(f"out = {out}: it must end in {allowed}")
 

@@ -36,9 +36,14 @@ def make_parser() -> Any:
     """The parser of the whole command."""
     from jsonargparse import ArgumentParser
 
+    from toyscore import __version__
+
     common: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False, "default_env": False}
     parser = ArgumentParser(
-        prog="toyscore", description="Train score networks, sample from them, and judge the samples.", **common
+        prog="toyscore",
+        description="Train score networks, sample from them, and judge the samples.",
+        version=__version__,
+        **common,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subcommands(required=True)

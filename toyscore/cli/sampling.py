@@ -31,6 +31,7 @@ def sample(options: Sample, overrides: dict[str, Any]) -> str:
     Raises:
         ConfigError, CheckpointError, DivergenceError, OSError: see ``cli.errors``.
     """
+    out = _place(options, f"samples-seed{options.seed}.png")
     loaded, config, group = prepared(options, overrides)
     begun = time.perf_counter()
     x = draw_samples(
@@ -39,7 +40,6 @@ def sample(options: Sample, overrides: dict[str, Any]) -> str:
     seconds = time.perf_counter() - begun
     if not is_first(group):
         return ""
-    out = _place(options, f"samples-seed{options.seed}.png")
     write_picture(x, out)
     return f"{options.samples} samples in {seconds:.1f} s, {n_calls(config):,} calls of the network each: {out}"
 
@@ -48,11 +48,13 @@ def animate(options: Animate, overrides: dict[str, Any]) -> str:
     """The way from noise to samples as a GIF; returns a line that says what it shows. Args, errors: as ``sample``."""
     from toyscore import plotting
 
-    loaded, config, _ = prepared(options, overrides)
+    out = _place(options, f"samples-seed{options.seed}.gif")
+    loaded, config, group = prepared(options, overrides)
+    if not is_first(group):
+        return ""
     states = sampling_chain(loaded.network, config, loaded.data, options.samples, options.seed)
     frames = [_frame(x) for x in _some(states, options.frames, n_calls(config))]
     frames += [frames[-1]] * round(_HELD * options.fps)
-    out = _place(options, f"samples-seed{options.seed}.gif")
     words = f"{options.samples} samples by annealed Langevin dynamics, from noise"
     plotting.save_gif(frames, out, fps=options.fps, description=words)
     return f"{words}, {n_calls(config):,} calls of the network each: {out}"

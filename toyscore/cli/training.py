@@ -96,7 +96,7 @@ def _check_same(config: Config, checkpoint: Checkpoint) -> None:
         )
     theirs, ours = Config.fromdict(checkpoint.about["config"]).asdict(), config.asdict()
     for group in ("data", "network", "noise", "training"):
-        for key in ours[group].keys() - {"checkpoint_every", "log_every"}:
+        for key in ours[group].keys() - {"checkpoint_every", "log_every", "path"}:  # what lies at a path is compared
             if theirs[group][key] != ours[group][key]:
                 raise ConfigError(
                     f"{group}.{key} = {ours[group][key]}, but {checkpoint.path} was made with {theirs[group][key]}: "

@@ -23,7 +23,7 @@ from toyscore.metrics.fields import (
     relative_errors,
 )
 from toyscore.metrics.inception import InceptionScores, inception_scores
-from toyscore.metrics.levels import denoising_losses
+from toyscore.metrics.levels import denoising_losses, linear_losses
 from toyscore.metrics.mixing import effective_sample_size, split_r_hat
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "frechet_distance",
     "inception_scores",
     "kernel_distance",
+    "linear_losses",
     "mmd2",
     "mode_weight_errors",
     "mode_weights",

@@ -71,7 +71,11 @@ def fit_classifier(data: Images, *, seed: int = 0) -> Classifier:
     from sklearn.linear_model import LogisticRegression
 
     x, labels = data.sample_labelled(_N_EXAMPLES, generator=Generator().manual_seed(seed))
-    check_labels(labels)
+    everyone = torch.as_tensor(data.labels)
+    check_labels(everyone)
+    for missed in set(everyone.tolist()) - set(labels.tolist()):  # a class so rare that no draw is of it
+        one = int((everyone == missed).nonzero()[0])
+        x, labels = torch.cat([x, data.tensor()[one : one + 1]]), torch.cat([labels, everyone[one : one + 1]])
     flat = ops.flatten(x).double().numpy()
     return Classifier(LogisticRegression(max_iter=5000).fit(flat, labels.numpy()), flat.shape[1])
 

@@ -42,7 +42,7 @@ class Features(nn.Module):
         self.body = nn.Sequential(
             *conv(event[0], _WIDTH, stride),
             *conv(_WIDTH, _WIDTH),
-            nn.MaxPool2d(2),
+            nn.MaxPool2d(2, ceil_mode=True),
             *conv(_WIDTH, 2 * _WIDTH),
             *conv(2 * _WIDTH, 2 * _WIDTH),
             nn.AdaptiveAvgPool2d(1),

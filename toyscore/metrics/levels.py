@@ -19,8 +19,8 @@ def denoising_losses(
 ) -> tuple[Tensor, Tensor]:
     r"""The share of the noise that a score leaves unexplained, :math:`E\|\sigma s(x + \sigma z) + z\|^2 / D`, and its standard error.
 
-    One is what a zero score leaves; :math:`v / (\sigma^2 + v)` the best linear guess, v being the variance per number. It is twice the
-    denoising loss over D. Source: song2019, Eq. (5).
+    One is what a zero score leaves; :func:`linear_losses` is the best linear guess. It is twice the denoising loss over D.
+    Source: song2019, Eq. (5).
 
     Args:
         score: called as ``score(x, sigma)`` with sigma a 0-d tensor.
@@ -40,4 +40,25 @@ def denoising_losses(
         for sigma in check_sigmas(sigmas, dtype=x.dtype).to(x.device)
     ]
     rows = torch.stack(found)
+    if rows.shape[1] == 1:
+        return rows[:, 0], torch.full_like(rows[:, 0], torch.inf)
     return rows.mean(1), rows.std(1) / rows.shape[1] ** 0.5
+
+
+def linear_losses(covariance: Tensor, sigmas: Tensor | Sequence[float]) -> Tensor:
+    r"""What the best linear guess leaves of the noise, :math:`\frac1D \sum_i \lambda_i / (\lambda_i + \sigma^2)`: [L].
+
+    It is the score of a Gaussian with the data's mean and covariance, :math:`\lambda_i` being the eigenvalues.
+
+    Args:
+        covariance: [D, D] of the data.
+        sigmas: [L], strictly decreasing, in units of x.
+
+    Raises:
+        ValueError: covariance is not [D, D]; sigmas not decreasing.
+    """
+    if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
+        raise ValueError(f"covariance has shape {list(covariance.shape)}: it must be [D, D]; pass torch.cov(x.mT)")
+    values = torch.linalg.eigvalsh(covariance).clamp(min=0)
+    variances = check_sigmas(sigmas, dtype=covariance.dtype).to(covariance.device).square()
+    return (values / (values + variances[:, None])).mean(1)

@@ -59,6 +59,7 @@ def ddpm_clock(alpha_bars: Tensor, *, whole: bool = False) -> Clock:
     Raises:
         ValueError: not [N] with N at least 2, not within (0, 1), or not decreasing.
     """
+    alpha_bars = torch.as_tensor(alpha_bars)
     if alpha_bars.ndim != 1 or len(alpha_bars) < 2:
         raise ValueError(
             f"alpha_bars has shape {list(alpha_bars.shape)}: it must be [N] with N >= 2; pass torch.cumprod(1 - betas, 0)"
@@ -83,7 +84,15 @@ def ddpm_clock(alpha_bars: Tensor, *, whole: bool = False) -> Clock:
 
 
 def sigma_clock(sigma_min: float = 0.0, sigma_max: float = math.inf) -> Clock:
-    """For a network that takes x as it is and sigma itself, as variance-exploding ones and denoisers D(x, sigma) do."""
+    """For a network that takes x as it is and sigma itself, as variance-exploding ones and denoisers D(x, sigma) do.
+
+    Raises:
+        ValueError: not 0 <= sigma_min < sigma_max.
+    """
+    if not 0 <= sigma_min < sigma_max:
+        raise ValueError(
+            f"sigma_min = {sigma_min}, sigma_max = {sigma_max}: they must be 0 <= sigma_min < sigma_max; swap them"
+        )
     return Clock(torch.ones_like, lambda sigma: sigma, sigma_min, sigma_max)
 
 
@@ -100,6 +109,10 @@ class Adapted(nn.Module):
         if not callable(network):
             raise TypeError(
                 f"network is {type(network).__name__}: it must be callable as network(x_t, t); pass a module"
+            )
+        if not isinstance(clock, Clock):
+            raise TypeError(
+                f"clock is {type(clock).__name__}: it must be a Clock; pass ddpm_clock(alpha_bars) or sigma_clock()"
             )
         self.network, self.clock, self.reading = network, clock, reading
 
@@ -191,7 +204,7 @@ def rescaled(score: Score, factor: float, shift: float) -> Rescaled:
     """
     ops.check_score(score)
     ops.check_positive(factor, "factor")
-    if not math.isfinite(shift):
+    if not isinstance(shift, int | float) or not math.isfinite(shift):
         raise ValueError(f"shift = {shift}: it must be finite; pass b of y = a x + b")
     return Rescaled(score, factor, shift)
 

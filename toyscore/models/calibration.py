@@ -5,10 +5,11 @@ conditional mean of :math:`-z / \sigma` (vincent2011). Hence
 
 .. math:: \frac{\sigma^2}{\sigma^2 + v} \;\le\; \frac{1}{D} E\|\sigma s\|^2 \;=\; -\frac{1}{D} E\langle \sigma s, z \rangle \;\le\; 1:
 
-the score predicts a share of the noise, all of it where noise drowns the data, and at every level no less than the best linear guess
-does. A network that predicts the noise and is taken for a score has :math:`-\sigma` times the right size, one that is not divided by
-sigma has :math:`\sigma` times it, and so on: each confusion breaks this in a way of its own, so it is the likely cause if undoing it
-mends every level.
+the score predicts a share of the noise, all of it where noise drowns the data, and at every level no less than the best guess that
+treats all numbers alike does. Levels small beside the data therefore tell little: a score that is nothing passes there. A network that
+predicts the noise and is taken for a score has :math:`-\sigma` times the right size, one that is not divided by sigma has
+:math:`\sigma` times it, and so on: each confusion breaks this in a way of its own, so it is the likely cause if undoing it mends
+every level.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from toyscore.models.adapters import alpha_of, epsilon_score, rescaled, v_score,
 from toyscore.noise import check_sigmas
 from toyscore.operators import Distribution, Score
 
-_SLACK = 0.1  # of the noise's size: what a network that has merely learned badly may be off
+_SLACK = 0.1  # what a network that has merely learned badly may be off, relative
+_CHANCE = 5.0  # standard errors
+_FEWEST = 64  # examples, for errors that can be trusted
 
 _Reading = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -61,44 +64,50 @@ def calibrate(
     Args:
         score: called as ``score(x, sigma)`` with sigma a 0-d tensor.
         data: what it was trained on, in the units it is called with.
-        sigmas: the levels [L] to look at, strictly decreasing.
-        n: noised examples per level.
+        sigmas: the levels [L] to look at, strictly decreasing; at least one of them as large as the data's standard deviation.
+        n: noised examples per level, at least 64.
         generator: of the examples and the noise.
 
     Warns:
-        CalibrationWarning: at some level a bound is broken by more than a tenth of the noise, far beyond chance.
+        CalibrationWarning: at some level a bound is broken by more than a tenth and five standard errors.
 
     Raises:
-        TypeError, ValueError: as ``score`` does; sigmas not decreasing; fewer than two examples.
+        TypeError, ValueError: as ``score`` does; sigmas not decreasing; fewer than 64 examples.
     """
     ops.check_score(score)
-    ops.check_count(n, "n", 2)
+    ops.check_count(n, "n", _FEWEST)
     clean = data.sample(n, generator=generator)
     x0, levels = clean.to(_device(score, clean)), check_sigmas(sigmas, dtype=clean.dtype)
     z = ops.normal_like(x0, generator)
     noised = [(sigma, x0 + sigma * z) for sigma in levels.to(x0.device)]
     outs = [ops.evaluate(score, x, sigma) for sigma, x in noised]
-    floor = levels.square() / (levels.square() + float(x0.var()))
-    slack = _SLACK + 5 / math.sqrt(x0.numel())  # |z|² / D of so many numbers is one to that
+    floor = (levels.square() / (levels.square() + float(x0.var()))).double()
 
     def judged(scores: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Size and agreement, and where they cannot be an exact score's."""
-        sizes = [_mean(sigma * s, sigma * s) for (sigma, _), s in zip(noised, scores, strict=True)]
-        agreements = [-_mean(sigma * s, z) for (sigma, _), s in zip(noised, scores, strict=True)]
-        size, agreement = torch.stack(sizes), torch.stack(agreements)
-        fine = (size <= 1 + slack) & (agreement >= floor - slack) & ((size - agreement).abs() <= slack)
-        return size, agreement, ~fine
+        noise = [sigma * s for (sigma, _), s in zip(noised, scores, strict=True)]
+        sizes, agreements = (
+            torch.stack([_rows(part, other) for part, other in pairs])
+            for pairs in ([(part, part) for part in noise], [(-part, z) for part in noise])
+        )
+        size, agreement = sizes.mean(1), agreements.mean(1)
+        apart = (size - agreement).abs() <= _SLACK * torch.maximum(size, agreement.abs()) + _error(sizes - agreements)
+        enough = agreement >= (1 - _SLACK) * floor - _error(agreements)
+        return size, agreement, ~(apart & enough)
 
     size, agreement, wrong = judged(outs)
     if not wrong.any():
         return Calibration(levels, size, agreement, floor, None)
-    mended = {}
-    for words, scores in _mended(score, noised, outs):
-        s, a, still = judged(scores)
-        if not still.any():
-            mended[words] = float((s - 2 * a).mean())  # the denoising loss, less one
-    unknown = "no usual confusion explains it: look at the range of the data, the order of the levels and the clock"
-    cause = min(mended, key=lambda words: mended[words]) if mended else unknown
+    cause = "no usual confusion explains it: look at the range of the data, the order of the levels and the clock"
+    if not any(_tells(s, other) for s, (_, x) in zip(outs, noised, strict=True) for other in (z, x)):
+        cause = "it tells nothing of x or of the noise: was it trained, and were its weights loaded?"
+    else:
+        mended = {}
+        for words, scores in _mended(score, noised, outs):
+            s, a, still = judged(scores)
+            if not still.any():
+                mended[words] = float((s - 2 * a).mean())  # the denoising loss, less one
+        cause = min(mended, key=lambda words: mended[words]) if mended else cause
     at = int(wrong.nonzero()[0])
     warnings.warn(
         f"this is no score of these data: at sigma = {float(levels[at]):.4g} E||sigma s||²/D is {float(size[at]):.3g} and -E<sigma s, z>/D "
@@ -127,7 +136,9 @@ def _mended(
     ):
         try:
             scores = [ops.evaluate(other, x, sigma) for sigma, x in noised]
-        except ValueError:  # twice or half a sigma may be none of its levels: then it cannot be asked
+        except (
+            Exception
+        ):  # somebody else's function: twice or half a sigma may be none of its levels, and it says so as it likes
             continue
         yield words, scores
 
@@ -171,9 +182,20 @@ _OUTPUTS: dict[str, _Reading] = {  # the inverses: what the network must have re
 }
 
 
-def _mean(a: Tensor, b: Tensor) -> Tensor:
-    """E<a, b> / D, on the CPU in float64: a wrong score can be huge."""
-    return ops.dot(a, b).cpu().double().mean() / a[0].numel()
+def _rows(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b> / D of each example, on the CPU in float64: a wrong score can be huge. [n]"""
+    return ops.dot(a, b).cpu().double() / a[0].numel()
+
+
+def _error(rows: Tensor) -> Tensor:
+    """As far as chance may lead the mean of [..., n]."""
+    return _CHANCE * rows.std(-1) / math.sqrt(rows.shape[-1])
+
+
+def _tells(s: Tensor, other: Tensor) -> bool:
+    """Whether an output goes with something, beyond chance, or is not even a number."""
+    rows = _rows(s - s.mean(0), other - other.mean(0))
+    return not bool(rows.mean().abs() <= _error(rows))
 
 
 def _device(score: Score, x: Tensor) -> torch.device:
