@@ -2,8 +2,9 @@
 
 ``python benchmarks/images.py`` prints a table for each network; ``--write`` keeps it in images.json, from which docs/scaling.md is made.
 Variants take turns on the same batches from the same weights, and medians are taken. Warmed up, each trains for three steps whose losses
-must agree, one by one, with those of a plain loop that owes nothing to ``fit``; where they do not, the speed is that of another
-computation, and the exit code is 1. Only three: training magnifies rounding, and after twenty steps in bfloat16 losses are per cents off.
+must agree with those of a plain loop that owes nothing to ``fit``; where they do not, the speed is that of another computation, and the
+exit code is 1. In float32 all three must; in bfloat16 the first, which is of the same weights: from then on the weights are others, since
+Adam makes whole steps of gradients that are zero but for rounding (a bias before a norm). How far the third is off is shown as drift.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ VARIANTS = (
 @dataclass(frozen=True)
 class Result:
     """Of a variant: images/s in training; calls of the network times images/s in sampling; share of the peak that training reaches; seconds
-    that the first steps and calls took longer than later ones; the last loss of the steps that are compared, and the largest relative
-    difference of one from the first variant's.
+    that the first steps and calls took longer than later ones; the last loss of the three steps; the largest relative difference from the
+    first variant's of those that must agree, and the last one's.
     """
 
     training: float
@@ -109,6 +110,7 @@ class Result:
     compile_seconds: float | None
     loss: float
     difference: float
+    drift: float
 
 
 def plain(
@@ -284,7 +286,8 @@ def result(contestant: Contestant, expected: list[float], macs: int, peak: float
         None if share is None else round(share, 4),
         None if spent is None else round(spent, 1),
         contestant.losses[-1],
-        float(f"{max(differences):.2g}"),
+        float(f"{max(differences[: N_CHECKED if contestant.variant.precision == 'float32' else 1]):.2g}"),
+        float(f"{differences[-1]:.2g}"),
     )
 
 
@@ -306,6 +309,7 @@ COLUMNS = {  # head -> its unit, its width and the form of its numbers
     "compiling": ("s", 11, ".0f"),
     "loss": ("of step 3", 11, ".6g"),
     "differs": ("by", 10, ".1e"),
+    "drift": ("step 3", 10, ".1e"),
 }
 
 
@@ -322,7 +326,7 @@ def table(found: dict[str, Any]) -> str:
         sampling = row["sampling"]
         values = [row["training"], row["training"] / base, row["share_of_peak"], sampling]
         values += [None if sampling is None else sampling / found["calls"]]
-        values += [row["compile_seconds"], row["loss"], row["difference"]]
+        values += [row["compile_seconds"], row["loss"], row["difference"], row["drift"]]
         cells = ["" if v is None else format(v, form) for v, (_, _, form) in zip(values, COLUMNS.values(), strict=True)]
         lines.append(
             f"{name:26}" + "".join(f"{cell:>{COLUMNS[head][1]}}" for cell, head in zip(cells, COLUMNS, strict=True))
@@ -388,9 +392,7 @@ def main(arguments: list[str] | None = None) -> int:
         "\n"
         + "\n".join(
             wrong
-            or [
-                f"The losses of all variants agree with the plain loop's at each of {N_CHECKED} steps: within {allowed}."
-            ]
+            or [f"The losses of all variants agree with the plain loop's: within {allowed} (there of the first step)."]
         )
     )
     if options.write and not wrong:
