@@ -169,7 +169,7 @@ def test_a_sigma_that_is_not_looked_at_gives_no_number(monkeypatch):
     """Where looking would stall the queue the rows of an unknown level are NaN, those of a level are not"""
     from toyscore.models import conditioning, ncsn
 
-    monkeypatch.setattr(conditioning, "_looks", lambda sigma: False)
+    monkeypatch.setattr(conditioning, "looks", lambda sigma: False)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     model, x = ncsn.NCSN(1, 8, 4, [1.0, 0.5]), torch.rand(3, 1, 8, 8, generator=seeded())
     s = model(x, torch.tensor([1.0, 0.7, torch.nan]))

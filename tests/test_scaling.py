@@ -174,7 +174,11 @@ def test_compiling_is_timed_apart_and_sampling_left_out_on_a_processor(images, m
     assert found.sampling is None
     assert abs(found.compile_seconds) < 5
     assert found.share_of_peak == pytest.approx(6 * 10 * found.training / 1e9, abs=1e-4)
-    assert found.difference == 0.0
+    assert found.difference == found.drift == 0.0
+    first, *_, last = contestant.losses
+    found = images.result(contestant, [first, *[0.5 * last] * 2], 10, 1e9)
+    assert (found.difference, found.drift) == (0.0, 1.0)  # in bfloat16 only the first loss is of the same weights
+    assert images.result(contestant, [2 * first, last, last], 10, 1e9).difference == 0.5
 
 
 def test_losses_that_are_not_numbers_are_no_agreement(images):
@@ -202,7 +206,7 @@ def test_what_is_stored_is_of_one_machine_version_and_number_of_threads(images, 
 def test_what_is_stored_becomes_a_table(images):
     script = loaded(ROOT / "docs" / "make_scaling.py")
     row = script.Row("`mnist5k`", script.read("mnist5k"), 1, 1, 1)
-    fast = images.Result(100.0, 2002.0, 0.25, 60.0, 400.0, 0.0)
+    fast = images.Result(100.0, 2002.0, 0.25, 60.0, 400.0, 0.0, 0.0)
     rows = {"plain": vars(replace(fast, training=50.0, sampling=None, compile_seconds=None)), "fast": vars(fast)}
     case = {"event": [1, 28, 28], "width": 64, "batch": 8, "variants": rows}
     facts = {"torch": "2", "threads": 2, "float32": "TF32", "cases": {"mnist": case}}
