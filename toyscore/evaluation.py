@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
@@ -28,7 +28,9 @@ _MOST = 1000  # examples of each kind, unless told
 _TRAINING = 10_000  # of the training set, at most
 _LEVELS = 7
 _WIDEST = 4096  # numbers in an event, for which a covariance is taken apart
-_FEWEST = 5
+FEWEST = 5  # samples, and training examples: neighbours are looked for among them
+
+Sets: TypeAlias = tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,9 @@ def evaluate(
     """
     n = len(samples)
     training, held_out = build_data(config.data), build_data(config.data, "held-out")
-    if isinstance(training, Images) and len(training) < _FEWEST:
+    if isinstance(training, Images) and len(training) < FEWEST:
         raise ValueError(
-            f"the training set has {len(training)} examples: neighbours are looked for among at least {_FEWEST}; judge by eye"
+            f"the training set has {len(training)} examples: neighbours are looked for among at least {FEWEST}; judge by eye"
         )
     bank = _examples(training, _TRAINING, seed)
     unseen = _examples(held_out, n, seed + 1) if _is_apart(config) else None
@@ -147,6 +149,7 @@ def evaluate(
         facts["features"] += ", in which even a Gaussian can be nearer than real images"
     rows: list[Row] = []
     shares: dict[str, list[float]] = {}
+    sets = (x, unseen, gaussian)
     if labelled:
         assert isinstance(training, Images)
         see = metrics.fit_features(training, seed=seed)
@@ -154,26 +157,27 @@ def evaluate(
         if unseen is not None and isinstance(held_out, Images):
             right = see.classes(held_out.tensor()) == torch.as_tensor(held_out.labels)
             facts["accuracy_held_out"] = float(right.double().mean())
-        rows += _distances(f"{config.data.name} classifier features", see, bank, x, unseen, gaussian)
+    near, features = see(bank), tuple(None if c is None else see(c) for c in sets)
+    if labelled:
+        rows += _distances(f"{config.data.name} classifier features", near, features)
     elif x.ndim == 2:
-        rows += _plane(training, bank, x, unseen, gaussian, seed)
-    near = see(bank)
+        rows += _plane(training, bank[:n], sets)
     cover = metrics.expected_coverage(n, len(bank))
-    found = [None if c is None else metrics.overlap(see(c), near) for c in (x, unseen, gaussian)]
+    found = [None if c is None else metrics.overlap(c, near) for c in features]
     for name, words in (("precision", ""), ("recall", ""), ("coverage", f" ({cover:.2f} if of one law)")):
         values = [math.nan if f is None else getattr(f, name) for f in found]
         rows.append(Row(f"{name}{words}", "higher", *values))
     if labelled:
         assert isinstance(training, Images)
-        judged, shares = _classes(training, bank, x, unseen, gaussian)
+        judged, shares = _classes(training, bank, sets)
         rows += judged
     distance, index = metrics.nearest(x, bank)
-    others = [math.nan if c is None else float(metrics.nearest(c, bank)[0].median()) for c in (unseen, gaussian)]
+    others = _each(lambda c: float(metrics.nearest(c, bank)[0].median()), (unseen, gaussian))
     rows.append(
         Row("median distance to the nearest training example", "like held out", float(distance.median()), *others)
     )
     if inception:
-        scores = [None if c is None else metrics.inception_scores(c, bank) for c in (x, unseen, gaussian)]
+        scores = [None if c is None else metrics.inception_scores(c, bank) for c in sets]
         rows.append(Row(f"FID ({n:,} samples)", "lower", *[math.nan if s is None else s.fid for s in scores]))
         values = [math.nan if s is None else s.inception_score for s in scores]
         rows.append(Row("Inception score", "higher", *values))
@@ -199,27 +203,25 @@ def _gaussian(bank: Tensor, n: int, seed: int) -> Tensor:
     flat = ops.flatten(bank).double()
     centred, generator = flat - flat.mean(0), Generator().manual_seed(seed)
     weights = ops.normal_like(flat.new_empty(n, len(flat)), generator) / math.sqrt(len(flat) - 1)
-    return (
-        (flat.mean(0) + weights @ centred).to(bank.dtype).reshape(n, *bank.shape[1:])
-    )  # a mix of examples, normal weights
+    drawn = flat.mean(0) + weights @ centred  # a mix of examples with normal weights has their covariance
+    return drawn.to(bank.dtype).reshape(n, *bank.shape[1:])
 
 
-def _distances(
-    name: str, see: Callable[[Tensor], Tensor], bank: Tensor, x: Tensor, unseen: Tensor | None, gaussian: Tensor
-) -> list[Row]:
-    near = see(bank)
-    sets = [None if c is None else see(c) for c in (x, unseen, gaussian)]
-    frechet = [math.nan if c is None else metrics.frechet_distance(c, near) for c in sets]
-    kernel = [math.nan if c is None else 1000 * metrics.kernel_distance(c, near) for c in sets]
+def _each(measure: Callable[[Tensor], float], sets: Sets) -> list[float]:
+    """A measure of each set, NaN of one that there is not."""
+    return [math.nan if c is None else measure(c) for c in sets]
+
+
+def _distances(name: str, near: Tensor, features: Sets) -> list[Row]:
+    frechet = _each(lambda c: metrics.frechet_distance(c, near), features)
+    kernel = _each(lambda c: 1000 * metrics.kernel_distance(c, near), features)
     return [Row(f"Fréchet distance ({name})", "lower", *frechet), Row("kernel distance, times 1,000", "lower", *kernel)]
 
 
-def _classes(
-    training: Images, bank: Tensor, x: Tensor, unseen: Tensor | None, gaussian: Tensor
-) -> tuple[list[Row], dict[str, list[float]]]:
+def _classes(training: Images, bank: Tensor, sets: Sets) -> tuple[list[Row], dict[str, list[float]]]:
     classifier = metrics.fit_classifier(training)
     real = classifier.confidence(bank).shares
-    found = [None if c is None else classifier.confidence(c) for c in (x, unseen, gaussian)]
+    found = [None if c is None else classifier.confidence(c) for c in sets]
     sure = [math.nan if c is None else c.mean for c in found]
     off = [math.nan if c is None else 0.5 * float((c.shares - real).abs().sum()) for c in found]
     names = ("samples", "held_out", "gaussian")
@@ -230,18 +232,10 @@ def _classes(
     ], shares | {"training": real.tolist()}
 
 
-def _plane(
-    data: Distribution, bank: Tensor, x: Tensor, unseen: Tensor | None, gaussian: Tensor, seed: int
-) -> list[Row]:
-    sets = (x, unseen, gaussian)
-    near = bank[: len(x)]
-    far = [math.nan if c is None else metrics.wasserstein2(c, near) for c in sets]
-    rows = [Row("Wasserstein-2 distance", "lower", *far)]
+def _plane(data: Distribution, near: Tensor, sets: Sets) -> list[Row]:
+    rows = [Row("Wasserstein-2 distance", "lower", *_each(lambda c: metrics.wasserstein2(c, near), sets))]
     if isinstance(data, GaussianMixture):
-        off = [
-            math.nan if c is None else 0.5 * float((metrics.mode_weights(c, data) - data.weights).abs().sum())
-            for c in sets
-        ]
+        off = _each(lambda c: 0.5 * float((metrics.mode_weights(c, data) - data.weights).abs().sum()), sets)
         rows.append(Row("mode weights, total variation", "lower", *off))
     return rows
 

@@ -17,7 +17,6 @@ from toyscore.cli.options import Evaluate
 from toyscore.cli.sampling import prepared, write_picture
 from toyscore.config import ConfigError
 
-_LEAST = 5
 _SHOWN = 32
 
 
@@ -32,9 +31,9 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
     """
     from toyscore import plotting
 
-    if options.samples is not None and options.samples < _LEAST:
+    if options.samples is not None and options.samples < evaluation.FEWEST:
         raise ConfigError(
-            f"samples = {options.samples}: neighbours of samples are looked for; it must be at least {_LEAST}"
+            f"samples = {options.samples}: neighbours of samples are looked for; it must be at least {evaluation.FEWEST}"
         )
     missing = [
         name for name in ("torchmetrics", *(["torch_fidelity"] if options.inception else [])) if not find_spec(name)
@@ -44,7 +43,7 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
             f"evaluating needs {' and '.join(missing)}: install it with pip install {' '.join(missing).replace('_', '-')}"
         )
     loaded, config, group = prepared(options, overrides)
-    build_data(config.data)
+    build_data(config.data)  # missing data are told before samples are drawn, not after
     n = options.samples or evaluation.default_n(config)
     folder = Path(options.out) if options.out else Path(options.folder or "") / "evaluation"
     if not is_first(group):
