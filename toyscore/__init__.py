@@ -7,7 +7,7 @@ noise of standard deviation ``sigma``; every loss, sampler, metric and plot work
     from toyscore.samplers import final, langevin
 
 The modules, in the order in which they build on each other: ``operators``, ``distributions``, ``noise``, ``losses``,
-``samplers``, ``diagnostics``, ``metrics``, ``models``, ``train``, ``data``, ``plotting``, ``widgets``, ``config``, ``build``,
+``sde``, ``samplers``, ``likelihood``, ``diagnostics``, ``metrics``, ``models``, ``train``, ``data``, ``plotting``, ``widgets``, ``config``, ``build``,
 ``pretrained``, ``cli``. Each is imported when it is first used.
 """
 
@@ -21,6 +21,7 @@ __all__ = [
     "data",
     "diagnostics",
     "distributions",
+    "likelihood",
     "losses",
     "metrics",
     "models",
@@ -29,6 +30,7 @@ __all__ = [
     "plotting",
     "pretrained",
     "samplers",
+    "sde",
     "train",
     "widgets",
 ]

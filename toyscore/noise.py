@@ -83,6 +83,43 @@ def geometric(sigma_max: float, sigma_min: float, n_levels: int) -> Tensor:
     return check_sigmas([sigma_max, *inner, sigma_min], dtype=torch.get_default_dtype())
 
 
+def karras(sigma_max: float, sigma_min: float, n_levels: int, *, rho: float = 7.0) -> Tensor:
+    """Levels at equal steps of sigma^(1/rho), strictly decreasing: [L] in the default dtype, both ends exact. Source: karras2022, Eq. (5).
+
+    Equal steps of sigma for rho = 1, equal ratios as rho grows without bound; between them, more levels where sigma is small.
+
+    Raises:
+        ValueError: as ``geometric``, with at least two levels; rho not positive.
+    """
+    ops.check_count(n_levels, "n_levels", 2)
+    _check_range(sigma_min, sigma_max)
+    ops.check_positive(rho, "rho")
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    inner = [(high + i / (n_levels - 1) * (low - high)) ** rho for i in range(1, n_levels - 1)]  # Eq. (5)
+    return check_sigmas([sigma_max, *inner, sigma_min], dtype=torch.get_default_dtype())
+
+
+def ddpm_levels(betas: Tensor | Sequence[float]) -> Tensor:
+    r"""The noise levels of a DDPM, :math:`\sigma_i = \sqrt{(1 - \bar\alpha_i) / \bar\alpha_i}`: [N], decreasing, in the dtype of ``betas``.
+    Source: ho2020, Eq. (4).
+
+    Args:
+        betas: [N] within (0, 1), in the order of the forward process.
+
+    Raises:
+        ValueError: not [N] with N >= 1, or not within (0, 1).
+    """
+    betas = torch.as_tensor(betas)
+    if betas.ndim != 1 or len(betas) == 0 or not bool(((betas > 0) & (betas < 1)).all()):
+        raise ValueError(
+            f"betas has shape {list(betas.shape)} and values {betas.flatten()[:3].tolist()} ...: it must be [N] within (0, 1); pass "
+            "linear_betas()"
+        )
+    betas = betas if betas.is_floating_point() else betas.to(torch.get_default_dtype())
+    logs = torch.log1p(-betas.cpu().double()).cumsum(0)  # of alpha bar
+    return torch.expm1(-logs).sqrt().flip(0).to(betas)  # Eq. (4)
+
+
 def annealed_steps(sigmas: Tensor | Sequence[float], step_size: float) -> list[float]:
     r"""The step size of each level, :math:`\alpha_i = \epsilon \sigma_i^2 / \sigma_L^2`, in units of x squared. Source: song2019,
     Algorithm 1.

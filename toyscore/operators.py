@@ -164,6 +164,11 @@ def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False) -> tuple[flo
     return low, high
 
 
+def looks(value: Sigma) -> bool:
+    """Whether looking at a value is free: a number, or a tensor on the CPU, and nothing is being compiled."""
+    return not torch.compiler.is_compiling() and not (isinstance(value, Tensor) and value.device.type != "cpu")
+
+
 def expand(sigma: Sigma, x: Tensor) -> Sigma:
     """``sigma`` ready to multiply ``x``: a float stays one, a tensor is cast to x and spread over the event axes."""
     if not isinstance(sigma, Tensor):

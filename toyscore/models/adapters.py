@@ -29,8 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from toyscore import operators as ops
-from toyscore.models.conditioning import looks
-from toyscore.operators import Score, Sigma
+from toyscore.operators import Score, Sigma, looks
 
 _NEAR = 0.01  # of a level: how far beyond a clock's ends rounding may lead
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from toyscore import operators as ops
-from toyscore.operators import Sigma
+from toyscore.operators import Sigma, looks
 
 _NEAR = 0.01  # of a level: what rounding, and no other ladder, may do to it
 
@@ -72,8 +72,3 @@ def level_index(sigma: Sigma, like: Tensor, sigmas: Tensor) -> tuple[Tensor, Ten
 def unknown(gap: Tensor) -> Tensor:
     """Which rows of ``level_index`` are none of the levels: [B]."""
     return ~(gap <= _NEAR)  # NaN is unknown, too
-
-
-def looks(sigma: Sigma) -> bool:
-    """Whether looking at a sigma is free: a number, or a tensor on the CPU, and nothing is being compiled."""
-    return not torch.compiler.is_compiling() and not (isinstance(sigma, Tensor) and sigma.device.type != "cpu")

@@ -24,19 +24,62 @@ Step sizes are the paper's epsilon. Much published code writes eta and ``sqrt(2 
 References: song2019, roberts1996.
 """
 
-from toyscore.samplers.annealed import annealed_langevin, between, inpaint, tweedie
+from toyscore.samplers.annealed import annealed_langevin, between, inpaint, interpolate, tweedie
 from toyscore.samplers.chains import final
+from toyscore.samplers.diffusions import (
+    Width,
+    adaptive_flow,
+    ancestral,
+    batch_norms,
+    corrector_step,
+    ddim,
+    diffuse,
+    matched_norms,
+    noise_std,
+    predictor_corrector,
+    probability_flow,
+    reverse_diffusion,
+    reverse_sde,
+)
 from toyscore.samplers.langevin import Noise, langevin, langevin_step
 from toyscore.samplers.metropolis import metropolis_langevin
+from toyscore.samplers.steps import (
+    Step,
+    ancestral_step,
+    ddim_step,
+    euler_maruyama_step,
+    heun_step,
+    reverse_diffusion_step,
+)
 
 __all__ = [
     "Noise",
+    "Step",
+    "Width",
+    "adaptive_flow",
+    "ancestral",
+    "ancestral_step",
     "annealed_langevin",
+    "batch_norms",
     "between",
+    "corrector_step",
+    "ddim",
+    "ddim_step",
+    "diffuse",
+    "euler_maruyama_step",
     "final",
+    "heun_step",
     "inpaint",
+    "interpolate",
     "langevin",
     "langevin_step",
+    "matched_norms",
     "metropolis_langevin",
+    "noise_std",
+    "predictor_corrector",
+    "probability_flow",
+    "reverse_diffusion",
+    "reverse_diffusion_step",
+    "reverse_sde",
     "tweedie",
 ]

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from toyscore import operators as ops
 from toyscore.noise import annealed_steps, check_sigmas
 from toyscore.operators import Score, Sigma
-from toyscore.samplers.chains import check_start, watched
+from toyscore.samplers.chains import at_level, check_start, watched
 from toyscore.samplers.langevin import Noise, langevin_step
 
 
@@ -75,7 +75,9 @@ def _annealed(
 ) -> Iterator[Tensor]:
     steps = annealed_steps(sigmas, step_size)
     n_steps = len(sigmas) * n_steps_each
-    watch = watched(x, n_steps + denoise, lambda n: _at(sigmas, steps, n_steps_each, n), float(sigmas[0]))
+    watch = watched(
+        x, n_steps + denoise, lambda n: at_level(*_at(sigmas, steps, n_steps_each, n)), sigma_max=float(sigmas[0])
+    )
     for n in range(1, n_steps + denoise + 1):
         if n <= n_steps:
             sigma, alpha = _at(sigmas, steps, n_steps_each, n)
@@ -150,7 +152,7 @@ def _inpaint(
 ) -> Iterator[Tensor]:
     steps = annealed_steps(sigmas, step_size)
     last, n = len(sigmas) * n_steps_each, 0
-    watch = watched(x, last, lambda n: _at(sigmas, steps, n_steps_each, n), float(sigmas[0]))
+    watch = watched(x, last, lambda n: at_level(*_at(sigmas, steps, n_steps_each, n)), sigma_max=float(sigmas[0]))
     for sigma, alpha in zip(sigmas, steps, strict=True):
         held = known + sigma * ops.normal_like(x, generator)  # Algorithm 2, line 5
         x = torch.where(mask, held, x)
@@ -180,10 +182,33 @@ def between(n: int) -> Noise:
         if len(like) % n:
             raise ValueError(f"x has {len(like)} rows: paths of n = {n} need a multiple of it; pass {n} rows per path")
         ends = ops.normal_like(like.new_empty(len(like) // n, 2, *like.shape[1:]), generator)
-        angles = torch.linspace(0, math.pi / 2, n, dtype=like.dtype, device=like.device)
-        return torch.einsum("jk,pk...->pj...", torch.stack([angles.cos(), angles.sin()], 1), ends).flatten(0, 1)
+        return torch.stack([interpolate(a, b, n) for a, b in ends]).flatten(0, 1)
 
     return noise
+
+
+def interpolate(a: Tensor, b: Tensor, n: int) -> Tensor:
+    r"""From one Gaussian draw to another by draws: :math:`\cos\varphi_j\, a + \sin\varphi_j\, b`, :math:`\varphi_j = \frac{\pi}{2}
+    \frac{j}{n - 1}`. As song2020 interpolates.
+
+    If a and b are independent and N(0, v I), so is every row; a straight line between them would pass through too small numbers.
+
+    Args:
+        a, b: [*event], alike. n: rows, both ends included.
+
+    Returns:
+        [n, *event].
+
+    Raises:
+        TypeError, ValueError: n is not a whole number of at least two; a and b differ in shape or dtype.
+    """
+    ops.check_count(n, "n", 2)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise ValueError(
+            f"a is {a.dtype} {list(a.shape)}, b {b.dtype} {list(b.shape)}: they must be alike; convert one"
+        )
+    angles = torch.linspace(0, math.pi / 2, n, dtype=a.dtype, device=a.device)
+    return torch.einsum("jk,k...->j...", torch.stack([angles.cos(), angles.sin()], 1), torch.stack([a, b]))
 
 
 def tweedie(score: Score, x: Tensor, sigma: Sigma) -> Tensor:

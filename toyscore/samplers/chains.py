@@ -36,9 +36,14 @@ def check_start(score: Score, x: Tensor, sigma: Sigma, step_size: float) -> None
 
 
 def watched(
-    start: Tensor, n_steps: int, at: Callable[[int], tuple[Sigma, float]], sigma_max: float = 0.0
+    start: Tensor,
+    n_steps: int,
+    where: Callable[[int], str],
+    *,
+    sigma_max: float = 0.0,
+    remedy: str = "a Gaussian of variance v is stable only while the step size is below 4 v, so lower step_size",
 ) -> Callable[[Tensor, int], None]:
-    """A function of state and its number that raises when the state has left its bound; ``at(n)`` is (sigma, step size)."""
+    """A function of state and its number that raises when the state has left its bound; ``where(n)`` is of what state n was made."""
     bound = _GROWTH * max(1.0, float(start.abs().max()), sigma_max)
     checked = 0
 
@@ -48,21 +53,21 @@ def watched(
             return
         largest = float(x.abs().max())
         if not largest <= bound:
-            sigma, step_size = at(n)
-            level = (
-                f"sigma = {float(sigma):.6g}"
-                if not isinstance(sigma, Tensor) or sigma.ndim == 0
-                else f"sigma from {float(sigma.min()):.6g} to {float(sigma.max()):.6g}"
-            )
-            cause = (
-                "a Gaussian of variance v is stable only while the step size is below 4 v, so lower step_size"
-                if not math.isnan(largest)
-                else "if the score is finite there, lower step_size, else look for the NaN in the score"
-            )
+            cause = f"if the score is finite there, {remedy.split(', so ')[-1]}, else look for the NaN in the score"
             raise DivergenceError(
-                f"the chain diverged between states {checked + 1} and {n}, at {level} with step size {step_size:.6g}: "
-                f"max |x| = {largest:.3g} broke the bound {bound:.3g}; {cause}"
+                f"the chain diverged between states {checked + 1} and {n}, at {where(n)}: max |x| = {largest:.3g} broke the bound "
+                f"{bound:.3g}; {cause if math.isnan(largest) else remedy}"
             )
         checked = n
 
     return watch
+
+
+def at_level(sigma: Sigma, step_size: float) -> str:
+    """The level and the step size of a Langevin step, in words."""
+    level = (
+        f"sigma = {float(sigma):.6g}"
+        if not isinstance(sigma, Tensor) or sigma.ndim == 0
+        else f"sigma from {float(sigma.min()):.6g} to {float(sigma.max()):.6g}"
+    )
+    return f"{level} with step size {step_size:.6g}"

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from toyscore import operators as ops
 from toyscore.operators import Score, Sigma
-from toyscore.samplers.chains import check_start, watched
+from toyscore.samplers.chains import at_level, check_start, watched
 
 Noise: TypeAlias = Callable[[Tensor, Generator | None], Tensor]
 
@@ -75,7 +75,7 @@ def langevin(
 def _langevin(
     score: Score, x: Tensor, step_size: float, n_steps: int, sigma: Sigma, generator: Generator | None
 ) -> Iterator[Tensor]:
-    watch = watched(x, n_steps, lambda _: (sigma, step_size))
+    watch = watched(x, n_steps, lambda _: at_level(sigma, step_size))
     for n in range(1, n_steps + 1):
         x = langevin_step(x, ops.evaluate(score, x, sigma), step_size, generator=generator)
         watch(x, n)

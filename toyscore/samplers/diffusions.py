@@ -1,0 +1,278 @@
+"""Chains of a diffusion: forward, backward by any step, corrected by Langevin dynamics, and along the probability flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import TypeAlias
+
+import torch
+from torch import Generator, Tensor
+
+from toyscore import operators as ops
+from toyscore.operators import Score
+from toyscore.samplers.chains import watched
+from toyscore.samplers.langevin import langevin_step
+from toyscore.samplers.steps import (
+    Step,
+    ancestral_step,
+    ddim_step,
+    euler_maruyama_step,
+    heun_step,
+    reverse_diffusion_step,
+)
+from toyscore.sde import SDE, check_times, flow, noise_level, time_score, transition
+
+Times: TypeAlias = Tensor | Sequence[float]
+Width: TypeAlias = Callable[[Tensor, Tensor, float], Tensor | float]
+_REMEDY = "a step is too long where sigma changes much, so pass more times, or geometric_times"
+
+
+def diffuse(sde: SDE, x: Tensor, times: Times, *, generator: Generator | None = None) -> Iterator[Tensor]:
+    """The process itself, from data towards noise, with exact steps: len(times) - 1 states. Source: song2021, Eq. (29).
+
+    Args:
+        x: [B, *event] at times[0].
+        times: ascending.
+
+    Raises:
+        TypeError, ValueError: x is no finite batch; times that do not ascend.
+    """
+    ops.check_batch(x)
+    ops.check_finite(x)
+    return _diffuse(sde, x, _directed(times, ascending=True), generator)
+
+
+@torch.no_grad()
+def _diffuse(sde: SDE, x: Tensor, times: list[float], generator: Generator | None) -> Iterator[Tensor]:
+    for s, t in pairwise(times):
+        a, v = transition(sde, s, t)
+        x = a * x + v**0.5 * ops.normal_like(x, generator)
+        yield x
+
+
+def reverse_sde(
+    sde: SDE, score: Score, x: Tensor, times: Times, *, noise: float = 1.0, generator: Generator | None = None
+) -> Iterator[Tensor]:
+    """Euler-Maruyama of the reverse SDE: len(times) - 1 states. Source: song2021, Eq. (6).
+
+    Args:
+        sde: the process.
+        score: any score function ``score(x, sigma)``; it is turned into that of the process.
+        x: [B, *event] at times[0], e.g. ``sde.prior_sample`` for time 1.
+        times: [N + 1], descending, e.g. ``uniform_times(1000)``.
+        noise: 1 is the reverse SDE, 0 Euler's scheme for the probability flow, others in between and beyond share their marginals.
+        generator: of the noise.
+
+    Raises:
+        TypeError, ValueError: a bad start, times that do not descend, a negative noise.
+        DivergenceError: the chain left its bound.
+    """
+    _check_share(noise, "noise")
+    return _reverse(partial(euler_maruyama_step, noise=noise), sde, score, x, times, generator)
+
+
+def reverse_diffusion(
+    sde: SDE, score: Score, x: Tensor, times: Times, *, generator: Generator | None = None
+) -> Iterator[Tensor]:
+    """The reverse diffusion sampler: forward steps turned round. Source: song2021, Eq. (46). Args, errors: as ``reverse_sde``."""
+    return _reverse(reverse_diffusion_step, sde, score, x, times, generator)
+
+
+def ancestral(
+    sde: SDE, score: Score, x: Tensor, times: Times, *, generator: Generator | None = None
+) -> Iterator[Tensor]:
+    """Ancestral sampling: DDPM on VP (with its beta-tilde), SMLD on VE. Source: ho2020, Eq. (7). Args, errors: as ``reverse_sde``.
+
+    ``ancestral(VP(), score, x, [*level_times(VP(), ddpm_levels(betas)), 0.0])`` is DDPM, step by step.
+    """
+    return _reverse(ancestral_step, sde, score, x, times, generator)
+
+
+def ddim(
+    sde: SDE, score: Score, x: Tensor, times: Times, *, eta: float = 0.0, generator: Generator | None = None
+) -> Iterator[Tensor]:
+    """DDIM: Euler's scheme along sigma, with ``eta`` of the ancestral noise. Source: song2021ddim, Eq. (12). Errors as ``reverse_sde``.
+
+    Args:
+        eta: from 0, the probability flow, to 1, ancestral sampling.
+    """
+    _check_share(eta, "eta", 1.0)
+    return _reverse(partial(ddim_step, eta=eta), sde, score, x, times, generator)
+
+
+def probability_flow(sde: SDE, score: Score, x: Tensor, times: Times) -> Iterator[Tensor]:
+    """The probability flow by Heun's method along sigma, of order two: len(times) - 1 states. Source: karras2022, Algorithm 1.
+
+    It needs no noise, has the marginals of the process, and is the same curve for all of them once x is divided by alpha. Euler's scheme
+    for it is ``ddim`` (along sigma) or ``reverse_sde(..., noise=0)`` (along t); ``adaptive_flow`` chooses its own steps.
+
+    Args:
+        sde, score: as ``reverse_sde``.
+        x: [B, *event] at times[0].
+        times: descending from noise to data, or ascending from data to their latent code.
+
+    Raises:
+        TypeError, ValueError: a bad start; times that go both ways. DivergenceError: the chain left its bound.
+    """
+    return _steps(heun_step, sde, score, x, check_times(times), None)
+
+
+def adaptive_flow(
+    sde: SDE, score: Score, x: Tensor, times: Times, *, rtol: float = 1e-5, atol: float = 1e-5
+) -> Iterator[Tensor]:
+    """The probability flow by torchdiffeq, as accurately as asked: len(times) - 1 states. Source: song2021, Eq. (13).
+
+    Args:
+        sde, score, x: as ``probability_flow``.
+        times: where states are wanted, either way, without 0; the solver chooses its own steps between them.
+        rtol, atol: of every number of every row, in units of x / alpha. Rows share their steps; see ``toyscore.sde.flow``.
+
+    Raises:
+        ImportError: torchdiffeq is not installed. TypeError, ValueError: a bad start, times or tolerances.
+        DivergenceError: the solver could not go on.
+    """
+    _check(score, x)
+    return _adaptive(sde, score, x, check_times(times), rtol, atol)
+
+
+@torch.no_grad()
+def _adaptive(sde: SDE, score: Score, x: Tensor, times: list[float], rtol: float, atol: float) -> Iterator[Tensor]:
+    for t, s in pairwise(times):
+        y = x / sde.marginal(t)[0]
+        x = sde.marginal(s)[0] * flow(score, y, [noise_level(sde, t), noise_level(sde, s)], rtol=rtol, atol=atol)[-1]
+        yield x
+
+
+def matched_norms(grad: Tensor, z: Tensor, std: float) -> Tensor:
+    """‖z‖ / ‖score‖ of each row: [B], in units of x. Source: song2021, Algorithm 4.
+
+    Meant for images. In few dimensions some rows have a score near zero, and steps far too long: in two, the square of this has no mean.
+    """
+    return (ops.sum_event(z * z) / ops.sum_event(grad * grad)).sqrt()
+
+
+def batch_norms(grad: Tensor, z: Tensor, std: float) -> Tensor:
+    """Mean ‖z‖ over mean ‖score‖, as the authors' code has it: 0-d. It couples the rows of a batch."""
+    return ops.sum_event(z * z).sqrt().mean() / ops.sum_event(grad * grad).sqrt().mean()
+
+
+def noise_std(grad: Tensor, z: Tensor, std: float) -> float:
+    """The noise of the process at this time, which ‖z‖ / ‖score‖ is where noise is all there is. Source: song2021, Appendix G."""
+    return std
+
+
+def predictor_corrector(
+    sde: SDE,
+    score: Score,
+    x: Tensor,
+    times: Times,
+    *,
+    predictor: Step | None = reverse_diffusion_step,
+    snr: float,
+    n_corrector_steps: int = 1,
+    width: Width = matched_norms,
+    generator: Generator | None = None,
+) -> Iterator[Tensor]:
+    r"""A step of any solver, then Langevin dynamics at the time it led to: len(times) - 1 states. Source: song2021, Algorithm 1.
+
+    The corrector's step is :math:`\epsilon = 4 a^2 (r\, w)^2` in our convention (theirs is half of it), r being ``snr``, w the ``width``
+    and :math:`a = \alpha_t / \alpha_s` of the step just taken, :math:`a^2 = 1 - \beta` on VP and sub-VP, 1 on VE.
+
+    Args:
+        sde, score, x, times, generator: as ``reverse_sde``.
+        predictor: any step of this module; None moves in time without one, leaving everything to the corrector.
+        snr: r, the ratio of signal to noise in a corrector step; song2021 uses 0.16 on VE and 0.01 to 0.16 on VP.
+        n_corrector_steps: after each predictor step; 0 leaves them out.
+        width: w as ``width(score, z, s_t)``, 0-d or [B]: ``matched_norms`` keeps rows independent; ``batch_norms`` is the authors' code;
+            ``noise_std`` is the one to take in few dimensions.
+
+    Raises:
+        TypeError, ValueError: as ``reverse_sde``; snr not positive; a negative number of corrector steps.
+        DivergenceError: the chain left its bound.
+    """
+    ops.check_positive(snr, "snr")
+    ops.check_count(n_corrector_steps, "n_corrector_steps", 0)
+
+    def step(sde: SDE, score: Score, x: Tensor, t: float, s: float, *, generator: Generator | None = None) -> Tensor:
+        x = _carried(sde, x, t, s) if predictor is None else predictor(sde, score, x, t, s, generator=generator)
+        a, _ = transition(sde, s, t)
+        for _ in range(n_corrector_steps):
+            x = corrector_step(sde, score, x, s, factor=4 * (a * snr) ** 2, width=width, generator=generator)
+        return x
+
+    return _reverse(step, sde, score, x, times, generator)
+
+
+def corrector_step(
+    sde: SDE,
+    score: Score,
+    x: Tensor,
+    t: float,
+    *,
+    factor: float,
+    width: Width = matched_norms,
+    generator: Generator | None = None,
+) -> Tensor:
+    """One Langevin step at time t, of size ``factor`` times the width squared. Source: song2021, Algorithm 4."""
+    grad, z = time_score(sde, score)(x, t), ops.normal_like(x, generator)
+    w = width(grad, z, sde.marginal(t)[1])
+    step_size = factor * w**2
+    if isinstance(step_size, Tensor) and step_size.ndim:
+        step_size = ops.per_example(step_size, x)
+    return langevin_step(x, grad, step_size, noise=lambda *_: z)
+
+
+def _carried(sde: SDE, x: Tensor, t: float, s: float) -> Tensor:
+    """x in the coordinates of time s: what moving in time is where nothing is predicted."""
+    return sde.marginal(s)[0] / sde.marginal(t)[0] * x
+
+
+def _reverse(
+    step: Step, sde: SDE, score: Score, x: Tensor, times: Times, generator: Generator | None
+) -> Iterator[Tensor]:
+    return _steps(step, sde, score, x, _directed(times, ascending=False), generator)
+
+
+def _steps(
+    step: Step, sde: SDE, score: Score, x: Tensor, times: list[float], generator: Generator | None
+) -> Iterator[Tensor]:
+    """Checked at the call; the loop is below."""
+    _check(score, x)
+    return _chain(step, sde, score, x, times, generator)
+
+
+@torch.no_grad()
+def _chain(
+    step: Step, sde: SDE, score: Score, x: Tensor, times: list[float], generator: Generator | None
+) -> Iterator[Tensor]:
+    watch = watched(
+        x, len(times) - 1, lambda n: f"t = {times[n]:.6g}", sigma_max=sde.marginal(max(times))[1], remedy=_REMEDY
+    )
+    for n, (t, s) in enumerate(pairwise(times), 1):
+        x = step(sde, score, x, t, s, generator=generator)
+        watch(x, n)
+        yield x
+
+
+def _check(score: Score, x: Tensor) -> None:
+    ops.check_score(score)
+    ops.check_batch(x)
+    ops.check_finite(x)
+
+
+def _check_share(value: float, name: str, largest: float = float("inf")) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= largest:
+        upto = f" and at most {largest:g}" if largest < float("inf") else ""
+        raise ValueError(
+            f"{name} = {value!r}: it must be a number of at least 0{upto}; pass 0 for no noise, 1 for all of it"
+        )
+
+
+def _directed(times: Times, *, ascending: bool) -> list[float]:
+    numbers = check_times(times)
+    if (numbers[1] > numbers[0]) != ascending:
+        way = "ascend, from data to noise" if ascending else "descend, from noise to data"
+        raise ValueError(f"times go from {numbers[0]:g} to {numbers[-1]:g}: they must {way}; turn them round")
+    return numbers
