@@ -6,9 +6,9 @@ noise of standard deviation ``sigma``; every loss, sampler, metric and plot work
     from toyscore.distributions import two_modes
     from toyscore.samplers import final, langevin
 
-The modules, in the order in which they build on each other: ``operators``, ``distributions``, ``noise``, ``losses``,
-``sde``, ``samplers``, ``likelihood``, ``diagnostics``, ``metrics``, ``models``, ``train``, ``data``, ``plotting``, ``widgets``, ``config``, ``build``,
-``pretrained``, ``cli``. Each is imported when it is first used.
+The modules, in the order in which they build on each other: ``operators``, ``distributions``, ``noise``, ``losses``, ``sde``,
+``samplers``, ``likelihood``, ``diagnostics``, ``metrics``, ``models``, ``train``, ``data``, ``plotting``, ``widgets``, ``config``,
+``build``, ``pretrained``, ``cli``. Each is imported when it is first used.
 """
 
 from importlib import import_module

@@ -26,17 +26,28 @@ References: hyvarinen2005, vincent2011, song2019sliced, pang2020, song2019.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from toyscore import operators as ops
 from toyscore.noise import Draw
 from toyscore.operators import Score, Sigma
 
 Slices = Literal["rademacher", "gaussian", "sphere"]
+
+
+class Classifier(Protocol):
+    """``classifier(x, sigma)`` -> logits [B, K], for events of the shape ``event``."""
+
+    @property
+    def event(self) -> tuple[int, ...]: ...
+
+    def __call__(self, x: Tensor, sigma: Sigma, /) -> Tensor: ...
 
 
 class Loss(Protocol):
@@ -211,6 +222,38 @@ def denoising_score_matching(
             f"weight(sigma) has shape {list(ratio.shape)}: it must be a number or [{len(x)}], like sigma; do not reshape it"
         )
     return value * (ratio.to(value) if isinstance(ratio, Tensor) else ratio)
+
+
+def noisy_cross_entropy(
+    classifier: Classifier, x: Tensor, sigma: Sigma, *, generator: Generator | None = None
+) -> Tensor:
+    """How badly a classifier that knows the noise level tells the class of a noisy example, in nats. Source: song2021, Appendix I.
+
+    No score matching, but called as the others are, so that ``fit`` and ``at_random_sigma`` serve it: its minimiser is p(y | x, sigma),
+    the gradient of whose logarithm turns a score into that of a class.
+
+    Args:
+        classifier: ``(x, sigma)`` -> logits [B, K], for x [B, *event] and sigma [B]; its ``event`` is the shape of an example.
+        x: [B, D + 1], *clean* examples with their labels, as ``data.Labelled`` draws them.
+        sigma: float | 0-d | [B], in units of x.
+        generator: of the noise.
+
+    Returns:
+        [B], not negative; log K for a classifier that knows nothing.
+
+    Raises:
+        TypeError, ValueError: x or sigma is not what it must be; rows that are not an example and a label.
+    """
+    ops.check_batch(x)
+    ops.check_sigma(sigma, x)
+    dim = math.prod(classifier.event)
+    if x.shape[1:] != (dim + 1,):
+        raise ValueError(
+            f"x has shape {list(x.shape)}: it must be [B, {dim + 1}], the numbers of an example and its label; draw it from data.Labelled"
+        )
+    clean, labels = x[:, :-1].reshape(len(x), *classifier.event), x[:, -1].long()
+    logits = classifier(clean + ops.expand(sigma, clean) * ops.normal_like(clean, generator), sigma)
+    return functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
 def perturbed(loss: Loss) -> Loss:

@@ -23,6 +23,7 @@ Three invariants, relied on everywhere:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Protocol, TypeAlias
 
@@ -285,10 +286,44 @@ def quadratic_form(score: Score, x: Tensor, sigma: Sigma, v: Tensor) -> tuple[Te
         return _like(s, x), sum_event((v * tangents).flatten(0, 1)).view(v.shape[:2])
     recording = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
-        x = x if x.requires_grad else (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+        x = _leaf(x)
         s = evaluate(score, x, sigma)
         forms = torch.stack([dot(direction, _vjp(s, x, direction, recording)) for direction in v])
     return (s, forms) if recording else (s.detach(), forms)
+
+
+def gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Values [B] of a function of each row of x [B, *event], and their gradients, like x; differentiable where grad mode is on.
+
+    Raises:
+        ValueError: the function returned another shape than [B].
+    """
+    recording = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        x = _leaf(x)
+        values = function(x)
+        if not isinstance(values, Tensor) or values.shape != x.shape[:1]:
+            found = f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"the function returned {found} for {len(x)} rows: it must be [{len(x)}]; do not reduce it"
+            )
+        grads = _vjp(values, x, torch.ones_like(values), recording)
+    return (values, grads) if recording else (values.detach(), grads)
+
+
+def vector_jacobian(score: Score, x: Tensor, sigma: Sigma, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The score [B, *event] and ``v^T (ds/dx)`` [n, B, *event] for each of ``v`` [n, B, *event]; gradients as ``gradient``."""
+    recording = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        x = _leaf(x)
+        s = evaluate(score, x, sigma)
+        products = torch.stack([_vjp(s, x, direction, recording) for direction in v])
+    return (s, products) if recording else (s.detach(), products)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """x as what can be differentiated by."""
+    return x if x.requires_grad else (x.clone() if x.is_inference() else x.detach()).requires_grad_()
 
 
 def _vjp(s: Tensor, x: Tensor, v: Tensor, create_graph: bool) -> Tensor:

@@ -14,12 +14,13 @@ References: lecun1998, krizhevsky2009, liu2015.
 from toyscore.data.files import DownloadError
 from toyscore.data.folders import image_folder
 from toyscore.data.named import Part, cifar10, digits, mnist, mnist5k, photos
-from toyscore.data.sets import Crops, Images, images
+from toyscore.data.sets import Crops, Images, Labelled, images
 
 __all__ = [
     "Crops",
     "DownloadError",
     "Images",
+    "Labelled",
     "Part",
     "cifar10",
     "digits",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -206,6 +207,37 @@ class Crops:
         """Mean and variance of all pixels of 4,096 crops drawn with a seed of their own."""
         x = self.sample(4096, generator=Generator().manual_seed(0))
         return float(x.mean()), float(x.var())
+
+
+class LabelledSource(Protocol):
+    """What draws examples with their labels: images, mixtures."""
+
+    def sample_labelled(self, n: int, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Examples and labels in one row of numbers, [n, D + 1], the label last: what ``fit`` trains a classifier on.
+
+    Args:
+        source: anything with ``sample_labelled``, an image set or a mixture.
+
+    Raises:
+        TypeError: the source has no labels to draw.
+    """
+
+    source: LabelledSource
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.source, "sample_labelled"):
+            raise TypeError(
+                f"source is {type(self.source).__name__}: it must have sample_labelled(n, generator=...); pass an image set or a mixture"
+            )
+
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        """[n, D + 1]. Errors as those of the source."""
+        x, labels = self.source.sample_labelled(n, generator=generator)
+        return torch.cat([ops.flatten(x), labels[:, None].to(x)], 1)
 
 
 def images(x: Tensor, labels: Tensor | None = None, *, flip: bool = False) -> Images:

@@ -146,6 +146,10 @@ class GaussianMixture:
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
         """Independent draws from the clean mixture: [n, D]."""
+        return self.sample_labelled(n, generator=generator)[0]
+
+    def sample_labelled(self, n: int, *, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """What ``sample`` gives with the same generator, and the component of each draw, [n] int64."""
         ops.check_count(n, "n")
         device = ops.source(generator, self.weights)
         index = torch.multinomial(self.weights.to(device), n, replacement=True, generator=generator).to(
@@ -155,7 +159,7 @@ class GaussianMixture:
         noise = ops.normal_like(means, generator) * self._parts.variances[index].sqrt()
         if self._parts.bases is not None:
             noise = torch.einsum("nij,nj->ni", self._parts.bases[index], noise)
-        return means + noise
+        return means + noise, index
 
     @torch.inference_mode(False)
     def perturb(self, sigma: float) -> GaussianMixture:
@@ -205,3 +209,37 @@ class GaussianMixture:
         gain, left = parameters.schur(self.covariances, others, given)
         means = self.means[:, others] + torch.einsum("kod,kd->ko", gain, values - marginal.means)
         return GaussianMixture._build(means, left, weights)
+
+    def observe(self, operator: Any, values: Any, noise_std: float = 0.0) -> GaussianMixture:
+        r"""The exact law of x given a measurement :math:`y = A x + \tau n`, n standard normal: a mixture in all D coordinates.
+
+        Per component the posterior of linear regression, its weight multiplied by the density of y. Without noise it has no
+        extent along A, so it has a density only once it is perturbed.
+
+        Args:
+            operator: A, [M, D], of rank M where there is no noise.
+            values: y, [M].
+            noise_std: tau, in units of y.
+
+        Raises:
+            ValueError: operator or values of another shape or not finite; a negative noise; a measurement with no noise whose
+                covariance is degenerate.
+        """
+        joint, dim = self.measure(operator, noise_std), self.means.shape[1]
+        return joint.condition(range(dim, joint.means.shape[1]), values)
+
+    def measure(self, operator: Any, noise_std: float = 0.0) -> GaussianMixture:
+        """The joint law of x and y = A x + tau n: D + M coordinates, y last. Args, errors: as ``observe``."""
+        a = parameters.as_tensor(operator, "operator", self.means)
+        if a.ndim != 2 or a.shape[1] != self.means.shape[1] or len(a) == 0:
+            raise ValueError(
+                f"operator has shape {list(a.shape)}: it must be [M, {self.means.shape[1]}] with M >= 1; transpose it?"
+            )
+        ops.check_finite(a, "operator")
+        ops.check_sigma(noise_std, self.means)
+        both = torch.cat([torch.eye(a.shape[1]).to(a), a])
+        extra = torch.zeros(len(both)).to(a)
+        extra[a.shape[1] :] = float(noise_std) ** 2
+        return GaussianMixture(
+            self.means @ both.mT, both @ self.covariances @ both.mT + torch.diag(extra), self.weights
+        )

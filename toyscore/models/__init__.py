@@ -2,6 +2,7 @@
 
 from toyscore.models import adapters
 from toyscore.models.calibration import Calibration, CalibrationWarning, calibrate
+from toyscore.models.classifier import NoiseClassifier
 from toyscore.models.ema import EMA
 from toyscore.models.mlp import MLP
 from toyscore.models.ncsn import NCSN, CompactNCSN, ContinuousNCSN
@@ -14,6 +15,7 @@ __all__ = [
     "CalibrationWarning",
     "CompactNCSN",
     "ContinuousNCSN",
+    "NoiseClassifier",
     "adapters",
     "calibrate",
 ]

@@ -11,8 +11,8 @@ which keep the variance of data of unit variance (DDPM's :math:`\alpha^2` is :ma
           \epsilon = \alpha v + s_t x_t \quad (v = \alpha \epsilon - s_t x_0).
 
 So an adapter is three things: a *reading* of the output (:func:`from_epsilon`, :func:`from_v`, :func:`from_x0`), a *clock* that says
-which t has which sigma and whether the network sees x or :math:`\alpha x` (:func:`ddpm_clock`, :func:`sigma_clock`), and the range of
-the data (:func:`rescaled`). Whether they were the right ones, :func:`toyscore.models.calibrate` asks of data. Networks must already be in
+which t has which sigma and whether the network sees x or :math:`\alpha x` (:func:`ddpm_clock`, :func:`sde_clock`,
+:func:`sigma_clock`), and the range of the data (:func:`rescaled`). Whether they were the right ones, :func:`toyscore.models.calibrate` asks of data. Networks must already be in
 evaluation mode.
 """
 
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from toyscore import operators as ops
 from toyscore.operators import Score, Sigma, looks
+from toyscore.sde import SDE, noise_level
 
 _NEAR = 0.01  # of a level: how far beyond a clock's ends rounding may lead
 
@@ -93,6 +94,26 @@ def sigma_clock(sigma_min: float = 0.0, sigma_max: float = math.inf) -> Clock:
             f"sigma_min = {sigma_min}, sigma_max = {sigma_max}: they must be 0 <= sigma_min < sigma_max; swap them"
         )
     return Clock(torch.ones_like, lambda sigma: sigma, sigma_min, sigma_max)
+
+
+def sde_clock(sde: SDE, *, factor: float = 1.0) -> Clock:
+    """For a network of the score-SDE kind, which takes x_t = alpha_t x and t in (0, 1]. Source: song2021, Appendix C.
+
+    Args:
+        sde: the process it was trained on.
+        factor: what t is multiplied by before the network sees it; 999 for the authors' VP and sub-VP networks.
+
+    Raises:
+        ValueError: a factor that is not positive.
+    """
+    ops.check_positive(factor, "factor")
+    least = noise_level(sde, 1e-5)
+    return Clock(
+        lambda sigma: sde.marginal(sde.time(sigma))[0],
+        lambda sigma: factor * sde.time(sigma),
+        least,
+        noise_level(sde, 1.0),
+    )
 
 
 class Adapted(nn.Module):

@@ -41,6 +41,16 @@ from toyscore.samplers.diffusions import (
     reverse_diffusion,
     reverse_sde,
 )
+from toyscore.samplers.guidance import (
+    LogLikelihood,
+    grey,
+    guided,
+    mixture_classes,
+    of_class,
+    of_measurement,
+    of_mixture,
+    rows_of,
+)
 from toyscore.samplers.langevin import Noise, langevin, langevin_step
 from toyscore.samplers.metropolis import metropolis_langevin
 from toyscore.samplers.steps import (
@@ -53,6 +63,7 @@ from toyscore.samplers.steps import (
 )
 
 __all__ = [
+    "LogLikelihood",
     "Noise",
     "Step",
     "Width",
@@ -68,6 +79,8 @@ __all__ = [
     "diffuse",
     "euler_maruyama_step",
     "final",
+    "grey",
+    "guided",
     "heun_step",
     "inpaint",
     "interpolate",
@@ -75,11 +88,16 @@ __all__ = [
     "langevin_step",
     "matched_norms",
     "metropolis_langevin",
+    "mixture_classes",
     "noise_std",
+    "of_class",
+    "of_measurement",
+    "of_mixture",
     "predictor_corrector",
     "probability_flow",
     "reverse_diffusion",
     "reverse_diffusion_step",
     "reverse_sde",
+    "rows_of",
     "tweedie",
 ]

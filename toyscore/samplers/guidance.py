@@ -1,0 +1,200 @@
+r"""Control: the score of what is given, from a score and a likelihood.
+
+By Bayes' rule :math:`\nabla \log q_\sigma(x | y) = \nabla \log q_\sigma(x) + \nabla_x \log p(y | x, \sigma)`, where p(y | x, sigma) is
+how likely y is when a *noisy* x is all that is known (song2021, Sec. 5). So a score that is :func:`guided` is a score like any other, and
+every sampler, loss and likelihood takes it; nothing is trained anew. What differs is where the likelihood comes from:
+
+- **classes**: a classifier that is told the noise level (:func:`of_class`), or exactly, from a mixture (:func:`mixture_classes`);
+- **linear measurements** :math:`y = A x_0 + \tau n` (inpainting, colorization, deblurring): :math:`x_0 | x` has mean
+  :math:`\hat x_0 = x + \sigma^2 \mathrm{score}` and covariance :math:`C = \sigma^2 (I + \sigma^2\, \partial \mathrm{score} / \partial x)`,
+  exactly. If it were Gaussian, y would be :math:`N(A \hat x_0, A C A^T + \tau^2 I)`: :func:`of_measurement`. On Gaussian data that
+  is exact; on others it is not, until sigma is so small that one mode is left. :func:`of_mixture` is exact on mixtures.
+
+A likelihood of a clean x put in place of that of a noisy one is a common mistake: at high noise it pulls everywhere, and too hard.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from toyscore import operators as ops
+from toyscore.distributions import GaussianMixture
+from toyscore.operators import Score, Sigma
+
+LogLikelihood: TypeAlias = Callable[[Tensor, Sigma], Tensor]
+
+
+def guided(score: Score, log_likelihood: LogLikelihood, *, strength: float = 1.0) -> Score:
+    """The score given y: ``score(x, sigma)`` plus the gradient of log p(y | x, sigma). Source: song2021, Eq. (14).
+
+    Args:
+        score: any score function.
+        log_likelihood: ``(x, sigma)`` -> [B], differentiable in x, of noisy x; up to a constant.
+        strength: of the gradient; 1 is Bayes' rule, above it the likelihood counts more often than once. Source: dhariwal2021, Sec. 4.3.
+
+    Raises:
+        TypeError, ValueError: score or likelihood cannot be called; strength not finite; values that are not one per row.
+    """
+    ops.check_score(score)
+    if not callable(log_likelihood):
+        raise TypeError(
+            f"log_likelihood is {type(log_likelihood).__name__}: it must be callable as log_likelihood(x, sigma); pass e.g. of_class(...)"
+        )
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
+        raise ValueError(f"strength = {strength!r}: it must be a finite number; pass 1.0 for Bayes' rule")
+
+    def at(x: Tensor, sigma: Sigma) -> Tensor:
+        _, pull = ops.gradient(lambda point: log_likelihood(point, sigma), x)
+        return ops.evaluate(score, x, sigma) + strength * pull  # Eq. (14)
+
+    return at
+
+
+def of_class(classifier: Callable[[Tensor, Sigma], Tensor], label: int | Tensor) -> LogLikelihood:
+    """log p(label | x, sigma) of a classifier that knows the noise level. Source: song2021, Sec. 5.
+
+    Args:
+        classifier: ``(x, sigma)`` -> logits [B, K], e.g. ``models.NoiseClassifier``; they need not be normalised.
+        label: one class for every row, or [B] whole numbers.
+
+    Raises:
+        ValueError: at the call, a label that is no class or is not one per row.
+    """
+
+    def value(x: Tensor, sigma: Sigma) -> Tensor:
+        logits = classifier(x, sigma)
+        labels = torch.as_tensor(label, device=x.device)
+        if labels.ndim and labels.shape != x.shape[:1]:
+            raise ValueError(
+                f"label has shape {list(labels.shape)}: with {len(x)} rows it must be a number or [{len(x)}]"
+            )
+        if ops.looks(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < logits.shape[1]):
+            raise ValueError(f"label = {labels.tolist()}: classes are 0 to {logits.shape[1] - 1}; pass one of them")
+        return logits.log_softmax(1).gather(1, labels.long().expand(len(x))[:, None])[:, 0]
+
+    return value
+
+
+def mixture_classes(mixture: GaussianMixture) -> Callable[[Tensor, Sigma], Tensor]:
+    """The exact classifier of a mixture's components: logits [B, K] for noisy x, whose softmax are the responsibilities."""
+    parts = [
+        GaussianMixture(mean[None], covariance[None])
+        for mean, covariance in zip(mixture.means, mixture.covariances, strict=True)
+    ]
+    logs = mixture.weights.log()
+    return lambda x, sigma: torch.stack([part.log_prob(x, sigma) for part in parts], 1) + logs
+
+
+def of_mixture(mixture: GaussianMixture, operator: Tensor, y: Tensor, *, noise_std: float = 0.0) -> LogLikelihood:
+    """log p(y | x, sigma) of a measurement y = A x_0 + tau n where the data are a mixture, exactly.
+
+    By Bayes' rule from ``mixture.observe``, so ``guided(mixture.score, ...)`` samples the law that it gives.
+
+    Args:
+        operator: A, [M, D]. y: [M]. noise_std: tau, in units of y. Errors as ``GaussianMixture.observe``.
+    """
+    posterior, dim = mixture.observe(operator, y, noise_std), mixture.means.shape[1]
+    joint = mixture.measure(operator, noise_std)
+    evidence = joint.marginal(range(dim, joint.means.shape[1])).log_prob(torch.as_tensor(y).to(mixture.means)[None])
+    return lambda x, sigma: posterior.log_prob(x, sigma) - mixture.log_prob(x, sigma) + evidence
+
+
+def of_measurement(
+    score: Score, operator: Tensor, y: Tensor, *, noise_std: float = 0.0, data_variance: float | None = None
+) -> LogLikelihood:
+    r"""log p(y | x, sigma) of a measurement y = A x_0 + tau n, taking x_0 given x for Gaussian. Source: song2023, Sec. 3.2.
+
+    Args:
+        score: the score that is to be guided; its posterior mean is differentiated.
+        operator: A, [M, D], acting on flattened events; rows of the identity for inpainting (``rows_of``), the mean of the channels for
+            colorization (``grey``).
+        y: [M], or [B, M].
+        noise_std: tau, in units of y.
+        data_variance: v takes the posterior covariance for r² I with r² = sigma² v / (sigma² + v), which is that of N(., v I): cheap, for
+            networks and images. None takes it as it is, by M products with the score's Jacobian: for toys.
+
+    Returns:
+        ``(x, sigma)`` -> [B]. The covariance counts as constant when it is differentiated.
+
+    Raises:
+        TypeError, ValueError: operator or y of another shape; noise or variance negative; at the call, an event of another size, or
+            a covariance that is not positive, which the score of a density never has.
+    """
+    ops.check_score(score)
+    a = operator
+    if not isinstance(a, Tensor) or a.ndim != 2 or len(a) == 0 or not a.is_floating_point():
+        found = f"{a.dtype} of shape {list(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
+        raise TypeError(f"operator is {found}: it must be a floating-point tensor [M, D]; pass e.g. rows_of(mask)")
+    if not isinstance(y, Tensor) or y.shape[-1:] != a.shape[:1] or y.ndim > 2:
+        raise ValueError(
+            f"y has shape {list(getattr(y, 'shape', []))}: with this operator it must be [{len(a)}] or [B, {len(a)}]"
+        )
+    ops.check_sigma(noise_std, a)
+    if data_variance is not None:
+        ops.check_positive(data_variance, "data_variance")
+    lengths, directions = torch.linalg.eigh(a @ a.mT)
+    turned, target = directions.mT @ a, y @ directions  # in the basis in which A A^T is diagonal
+
+    def value(x: Tensor, sigma: Sigma) -> Tensor:
+        if x[0].numel() != a.shape[1]:
+            raise ValueError(
+                f"x has shape {list(x.shape)}, {x[0].numel()} numbers in an event: the operator takes {a.shape[1]}"
+            )
+        std = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        variance = (std * std).expand(len(x))
+        if data_variance is None:
+            rows = turned.to(x)[:, None].expand(-1, len(x), -1).reshape(-1, *x.shape)
+            s, products = ops.vector_jacobian(score, x, sigma, rows)
+            curved = torch.einsum("mbd,nd->bmn", products.flatten(2), turned.to(x)) * variance[:, None, None] ** 2
+            plain = variance[:, None] * lengths.to(x) + noise_std**2
+            spread = (0.5 * (curved + curved.mT)).detach() + torch.diag_embed(plain)
+        else:
+            s = ops.evaluate(score, x, sigma)
+            posterior = variance * data_variance / (variance + data_variance)
+            spread = posterior[:, None] * lengths.to(x) + noise_std**2
+        clean = ops.flatten(x) + variance[:, None] * ops.flatten(s)
+        return _gaussian(target.to(x) - clean @ turned.to(x).mT, spread)
+
+    return value
+
+
+def _gaussian(residual: Tensor, covariance: Tensor) -> Tensor:
+    """log N(residual; 0, covariance): [B, M] and variances [B, M] or covariances [B, M, M] -> [B]."""
+    if covariance.ndim == 2:
+        return -0.5 * (residual.square() / covariance + (2 * math.pi * covariance).log()).sum(1)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if bool(failed.any()):
+        row = int(failed.nonzero()[0])
+        raise ValueError(
+            f"the covariance of the measurement at row {row} is not positive: no density has such a score there; pass data_variance, "
+            "or more noise_std"
+        )
+    white = torch.linalg.solve_triangular(factor, residual[:, :, None], upper=False)[:, :, 0]
+    logs = factor.diagonal(dim1=1, dim2=2).log().sum(1)
+    return -0.5 * white.square().sum(1) - logs - 0.5 * residual.shape[1] * math.log(2 * math.pi)
+
+
+def rows_of(mask: Tensor) -> Tensor:
+    """The operator that keeps the numbers of an event where ``mask`` [*event] is true: [M, D], rows of the identity.
+
+    Raises:
+        TypeError, ValueError: not booleans, or none of them true.
+    """
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError(
+            f"mask is {getattr(mask, 'dtype', type(mask).__name__)}: it must be a tensor of torch.bool; convert it"
+        )
+    if not bool(mask.any()):
+        raise ValueError("mask is false everywhere: there is nothing to measure; set what is known to true")
+    return torch.eye(mask.numel())[mask.flatten().cpu()]
+
+
+def grey(event: tuple[int, int, int]) -> Tensor:
+    """The operator that takes an image [C, H, W] to the mean of its channels: [H W, C H W]."""
+    channels, height, width = event
+    return torch.eye(height * width).repeat(1, channels) / channels
