@@ -12,8 +12,8 @@ which keep the variance of data of unit variance (DDPM's :math:`\alpha^2` is :ma
 
 So an adapter is three things: a *reading* of the output (:func:`from_epsilon`, :func:`from_v`, :func:`from_x0`), a *clock* that says
 which t has which sigma and whether the network sees x or :math:`\alpha x` (:func:`ddpm_clock`, :func:`sde_clock`,
-:func:`sigma_clock`), and the range of the data (:func:`rescaled`). Whether they were the right ones, :func:`toyscore.models.calibrate` asks of data. Networks must already be in
-evaluation mode.
+:func:`sigma_clock`), and the range of the data (:func:`rescaled`). Whether they were the right ones,
+:func:`toyscore.models.calibrate` asks of data. Networks must already be in evaluation mode.
 """
 
 from __future__ import annotations
