@@ -1,11 +1,12 @@
 r"""How far off: scores from the truth, samples from a law, chains from having mixed.
 
 *Scores.* The Fisher divergence :math:`\frac12 E_q \|s - s^*\|^2` is what every objective minimises; seen region by region it
-shows where a low total hides a wrong field. *Samples.* Weights of the modes, Wasserstein-2 (exact and sliced, through POT),
-and the maximum mean discrepancy. *Chains.* Split R-hat and the effective sample size of vehtari2021: near one, and near the
-number of states, when independent chains agree and forget their past. *Images.* How sure a classifier of the real ones is of the
-samples, and how many of each class it sees; Fréchet and kernel distances, precision, recall and coverage in its features; the share
-of the noise that a score leaves unexplained at each level, which says when training is done but not when samples are good.
+shows where a low total hides a wrong field. *Samples.* Weights of the modes, Wasserstein-2 (exact and sliced, through POT), the maximum
+mean discrepancy, the energy distance and the probability that two clouds have one law. *Chains.* Split R-hat and the effective
+sample size of vehtari2021: near one, and near the number of states, when independent chains agree and forget their past. *Images.* How
+sure a classifier of the real ones is of the samples, and how many of each class it sees; Fréchet and kernel distances, precision,
+recall and coverage in its features; the share of the noise that a score leaves unexplained at each level, which says when training is
+done but not when samples are good.
 
 Everything returns Python floats or tensors on the input's device. POT is imported where it is used: it takes seconds.
 """
@@ -13,6 +14,7 @@ Everything returns Python floats or tensors on the input's device. POT is import
 from toyscore.metrics.classes import Classifier, Confidence, fit_classifier
 from toyscore.metrics.clouds import mmd2, sliced_wasserstein2, wasserstein2
 from toyscore.metrics.coverage import Overlap, expected_coverage, nearest, overlap
+from toyscore.metrics.energy import energy_distance, same_law
 from toyscore.metrics.features import Features, fit_features, frechet_distance, kernel_distance
 from toyscore.metrics.fields import (
     Scored,
@@ -35,6 +37,7 @@ __all__ = [
     "Scored",
     "denoising_losses",
     "effective_sample_size",
+    "energy_distance",
     "expected_coverage",
     "fisher_divergence",
     "fisher_divergence_by_region",
@@ -50,6 +53,7 @@ __all__ = [
     "nearest",
     "overlap",
     "relative_errors",
+    "same_law",
     "sliced_wasserstein2",
     "split_r_hat",
     "wasserstein2",

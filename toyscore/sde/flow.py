@@ -4,8 +4,9 @@ Divided by alpha the flow of every process is :math:`dy/d\sigma = -\sigma\, \mat
 :math:`u = \log \sigma`, :math:`dy/du = -\sigma^2\, \mathrm{score}(y, \sigma)`, in which steps of equal length do equal work. Along it
 :math:`\log q_\sigma(y)` changes by minus the divergence (chen2018), so that a trajectory carries its density.
 
-The solver is torchdiffeq's Dormand-Prince of order 5. All rows share its steps, and the worst number of the worst row decides them; so
-another row in the batch can change the others, but by no more than the tolerance.
+The solver is torchdiffeq's Dormand-Prince of order 8: beside that of order 5 it calls the score half as often again, and at the same
+tolerance is some hundred times as accurate. All rows share its steps, and the worst number of the worst row decides them; so another
+row in the batch can change the others, but by no more than the tolerance.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def integrate(
     # it may not look beyond the ends, where a network knows nothing: step_t makes it stop at each u
     options: dict[str, Any] = {"norm": lambda error: error.abs().max(), "first_step": first, "step_t": u}
     try:
-        states = odeint(field, start, u, rtol=rtol, atol=atol, method="dopri5", options=options)
+        states = odeint(field, start, u, rtol=rtol, atol=atol, method="dopri8", options=options)
     except AssertionError as error:  # how torchdiffeq says that its step has come to nothing
         raise DivergenceError(
             f"the flow from sigma = {sigmas[0]:.6g} to {sigmas[-1]:.6g} cannot be followed within rtol = {rtol:g}, atol = {atol:g} "

@@ -63,7 +63,7 @@ def check_times(times: Tensor | Sequence[float]) -> list[float]:
         ValueError: too few, out of range, NaN, or out of order; names the first offender.
     """
     try:
-        values = torch.as_tensor(times).detach().cpu().double()
+        values = torch.as_tensor(times, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"times is {type(times).__name__}: it must be a tensor or a list of numbers; pass e.g. uniform_times(100)"
