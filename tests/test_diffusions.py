@@ -102,7 +102,8 @@ STEPS = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_is_the_affine_map_of_its_formula(name, sde):
-    """song2021, Eq. (6), Eq. (46), Eq. (47); ho2020, Eq. (7) as the closed posterior; song2021ddim, Eq. (12): to 1e-9, at three times"""
+    """song2021, Eq. (6); song2021, Eq. (46); song2021, Eq. (47); ho2020, Eq. (7) as the closed posterior; song2021ddim, Eq. (12): to 1e-9,
+    at three times"""
     step, options = STEPS[name]
     for t, s in ((1.0, 0.93), (0.5, 0.3), (0.1, 0.001)):
         for found, expected in zip(affine(step, sde, t, s, **options), by_hand(name, sde, t, s), strict=True):
@@ -187,7 +188,8 @@ def test_the_corrector_is_langevin_dynamics_at_fixed_norm(sde, width):
 
 
 def test_the_correctors_step_is_the_papers_in_our_convention():
-    """song2021, Algorithm 4: x + e s + sqrt(2 e) z with e = 2 alpha (r ‖z‖ / ‖s‖)², row by row; alpha = 1 - beta; the authors' means"""
+    """song2021, Algorithm 4: x + e s + sqrt(2 e) z with e = 2 alpha (r ‖z‖ / ‖s‖)², row by row; alpha = 1 - beta; the authors'
+    means; the noise alone, song2021, Appendix G"""
     sde, t, s, snr = VP(), 0.7, 0.6, 0.16
     x = torch.randn(4, 3, generator=seeded(), dtype=F64)
     z = torch.randn(4, 3, generator=seeded(5), dtype=F64)

@@ -133,7 +133,7 @@ def test_without_dequantisation_bits_fall_below_zero():
 
 
 def test_the_probability_of_one_law():
-    """szekely2013, Eq. (5): under one law uniform enough, under two small; and the distance of two points"""
+    """szekely2013, Sec. 2: under one law uniform enough, under two small; and the distance of two points"""
     assert energy_distance(torch.zeros(3, 2), torch.full((2, 2), 3.0)) == pytest.approx(2 * math.sqrt(18), rel=1e-6)
     values = []
     for i in range(60):

@@ -51,7 +51,7 @@ def sde(request):
 
 
 def test_marginals_are_the_closed_forms():
-    """song2021, Eq. (29), Eq. (33): by mpmath, at the defaults of the paper"""
+    """song2021, Eq. (29); song2021, Eq. (33): by mpmath, at the defaults of the paper"""
     with mpmath.workdps(40):
         for t in TIMES:
             t_ = mpmath.mpf(t)
@@ -68,7 +68,8 @@ def test_marginals_are_the_closed_forms():
 
 
 def test_marginals_solve_the_equations_of_mean_and_variance(sde):
-    """song2021, Eq. (9), Eq. (11), Eq. (12), Eq. (30), Eq. (32): m' = f m and v' = 2 f v + g², f and g as drift and diffusion have them"""
+    """m' = f m and v' = 2 f v + g², f and g being drift and diffusion: song2021, Eq. (9); song2021, Eq. (11); song2021, Eq. (12);
+    song2021, Eq. (30); song2021, Eq. (32)"""
 
     def rates(t, state):
         f = float(sde.drift(torch.ones(1, 1, dtype=F64), t))
@@ -254,7 +255,7 @@ def test_laws_of_sigma_uniform_in_time(sde):
 
 
 def test_the_likelihood_weight_is_the_rate_of_sigma_squared(sde):
-    """song2021likelihood, Eq. (7): g² / alpha² against a difference of sigma², which no process is left in"""
+    """song2021likelihood, Theorem 1: g² / alpha² against a difference of sigma², which no process is left in"""
     weight = likelihood_weight(sde)
     for t in (0.1, 0.5, 0.9):
         difference = (noise_level(sde, t + 1e-6) ** 2 - noise_level(sde, t - 1e-6) ** 2) / 2e-6

@@ -10,7 +10,7 @@ from toyscore.metrics.clouds import as_clouds
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
-    r"""The energy distance :math:`2 E|x - y| - E|x - x'| - E|y - y'|` of two clouds, not negative. Source: szekely2013, Eq. (5).
+    r"""The energy distance :math:`2 E|x - y| - E|x - x'| - E|y - y'|` of two clouds, not negative. Source: szekely2013, Sec. 2.
 
     Args:
         x, y: [N, *event] and [M, *event].
@@ -23,7 +23,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     """
     a, b = (cloud.double() for cloud in as_clouds(x, y))
     across, own = _distances(a, b).mean(), _distances(a, a).mean() + _distances(b, b).mean()
-    return float(2 * across - own)  # Eq. (5)
+    return float(2 * across - own)
 
 
 def same_law(x: Tensor, y: Tensor, *, n_permutations: int = 500, generator: Generator | None = None) -> float:

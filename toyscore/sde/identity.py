@@ -131,7 +131,7 @@ def uniform_in_time(sde: SDE, *, t_min: float = 1e-5) -> Draw:
 
 def likelihood_weight(sde: SDE) -> Callable[[Sigma], Sigma]:
     r"""The weight of ``denoising_score_matching`` under :func:`uniform_in_time` that bounds the likelihood, :math:`g^2 / \alpha^2 =
-    d\sigma^2 / dt`. Source: song2021likelihood, Eq. (7).
+    d\sigma^2 / dt`. Source: song2021likelihood, Theorem 1.
 
     Integrated over time it is :math:`\int \frac12 \|\mathrm{score} + z/\sigma\|^2\, d\sigma^2`: no trace of the process is left.
     """

@@ -15,7 +15,7 @@ from toyscore.sde.processes import LATEST, SDE
 
 
 def uniform_times(n_steps: int, *, t_min: float = 1e-3, t_max: float = 1.0) -> Tensor:
-    """Equal steps of t: [n_steps + 1], from t_max down to t_min. Source: song2021, Appendix D.
+    """Equal steps of t: [n_steps + 1], from t_max down to t_min.
 
     Raises:
         TypeError, ValueError: fewer than one step; not 0 <= t_min < t_max.
