@@ -1,6 +1,8 @@
-r"""Langevin dynamics: samples from a score alone.
+r"""Samples from a score alone: Langevin dynamics, diffusions run backwards, and control of both.
 
-.. math:: x_{t+1} = x_t + \frac{\epsilon}{2} \nabla \log p(x_t) + \sqrt{\epsilon}\, z_t, \qquad z_t \sim N(0, I)
+**Langevin dynamics** at one noise level,
+
+.. math:: x_{t+1} = x_t + \frac{\epsilon}{2} \nabla \log p(x_t) + \sqrt{\epsilon}\, z_t, \qquad z_t \sim N(0, I),
 
 is Euler's scheme for :math:`dX = \frac12 \nabla \log p\, dt + dW`, whose stationary law is p. Three facts rule its use:
 
@@ -11,8 +13,12 @@ is Euler's scheme for :math:`dX = \frac12 \nabla \log p\, dt + dW`, whose statio
 - *Annealing helps.* With noise levels :math:`\sigma_1 > \dots > \sigma_L` and steps :math:`\alpha_i = \epsilon
   \sigma_i^2 / \sigma_L^2` (Algorithm 1) the first levels mix freely, and the ratio of drift to noise is alike at each.
 
-- *What is known can be held.* :func:`inpaint` samples the rest given it; noise shared by chains leads from one sample to another
-  (:func:`between`).
+**Diffusions** (``toyscore.sde``) are run backwards along given times: with noise (:func:`reverse_sde`, :func:`reverse_diffusion`,
+:func:`ancestral`), without (:func:`probability_flow`, :func:`ddim`, :func:`adaptive_flow`), or with Langevin steps between
+(:func:`predictor_corrector`). All take the same ``score(x, sigma)``.
+
+**Control**: a score is :func:`guided` by the likelihood of a class or a measurement, and then sampled like any other; what is known can be
+held (:func:`inpaint`); noise shared by chains leads from one sample to another (:func:`between`), among latents :func:`interpolate`.
 
 Samplers are generators of states, the start excluded: slice one for a trajectory, wrap it in ``tqdm``, break out of it, or
 take its :func:`final` state. Yielded tensors are never modified later. Arguments are checked at the call, not at the first
@@ -21,7 +27,7 @@ states and at the last.
 
 Step sizes are the paper's epsilon. Much published code writes eta and ``sqrt(2 eta)``: epsilon = 2 eta.
 
-References: song2019, roberts1996.
+References: song2019, song2021, roberts1996.
 """
 
 from toyscore.samplers.annealed import annealed_langevin, between, inpaint, interpolate, tweedie
