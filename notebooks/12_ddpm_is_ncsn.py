@@ -74,7 +74,7 @@ score = from_epsilon(predicted_noise, ddpm_clock(alpha_bars, whole=True))
 ncsn = losses.denoising_score_matching(score, x_0, sigmas.float()[i], generator=seeded(1))
 z, bar = torch.randn(1000, 2, generator=seeded(1)), alpha_bars.float()[i, None]
 ddpm = (z - predicted_noise(bar.sqrt() * x_0 + (1 - bar).sqrt() * z, i)).square().sum(1) / 2
-print(f"means {ncsn.mean():.6f} and {ddpm.mean():.6f}; rows differ by {(ncsn - ddpm).abs().max():.0e}")
+print(f"means {ncsn.mean():.6f} and {ddpm.mean():.6f}; rows equal: {ncsn.allclose(ddpm, atol=1e-5)}")
 
 # %% [markdown]
 # The rows agree to rounding, whatever the weights of the network, and so do the gradients. There is one loss.
@@ -102,7 +102,7 @@ beta, bar, before, high, low = betas[299], alpha_bars[299], alpha_bars[298], sig
 x, epsilon = bar.sqrt() * y, -high * exact.score(y, high)
 x = (x - beta / (1 - bar).sqrt() * epsilon) / (1 - beta).sqrt() + ((1 - before) / (1 - bar) * beta).sqrt() * z
 y = y + (high**2 - low**2) * exact.score(y, high) + (low**2 * (high**2 - low**2) / high**2).sqrt() * z
-print(f"x differs from sqrt(alpha_bar) y by {(x - before.sqrt() * y).abs().max():.0e} at most")
+print(f"x is sqrt(alpha_bar) y, to 1e-12: {x.allclose(before.sqrt() * y, rtol=0, atol=1e-12)}")
 
 # %% [markdown]
 # And so do whole chains. `ancestral` has the step once; on VP it is DDPM's, on VE it is SMLD's. 500 points of each, with
@@ -115,7 +115,7 @@ for name, process, std in (("DDPM", vp, (1 - alpha_bars[-1]).sqrt()), ("NCSN", v
     steps = samplers.ancestral(process, exact.score, std * z, times, generator=seeded(3))
     chains[name] = torch.stack([std * z, *steps])
 roots = {"DDPM": alpha_bars.flip(0).sqrt()[:, None, None], "NCSN": torch.ones(1000, 1, 1)}
-print(f"x and alpha y are {(chains['DDPM'] - roots['DDPM'] * chains['NCSN']).abs().max():.0e} apart at most")
+print("x is alpha y, to 1e-9:", chains["DDPM"].allclose(roots["DDPM"] * chains["NCSN"], rtol=0, atol=1e-9))
 
 # %% [markdown] tags=["predict"]
 # **Predict first.** Two chains with the same score and the same random numbers. DDPM's begins with points about 1 from the
@@ -148,7 +148,8 @@ view
 
 # %%
 print(view.words)
-print(f"{(sigmas > p.covariance.trace().div(2).sqrt()).sum()} steps until the noise is as small as the data")
+spread = p.covariance.trace().div(2).sqrt()
+print(f"{(sigmas > spread).sum()} steps until the noise is as small as the data's spread, {spread:.1f}")
 
 # %% [markdown]
 # 1. **Play.** DDPM's points swell out of a ball of radius one, NCSN's fall in from far away. They arrive at the same
@@ -226,14 +227,14 @@ view_2
 print(view_2.words)
 fresh, distance = p.sample(1000, generator=seeded(8)), metrics.sliced_wasserstein2
 for law, drawn in clouds.items():
-    far = " ".join(f"{name} {distance(x, fresh, generator=seeded(9)):.2f}" for name, x in drawn.items())
+    far = " ".join(f"{name} {distance(x, fresh, generator=seeded(9)):.1f}" for name, x in drawn.items())
     print(f"{law:6} law, distance to fresh samples: {far}")
 print("off by", {law: [f"{e:.1g}" for e in curve.get_ydata()[[0, 4, 8]]] for law, curve in curves.items()})
 
 # %% [markdown]
 # 1. **All five.** The first network was trained with DDPM's law. NCSN's annealing draws from it as well as DDPM's own chain
-#    does, and so do VE, VP and an ODE. (The distance is the sliced Wasserstein distance, and the first line what the exact
-#    score leaves of it with 1,000 samples and 200 steps. NCSN's is the largest there: notebook 09 says why.)
+#    does, and so do VE, VP and an ODE. (The distance is the sliced Wasserstein distance; the first line is what the exact
+#    score makes of 1,000 samples and 200 steps.)
 # 2. **The law decides where the error is**, not what is learned. All have the same minimiser, the exact score. Where a law
 #    seldom draws, the network is worse: DDPM's at the smallest noise, of which it sees little.
 # 3. **EDM's law** (the normal one) **fails** at large noise here. Its published numbers (most draws between 0.09 and 1) are
@@ -262,8 +263,8 @@ print("off by", {law: [f"{e:.1g}" for e in curve.get_ydata()[[0, 4, 8]]] for law
 # `five_ways` again, with the digits network of the package (trained by denoising, $\sigma$ from 0.01 to 160) and 40 steps:
 
 # %%
-network, z = pretrained.digits().network, torch.randn(9, 1, 8, 8, generator=seeded(10))
-sheets = {name: samplers.final(chain) for name, chain in five_ways(network, z, 40)}
+digits, z = pretrained.digits(), torch.randn(9, 1, 8, 8, generator=seeded(10))
+sheets = {name: samplers.final(chain) for name, chain in five_ways(digits.network, z, 40)}
 figure_3, ax_3 = plotting.canvas(1, 1, size=4.2)
 image = ax_3.imshow(plotting.mosaic(sheets["DDPM"]), origin="upper")
 ax_3.set_axis_off()
@@ -271,7 +272,8 @@ ax_3.set_axis_off()
 
 def draw_3(sampler):
     image.set_data(plotting.mosaic(sheets[sampler]))
-    ax_3.set_title(f"{sampler}: mean pixel {sheets[sampler].mean():.2f}; the data's 0.32")
+    ax_3.set_title(sampler)
+    image.set_gid(f"Nine digits, mean {sheets[sampler].mean():.2f}; the data's {digits.data['mean']:.2f}.")
 
 
 view_3 = panel(figure_3, draw_3, name="digits", sampler=Choice([*sheets], "DDPM"))
