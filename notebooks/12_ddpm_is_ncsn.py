@@ -22,6 +22,7 @@ torch.set_num_threads(1)
 p, vp, ve = asymmetric(), sde.VP(), sde.VE(sigma_min=0.01, sigma_max=160.0)
 betas = linear_betas().double()  # DDPM's thousand, 0.0001 to 0.02
 alpha_bars, sigmas = (1 - betas).cumprod(0), ddpm_levels(betas).flip(0)  # of steps 1 to 1000
+exact = p.to(dtype=betas.dtype)
 
 
 def seeded(seed):
@@ -96,8 +97,7 @@ print(f"means {ncsn.mean():.6f} and {ddpm.mean():.6f}; rows equal: {ncsn.allclos
 # One step by hand, from $i = 300$, with the exact score:
 
 # %%
-exact, z = p.to(dtype=betas.dtype), torch.randn(1000, 2, dtype=betas.dtype)
-y = exact.perturb(float(sigmas[299])).sample(1000)
+z, y = torch.randn(1000, 2, dtype=betas.dtype), exact.perturb(float(sigmas[299])).sample(1000)
 beta, bar, before, high, low = betas[299], alpha_bars[299], alpha_bars[298], sigmas[299], sigmas[298]
 x, epsilon = bar.sqrt() * y, -high * exact.score(y, high)
 x = (x - beta / (1 - bar).sqrt() * epsilon) / (1 - beta).sqrt() + ((1 - before) / (1 - bar) * beta).sqrt() * z
