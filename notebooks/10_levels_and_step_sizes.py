@@ -304,5 +304,6 @@ design_check.sigmas(solution)
 # half on 0.23 of the box, and 0.28 of the chains started there end at another mode than with the exact score. Failure two (07):
 # with the exact score, plain chains give the mode of weight 0.8 a share of 0.49, and would need some $3 \times 10^{11}$ steps
 # to forget their start. The cure (09): learn the scores of all noise levels and walk down them. The share ends at 0.78, short
-# of 0.80, because it freezes where gap × time falls below 1. This notebook chose the levels from the data. Here the course ends
-# for now.
+# of 0.80, because it freezes where gap × time falls below 1. This notebook chose the levels from the data.
+#
+# **Next:** notebook 11 takes ever more levels, until the ladder is continuous: a stochastic differential equation.
