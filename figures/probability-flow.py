@@ -3,7 +3,8 @@ r"""The probability flow beside the reverse SDE: other paths, the same laws, and
 Three unequal tilted modes in the plane, exact score; paths are drawn in the coordinates of VP, which begin as N(0, I).
 
 1. *The flow* takes each start to one end. Its curves cannot meet at one time, so latents of one mode lie side by side.
-2. *The reverse SDE* from the same starts. It forgets them: where a path ends says nothing of where the flow goes from there.
+2. *The reverse SDE* from the same starts. It all but forgets them: how often it ends in the mode of the flow follows from what x_1 tells of
+   its mode, the responsibilities of p_1, and is hardly more than for strangers.
 3. *The same laws.* The distance of clouds from larger ones that are exact, over that of exact clouds. A cloud is the same from level to
    level, so its luck comes in runs. Leaving out the noise of the reverse SDE is a common mistake, and no flow: the flow takes half of the
    score.
@@ -113,11 +114,13 @@ def clouds(seed: int, quick: bool) -> dict[str, np.ndarray]:
             far = [sliced_wasserstein2(*pair, n_projections=N_PROJECTIONS, generator=generator) for pair in pairs]
             distances[name].append(np.array(far) / unit)
     end, last = law_at(DRAWN, p, T_MIN), [states[name][-1] for name in ("flow", "sde")]
+    remembered = law_at(DRAWN, p, 1.0).responsibilities(start).gather(1, modes(last[0], p)[:, None])
     return (
         {f"paths.{name}": torch.stack(x).numpy() for name, x in paths.items()}
         | {f"far.{name}": np.stack(rows) for name, rows in distances.items()}
         | {
             "judged": np.array([noise_level(DRAWN, float(grid[mark])) for mark in marks]),
+            "remembered": remembered.mean().numpy(),
             "ends": torch.stack([modes(x, p) for x in last]).numpy(),
             "shares": torch.stack(
                 [torch.stack([mode_weights(x, end), mode_weight_errors(x, end)]) for x in last]
@@ -251,6 +254,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     half = len(STEPS) // 2
     found = {
         "ends_in_one_mode": (same, 5 * error),
+        "ends_in_one_mode_exactly": (float(arrays["remembered"]), 0.02),
         "ends_in_one_mode_of_strangers": (strangers, 0.02),
         "flow_over_exact": (float(excess(arrays, "flow")[0].mean()), 0.5),
         "sde_over_exact": (float(excess(arrays, "sde")[0].mean()), 0.5),
@@ -285,7 +289,8 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     spans = {name: f"{ratio.min():.2f} to {ratio.max():.2f}" for name, ratio in ratios.items()}
     return (
         f"From the same {n:,} starts the probability flow and the reverse SDE end in one mode {same:.1%} of the time (± {error:.1%}; "
-        f"strangers would {strangers:.1%}), yet both have the law of p_t: from sigma = {judged[0]:.0f} to {judged[-1]:.2f} the sliced "
+        f"exactly {arrays['remembered']:.1%}, strangers {strangers:.1%}), yet both have the law of p_t: "
+        f"from sigma = {judged[0]:.0f} to {judged[-1]:.2f} the sliced "
         f"Wasserstein distances of {N_CLOUDS} clouds each from the law are {spans['flow']} and {spans['sde']} times that of as many exact "
         f"samples (largest misses {miss(arrays, 'flow'):.1f} and {miss(arrays, 'sde'):.1f} standard errors; of the shares of modes "
         f"{misses[0]:.1f} and {misses[1]:.1f}). The reverse SDE without its noise is no flow: {ratios['mistake'].min():.0f} to "
