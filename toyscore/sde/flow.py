@@ -20,7 +20,9 @@ from torch import Tensor
 from toyscore import operators as ops
 from toyscore.operators import DivergenceError, Score
 
-_FIRST = 50  # first steps to an interval: the solver's own guess leads far beyond it, since at small sigma nothing moves
+_FIRST = (
+    50  # first steps to an interval: the solver's own guess leads far beyond it, since at small sigma nothing moves
+)
 
 Rate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
