@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from toyscore import operators as ops
 from toyscore.distributions import GaussianMixture
@@ -87,8 +87,9 @@ def affine_law(
         )
     given = p.score if score is None else score
     _check_rows(step, sde, given, numbers[0], numbers[1], dim)
+    reader = _Reader(dim, 0)
     for t, s in pairwise(numbers):
-        a, b, noise = _affine(step, sde, given, t, s, dim)
+        a, b, noise = reader.read(step, sde, given, t, s)
         law = Moments(a @ law.mean + b, a @ law.covariance @ a.mT + noise)
         if not bool(torch.isfinite(law.covariance).all()):
             raise DivergenceError(f"the covariance at t = {s:.6g} is not finite: pass more times, or a smaller snr")
@@ -132,9 +133,52 @@ def _within(root: Tensor, matrix: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(root, left.mT, upper=False).mT
 
 
+class _Reader:
+    """Reads A [D, D], b [D] and the covariance [D, D] of the noise off a step, from its values at random rows."""
+
+    def __init__(self, dim: int, seed: int) -> None:
+        self.dim, self.generator = dim, torch.Generator().manual_seed(seed)
+        self._take(8 * dim + 16)
+
+    def _take(self, n_rows: int) -> None:
+        """Fresh rows, after which the generator's state is ``before``."""
+        self.rows = torch.randn(n_rows, self.dim, dtype=torch.float64, generator=self.generator)
+        self.before = self.generator.get_state()
+        self.after: Tensor | None = None  # a step; the design below is of what was drawn in between
+
+    def _look(self, after: Tensor) -> None:
+        """Draw again what a step drew, for the least-squares problem of all that follow it and draw alike."""
+        draws = _drawn(self.rows, self.before, after)
+        n_columns = self.dim * (1 + len(draws)) + 1
+        if 2 * n_columns > len(self.rows):
+            self._take(2 * n_columns)
+            return
+        self.after, self.design = after, torch.cat([self.rows, torch.ones_like(self.rows[:, :1]), *draws], 1)
+        self.inverse = torch.linalg.pinv(self.design)
+
+    def read(self, step: Step, sde: SDE, score: Score, t: float, s: float) -> tuple[Tensor, Tensor, Tensor]:
+        size = math.hypot(*sde.marginal(t))
+        while True:
+            self.generator.set_state(self.before)
+            out = step(sde, score, size * self.rows, t, s, generator=self.generator)
+            after = self.generator.get_state()
+            if self.after is not None and torch.equal(after, self.after):
+                break
+            self._look(after)
+        found = self.inverse @ out
+        left = float((self.design @ found - out).abs().max())
+        if not left <= _ROUNDING * max(float(out.abs().max()), size):
+            raise ValueError(
+                f"the step from t = {t:.6g} to {s:.6g} is not affine: the best affine map is off by {left:.3g}; pass one whose noise "
+                "does not depend on x, e.g. width=noise_std for a corrector"
+            )
+        noise = found[self.dim + 1 :]  # B_j transposed, one below the other
+        return found[: self.dim].mT / size, found[self.dim], noise.mT @ noise
+
+
 def _check_rows(step: Step, sde: SDE, score: Score, t: float, s: float, dim: int) -> None:
     """Refuse a step whose map depends on the rows that it is read off: one that couples them."""
-    first, second = (_affine(step, sde, score, t, s, dim, seed) for seed in (0, 1))
+    first, second = (_Reader(dim, seed).read(step, sde, score, t, s) for seed in (0, 1))
     for one, other in zip(first, second, strict=True):
         if not torch.allclose(one, other, rtol=_ROUNDING, atol=_ROUNDING * (1 + float(one.abs().max()))):
             raise ValueError(
@@ -143,42 +187,15 @@ def _check_rows(step: Step, sde: SDE, score: Score, t: float, s: float, dim: int
             )
 
 
-def _affine(
-    step: Step, sde: SDE, score: Score, t: float, s: float, dim: int, seed: int = 0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A [D, D], b [D] and the covariance [D, D] of the noise of one step, read off its values at random rows."""
-    n_rows = 8 * dim + 16
-    size = math.hypot(*sde.marginal(t))
-    while True:
-        generator = torch.Generator().manual_seed(seed)
-        x = size * torch.randn(n_rows, dim, dtype=torch.float64, generator=generator)
-        again = generator.clone_state()
-        out = step(sde, score, x, t, s, generator=generator)
-        draws = _drawn(x, again, generator)
-        design = torch.cat([x / size, torch.ones_like(x[:, :1]), *draws], 1)
-        if 2 * design.shape[1] <= n_rows:
-            break
-        n_rows = 2 * design.shape[1]
-    found = torch.linalg.lstsq(design, out).solution
-    left = float((design @ found - out).abs().max())
-    if not left <= _ROUNDING * max(float(out.abs().max()), size):
-        raise ValueError(
-            f"the step from t = {t:.6g} to {s:.6g} is not affine: the best affine map is off by {left:.3g}; pass one whose noise does "
-            "not depend on x, e.g. width=noise_std for a corrector"
-        )
-    noise = found[dim + 1 :]
-    covariance = sum((b.mT @ b for b in noise.split(dim)), noise.new_zeros(dim, dim))
-    return found[:dim].mT / size, found[dim], covariance
-
-
-def _drawn(x: Tensor, before: Generator, after: Generator) -> list[Tensor]:
+def _drawn(x: Tensor, before: Tensor, after: Tensor) -> list[Tensor]:
     """The noise [B, D] that was drawn between two states of a generator."""
-    draws: list[Tensor] = []
-    while not torch.equal(before.get_state(), after.get_state()):
+    generator, draws = torch.Generator(), list[Tensor]()
+    generator.set_state(before)
+    while not torch.equal(generator.get_state(), after):
         if len(draws) == _MOST_DRAWS:
             raise ValueError(
                 f"the step drew something else than up to {_MOST_DRAWS} tensors of noise like x: its law cannot be read off it; "
                 "let it draw by operators.normal_like(x, generator)"
             )
-        draws.append(ops.normal_like(x, before))
+        draws.append(ops.normal_like(x, generator))
     return draws
