@@ -201,7 +201,7 @@ def trap(quick: bool, generator: torch.Generator) -> dict[str, np.ndarray]:
     for dim in DIMS:
         law = matched_norms_law(p, SIGMA, n_empty=dim - 2)
         predicted.append((law.masses @ p.responsibilities(law.points, SIGMA)).numpy())
-    small, states = chain(matched_norms, 2, SMALL, n // 2, n_steps * (2 if quick else 26), generator)
+    small, states = chain(matched_norms, 2, SMALL, n, n_steps * (2 if quick else 26), generator)
     return found | {"shares.predicted": np.stack(predicted), "shares.small": small.numpy(), "states": states.numpy()}
 
 
@@ -366,7 +366,7 @@ def w2_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     ax.set_gid(f"Sliced W2: {'; '.join(told)}; pairs of exact samples {floor.min():.2f} to {floor.max():.2f}.")
 
 
-def plane_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
+def plane_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> list[plt.Line2D]:
     """States of the chain with matched norms; contours of the law it should have, and of the one that is predicted."""
     states, p = arrays["states"], mixture().to(dtype=torch.float64)
     points, masses = matched_norms_law(p, SIGMA)
@@ -380,18 +380,13 @@ def plane_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     ax.plot(*states.T, ".", color=plotting.ROLES["learned"].colour, markersize=2.5, alpha=0.6, zorder=0)
     plotting.frame(ax, BOX)
     inside = float((np.abs(states) <= BOX).all(1).mean())
-    handles = [
-        plt.Line2D([], [], color=plotting.ROLES["truth"].colour, lw=2.4, label="right law"),
-        plt.Line2D([], [], color="black", ls="--", lw=2.4, label="predicted"),
+    ax.set(xlabel="$x_1$", ylabel="$x_2$", title=f"5  matched norms, D = 2, $\\sigma={SIGMA:g}$")
+    ax.set_gid(f"{len(states):,} states, {inside:.0%} of them in the picture, with the contours of both laws.")
+    return [
+        plt.Line2D([], [], color=plotting.ROLES["truth"].colour, lw=2.4, label=f"5: right law, {MASS:.0%} of the mass"),
+        plt.Line2D([], [], color="black", ls="--", lw=2.4, label="predicted, the same"),
         plt.Line2D([], [], color=plotting.ROLES["learned"].colour, ls="", marker=".", label="sampled"),
     ]
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize=11)
-    ax.set(
-        xlabel="$x_1$",
-        ylabel="$x_2$",
-        title=f"5  matched norms, D = 2, $\\sigma={SIGMA:g}$: {MASS:.0%} of the mass",
-    )
-    ax.set_gid(f"{len(states):,} states, {inside:.0%} of them in the picture, with the contours of both laws.")
 
 
 LOOKS = {
@@ -473,6 +468,6 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
         above.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         first, second, third = below.subplots(1, 3)
         w2_panel(first, arrays)
-        plane_panel(second, arrays)
+        below.legend(handles=plane_panel(second, arrays), loc="outside lower center", ncols=3)
         shares_panel(third, arrays)
     return figure
