@@ -2,7 +2,8 @@ r"""Does a corrector pay? Error against calls of the score, which is what sampli
 
 1. *Exact score, Gaussian data.* The Gaussian has the toy's mean and covariance. Every sampler here is affine on it, so the law it ends
    with is computed, and its divergence from the right one has neither noise nor floor. A call can go into another time, or into a
-   corrector step at the same time.
+   corrector step at the same time. (That Euler-Maruyama is so good on VE is an accident of Gaussian data and equal ratios of sigma: the
+   errors of its variance cancel over all levels, see ``samplers-race``. In what it then comes to, the prior is left.)
 2. *The same on VP*, at times of the same kind: equal ratios of sigma. VP's corrector steps are alpha_t / alpha_s shorter.
 3. *A wrong score.* Too short above a noise level, right below it. The predictor carries what it did wrong to the end, however many
    calls it is given. A corrector asks the score of the level it is at, and forgets. Where the score is wrong to the end nothing helps.

@@ -103,7 +103,7 @@ def toys() -> dict[str, GaussianMixture]:
     return {
         "asymmetric": asymmetric(),
         "eight Gaussians": eight_gaussians(),
-        "moons, of points": GaussianMixture(points, POINT_STD**2),
+        "moons of points": GaussianMixture(points, POINT_STD**2),
     }
 
 
@@ -245,7 +245,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     """Distances are within four standard deviations over seeds; orders and divergences are determined."""
     found = {}
     for toy in names(arrays):
-        word = toy.split(",")[0].split()[-1].lower()
+        word = toy.split()[0]
         found[f"floor_{word}"] = (float(arrays[f"{toy}.floor"].mean()), 0.1)
         for key, row in zip(METHODS, arrays[f"{toy}.w2"], strict=False):
             found[f"{word}_{key}_few"] = (float(row[FEW]), 0.15 + 0.2 * float(row[FEW]))
@@ -267,15 +267,19 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     few = arrays["counts"][FEW]
     parts = []
     for toy in names(arrays):
-        errors = dict(zip(METHODS, arrays[f"{toy}.w2"][:, FEW].tolist(), strict=False))
-        ranked = sorted(errors, key=errors.__getitem__)
-        (calls, error), there = arrays[f"{toy}.adaptive"][:, 1], reaches(arrays, toy)
-        never = [METHODS[key].name for key in errors if key not in there]
+        there, floor = reaches(arrays, toy), arrays[f"{toy}.floor"]
+        least = min(there.values(), default=0)
+        leads = []
+        for calls, errors in zip(arrays["counts"], arrays[f"{toy}.w2"].T, strict=True):
+            if errors.min() > floor.max():
+                leads.append(f"{list(METHODS.values())[errors.argmin()].name} {errors.min():.2f} at {calls} calls")
+        first = [METHODS[key].name for key, n in there.items() if n == least]
+        never = [METHODS[key].name for key in list(METHODS)[:-1] if key not in there]
         parts.append(
-            f"on {toy} from {errors[ranked[0]]:.2f} ({METHODS[ranked[0]].name}) by {errors[ranked[1]]:.2f} "
-            f"({METHODS[ranked[1]].name}) to {errors[ranked[-1]]:.2f} ({METHODS[ranked[-1]].name}), where exact samples have "
-            f"{arrays[f'{toy}.floor'].mean():.2f}; {', '.join(never) or 'none'} not among them at {arrays['counts'][-1]}; the adaptive "
-            f"flow at tolerance {TOLERANCES[1]:g} has {error:.2f} for {calls:.0f}"
+            f"{toy}: least error {', '.join(leads) or 'that of exact samples at once'}; not to be told from exact samples "
+            f"({floor.min():.2f} to {floor.max():.2f}) {', '.join(first) or 'none'} first, at {least}; by {arrays['counts'][-1]} still "
+            f"not {', '.join(never) or '(all are)'}; the adaptive flow, {arrays[f'{toy}.adaptive'][1, 1]:.2f} for "
+            f"{arrays[f'{toy}.adaptive'][0, 1]:.0f} calls at tolerance {TOLERANCES[1]:g}"
         )
     widths = dict(zip(METHODS, arrays[f"{names(arrays)[1]}.widths"][:, FEW], strict=False))
     wide = [f"{widths[key]:.2f} ({METHODS[key].name})" for key in sorted(widths, key=widths.__getitem__)]
@@ -291,7 +295,7 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
         for key in COMPARED
     )
     return (
-        f"Sliced W2 distance to exact samples after {few} calls of the exact score, on VE with equal ratios of sigma: "
+        f"Sliced W2 distance to the data by calls of the exact score, on VE with equal ratios of sigma. "
         f"{'. '.join(part[0].upper() + part[1:] for part in parts)}. Modes of {names(arrays)[1]} are {', '.join(wide)} times as wide "
         f"as they should be at {few} calls. "
         f"Order of convergence on a Gaussian, from {arrays['ladder'][-2]} to {arrays['ladder'][-1]} calls: {told}. Root of the "
@@ -378,7 +382,7 @@ def width_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
         told.append(f"{method.name} {row[0]:.2f} to {row[-1]:.2f}")
     ax.axhline(1, color="0.5", linewidth=1.4)
     calls_axis(ax, arrays["counts"])
-    ax.set(ylim=(0.5, 2.6), ylabel="width of a mode / exact", title=f"6  {toy}: width of modes")
+    ax.set(ylim=(0.85, 1.9), ylabel="width of a mode / exact", title=f"6  {toy}: width of modes")
     ax.set_gid(f"Widths over the exact one: {'; '.join(told)}.")
 
 

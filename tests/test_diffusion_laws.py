@@ -56,7 +56,7 @@ def run(step, sde, p, times, n, seed=0):
 @pytest.mark.parametrize("dim", [1, 3])
 @pytest.mark.parametrize("name", STEPS)
 def test_the_law_of_a_chain_is_that_of_its_samples(name, dim):
-    """n = 20,000 chains of 12 steps: means and covariances within five standard errors, sqrt((C_ii C_jj + C_ij²) / n)."""
+    """song2021, Algorithm 1: n = 20,000 chains of 12 steps, within five standard errors, sqrt((C_ii C_jj + C_ij²) / n)."""
     sde, p, n = (VP() if dim == 3 else VE(sigma_max=8.0)), GAUSSIANS[dim], 20_000
     times = geometric_times(sde, 12)
     law = affine_law(STEPS[name], sde, p, times)
@@ -169,7 +169,7 @@ def test_the_law_of_matched_norms_widens_a_gaussian_by_a_known_factor(n_empty):
 
 
 def test_matched_norms_sample_the_law_that_is_predicted_and_noise_std_the_right_one():
-    """Eight dimensions, 1,500 chains; weights and mean squares within five standard errors, over chains of means over states."""
+    """song2021, Algorithm 4: D = 8, 1,500 chains; weights and mean squares within five standard errors over chains."""
     p, sigma, n, n_empty = asymmetric(), 2.0, 1500, 6
     sde = VE()
     t = sde.time(sigma)
