@@ -240,7 +240,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
             found[f"pays_from_{panel}_{key}"] = (float(pays_from(arrays, panel, key)), 0.0)
     for k, key in enumerate(("predictor", "long")):
         found[f"kl_wrong_below_{key}"] = (float(arrays["kl.below"][k]), 1e-4 * float(arrays["kl.below"][k]))
-    found["floor"] = (float(arrays["floor"].mean()), 0.1)
+    found["floor"] = (float(arrays["floor"].mean()), 0.14)
     for name in PROCESSES:
         for row, key in enumerate(SAMPLED):
             value = float(arrays[f"w2.{name}"][row, FEW])
@@ -248,7 +248,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     for k, dim in enumerate(DIMS):
         found[f"share_predicted_{dim}"] = (float(arrays["shares.predicted"][k, 0]), 1e-4)
         for name in WIDTHS:
-            found[f"share_{name}_{dim}"] = (float(arrays[f"shares.{name}"][k, 0, 0]), 0.05)
+            found[f"share_{name}_{dim}"] = (float(arrays[f"shares.{name}"][k, 0, 0]), 0.07)
     found["share_small_steps"] = (float(arrays["shares.small"][0, 0]), 0.05)
     return found
 
