@@ -248,11 +248,11 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
         word = toy.split()[0]
         found[f"floor_{word}"] = (float(arrays[f"{toy}.floor"].mean()), 0.1)
         for key, row in zip(METHODS, arrays[f"{toy}.w2"], strict=False):
-            found[f"{word}_{key}_few"] = (float(row[FEW]), 0.15 + 0.2 * float(row[FEW]))
+            found[f"{word}_{key}_few"] = (float(row[FEW]), 0.33 + 0.1 * float(row[FEW]))
         if toy == names(arrays)[1]:
             for key, row in zip(METHODS, arrays[f"{toy}.widths"], strict=False):
                 found[f"width_{key}_few"] = (float(row[FEW]), 0.03 + 0.04 * float(row[FEW]))
-        found[f"{word}_adaptive"] = (float(arrays[f"{toy}.adaptive"][1, 1]), 0.25)
+        found[f"{word}_adaptive"] = (float(arrays[f"{toy}.adaptive"][1, 1]), 0.3)
         found[f"{word}_adaptive_calls"] = (float(arrays[f"{toy}.adaptive"][0, 1]), 60.0)
     for key, slope in slopes(arrays).items():
         found[f"order_{key}"] = (slope, 1e-3)
@@ -272,12 +272,14 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
         leads = []
         for calls, errors in zip(arrays["counts"], arrays[f"{toy}.w2"].T, strict=True):
             if errors.min() > floor.max():
-                leads.append(f"{list(METHODS.values())[errors.argmin()].name} {errors.min():.2f} at {calls} calls")
+                near = np.argsort(errors)[: int((errors <= errors.min() + 3 * floor.std()).sum())]
+                told = ", ".join(f"{list(METHODS.values())[k].name} {errors[k]:.2f}" for k in near)
+                leads.append(f"{told} at {calls} calls")
         first = [METHODS[key].name for key, n in there.items() if n == least]
         never = [METHODS[key].name for key in list(METHODS)[:-1] if key not in there]
         late = f"; {', '.join(never)} not by {arrays['counts'][-1]}" if never else ""
         parts.append(
-            f"{toy}: least error {', '.join(leads) or 'that of exact samples at once'}; first not to be told from exact samples "
+            f"{toy}: least error {'; '.join(leads) or 'that of exact samples at once'}; first not to be told from exact samples "
             f"({floor.min():.2f} to {floor.max():.2f}), at {least}, {', '.join(first) or 'none'}{late}; adaptive flow "
             f"{arrays[f'{toy}.adaptive'][1, 1]:.2f} for {arrays[f'{toy}.adaptive'][0, 1]:.0f} calls at tolerance {TOLERANCES[1]:g}"
         )
