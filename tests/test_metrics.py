@@ -83,6 +83,15 @@ def test_sliced_wasserstein_is_the_root_mean_square_of_projections():
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_sliced_wasserstein_of_sets_of_one_size_is_that_of_laws():
+    """Every point twice is the same law, in a set of another size, which goes another way; and by hand on a line."""
+    x, y = ASYMMETRIC.sample(200, generator=seeded()), 2 * ASYMMETRIC.sample(200, generator=seeded(1))
+    twice = sliced_wasserstein2(x, y.repeat(2, 1), generator=seeded())
+    assert sliced_wasserstein2(x, y, generator=seeded()) == pytest.approx(twice, rel=1e-9)
+    line, other = torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [5.0]])
+    assert sliced_wasserstein2(line, other) == pytest.approx(math.sqrt((4 + 16) / 2))
+
+
 def test_mmd_of_gaussians_is_known():
     """gretton2012, Eq. (3): two one-dimensional Gaussians, kernel of width 1, closed form; unbiased, also below zero"""
     p, q = (GaussianMixture(torch.tensor([[m]], dtype=F64)) for m in (0.0, 1.0))

@@ -10,6 +10,8 @@ is run:
   counts it.
 - *Laws.* ``propagate``: the law of the discretised chain, plain or annealed; ``freeze_out``: the level at which its weights stop
   moving, and why.
+- *Diffusions.* ``affine_law``: what any affine sampler of a diffusion ends with on Gaussian data, and ``gaussian_divergence``, its
+  exact error; ``matched_norms_law``: the wrong law that a corrector samples whose steps depend on x.
 - *Blindness.* ``weight_blindness`` and ``divergences``: what Kullback-Leibler sees of the weights and Fisher does not.
 - *Levels.* ``design_levels``: noise levels and step size from a data set, by NCSNv2's rules.
 - *Objectives.* ``objective_identities``: each objective is the Fisher divergence plus a constant; ``gradient_variance``: at what noise.
@@ -18,7 +20,9 @@ is run:
 Everything but distances of points is float64 on the CPU; results are Python floats or CPU tensors.
 """
 
+from toyscore.diagnostics.affine import Moments, affine_law, gaussian_divergence
 from toyscore.diagnostics.blindness import Blindness, Divergences, divergences, weight_blindness
+from toyscore.diagnostics.correctors import matched_norms_law
 from toyscore.diagnostics.freezing import FreezeOut, freeze_out, last_laws
 from toyscore.diagnostics.grids import Cloud, quadrature
 from toyscore.diagnostics.identities import (
@@ -75,11 +79,13 @@ __all__ = [
     "HopRate",
     "Identity",
     "Law",
+    "Moments",
     "NoiseDesign",
     "Objective",
     "SlowModes",
     "Stage",
     "Variance",
+    "affine_law",
     "annealed_stages",
     "check_stable",
     "design_ladder",
@@ -91,6 +97,7 @@ __all__ = [
     "exact_fisher",
     "eyring_kramers",
     "freeze_out",
+    "gaussian_divergence",
     "gradient_variance",
     "hop_rate",
     "intrinsic_dimension",
@@ -100,6 +107,7 @@ __all__ = [
     "level_overlap",
     "level_ratio",
     "library_objectives",
+    "matched_norms_law",
     "measured_variance",
     "normal_loss",
     "objective_identities",

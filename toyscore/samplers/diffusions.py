@@ -194,15 +194,32 @@ def predictor_corrector(
     """
     ops.check_positive(snr, "snr")
     ops.check_count(n_corrector_steps, "n_corrector_steps", 0)
-
-    def step(sde: SDE, score: Score, x: Tensor, t: float, s: float, *, generator: Generator | None = None) -> Tensor:
-        x = _carried(sde, x, t, s) if predictor is None else predictor(sde, score, x, t, s, generator=generator)
-        a, _ = transition(sde, s, t)
-        for _ in range(n_corrector_steps):
-            x = corrector_step(sde, score, x, s, factor=4 * (a * snr) ** 2, width=width, generator=generator)
-        return x
-
+    step = partial(corrected_step, predictor=predictor, snr=snr, n_corrector_steps=n_corrector_steps, width=width)
     return _reverse(step, sde, score, x, times, generator)
+
+
+def corrected_step(
+    sde: SDE,
+    score: Score,
+    x: Tensor,
+    t: float,
+    s: float,
+    *,
+    predictor: Step | None = reverse_diffusion_step,
+    snr: float,
+    n_corrector_steps: int = 1,
+    width: Width = matched_norms,
+    generator: Generator | None = None,
+) -> Tensor:
+    """One step of ``predictor_corrector``, from time t to s, for whoever has a loop of their own. Source: song2021, Algorithm 1.
+
+    ``partial(corrected_step, snr=0.16, width=noise_std)`` is a ``Step`` like the others. Arguments as there, unchecked.
+    """
+    x = _carried(sde, x, t, s) if predictor is None else predictor(sde, score, x, t, s, generator=generator)
+    a, _ = transition(sde, s, t)
+    for _ in range(n_corrector_steps):
+        x = corrector_step(sde, score, x, s, factor=4 * (a * snr) ** 2, width=width, generator=generator)
+    return x
 
 
 def corrector_step(
