@@ -2,7 +2,7 @@ r"""How far off: scores from the truth, samples from a law, chains from having m
 
 *Scores.* The Fisher divergence :math:`\frac12 E_q \|s - s^*\|^2` is what every objective minimises; seen region by region it
 shows where a low total hides a wrong field. *Samples.* Weights of the modes, Wasserstein-2 (exact and sliced, through POT),
-and the maximum mean discrepancy. *Chains.* Split R-hat and the effective sample size of vehtari2021: near one, and near the
+the energy distance and the maximum mean discrepancy. *Chains.* Split R-hat and the effective sample size of vehtari2021: near one, and near the
 number of states, when independent chains agree and forget their past. *Images.* How sure a classifier of the real ones is of the
 samples, and how many of each class it sees; Fréchet and kernel distances, precision, recall and coverage in its features; the share
 of the noise that a score leaves unexplained at each level, which says when training is done but not when samples are good.
@@ -11,7 +11,7 @@ Everything returns Python floats or tensors on the input's device. POT is import
 """
 
 from toyscore.metrics.classes import Classifier, Confidence, fit_classifier
-from toyscore.metrics.clouds import mmd2, sliced_wasserstein2, wasserstein2
+from toyscore.metrics.clouds import energy_distance, mmd2, sliced_wasserstein2, wasserstein2
 from toyscore.metrics.coverage import Overlap, expected_coverage, nearest, overlap
 from toyscore.metrics.features import Features, fit_features, frechet_distance, kernel_distance
 from toyscore.metrics.fields import (
@@ -35,6 +35,7 @@ __all__ = [
     "Scored",
     "denoising_losses",
     "effective_sample_size",
+    "energy_distance",
     "expected_coverage",
     "fisher_divergence",
     "fisher_divergence_by_region",
