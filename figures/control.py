@@ -83,7 +83,7 @@ def measured(held: bool) -> tuple[Tensor, Tensor, float]:
 def scores(p: GaussianMixture, held: bool) -> dict[str, Score]:
     """The score of x given y, by the ways there are to a likelihood."""
     a, y, tau = measured(held)
-    variance = float(p.covariance.diagonal().mean())
+    variance = float(torch.linalg.eigvalsh(p.covariance)[-1])  # of the widest direction
     ways: dict[str, Callable[[Tensor, object], Tensor]] = {
         "mixture": of_mixture(p, a, y, noise_std=tau),
         "jacobian": of_measurement(p.score, a, y, noise_std=tau),
