@@ -136,9 +136,9 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     def told(task: str, nothing: str) -> str:
         near, mean, flat = (v[f"{task}_psnr{of}"] for of in ("", "_mean", "_nothing"))
         return (
-            f"draws have {near:.1f} dB against the original, their mean {mean:.1f}, {nothing} {flat:.1f}; a number differs from that mean by "
-            f"{v[f'{task}_spread']:.3f}, the original is {v[f'{task}_truth_over_draws']:.1f} times as far from a draw as two draws are from "
-            f"each other, squared (fair draws: 1), and y is met to {v[f'{task}_met']:.1g}"
+            f"draws have {near:.1f} dB against the original, their mean {mean:.1f}, {nothing} {flat:.1f}; a number differs from that "
+            f"mean by {v[f'{task}_spread']:.3f}, the original is {v[f'{task}_truth_over_draws']:.1f} times as far from a draw as two draws "
+            f"are from each other, squared (fair draws: 1), and y is met to {v[f'{task}_met']:.1g}"
         )
 
     return (
