@@ -258,7 +258,9 @@ def contours(ax: Axes, law: GaussianMixture) -> None:
 def plane_panel(ax: Axes, arrays: dict[str, np.ndarray], name: str, law: GaussianMixture) -> None:
     """Samples as dots, the exact law of x given y as contours."""
     x, k = torch.from_numpy(arrays[f"x.{name}"]), mode(arrays)
-    plotting.samples(ax, x[:600], role="annealed", box=BOX, size=12)
+    plotting.samples(ax, x[:600], role="annealed", box=BOX, size=12).set_gid(
+        "600 samples, and the exact law as contours."
+    )
     contours(ax, law)
     far, chance = near(arrays, name)
     ax.set_title(f"{NAMES[name]}\nlikelier mode {arrays[f'found.{name}'][k]:.2f}, exact {arrays['weights'][k]:.2f}")

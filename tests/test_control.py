@@ -150,8 +150,8 @@ def trained(n_steps, seed=0):
 
 
 def test_a_trained_classifier_approaches_the_responsibilities():
-    """dhariwal2021, Sec. 4: on 4,000 points at each of five levels its cross-entropy is at most 0.03 nats above that of the exact one, which
-    nothing is below by more than five standard errors of the difference, and its probabilities are 0.05 off on average"""
+    """dhariwal2021, Sec. 4: of 4,000 points at each of five levels its cross-entropy is at most 0.03 nats above the exact one's, which
+    nothing beats by more than five standard errors of the difference; its probabilities are off by less than 0.05 on average"""
     model, exact = trained(800)[0].double(), mixture_classes(P)
     for sigma in (0.1, 1.0, 3.0, 7.0, 20.0):
         x, labels = P.sample_labelled(4000, generator=seeded(1))
