@@ -261,6 +261,7 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     """Classes, the trade, halves."""
     with plt.rc_context(plotting.STYLE):
         figure, axes = plt.subplots(1, 3, figsize=(17, 5.8), layout="constrained", width_ratios=[8.6, 3.2, 5.6])
+        figure.get_layout_engine().set(h_pad=0.12)
         class_panel(axes[0], arrays)
         trade_panel(axes[1], arrays)
         half_panel(axes[2], arrays)
