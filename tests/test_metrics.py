@@ -8,6 +8,7 @@ from helpers import F64, assert_mean, cases, seeded
 from toyscore.distributions import GaussianMixture
 from toyscore.metrics import (
     effective_sample_size,
+    energy_distance,
     fisher_divergence,
     fisher_divergence_by_region,
     mmd2,
@@ -110,6 +111,22 @@ def test_mmd_of_gaussians_is_known():
     assert min(null) < 0
     x = p.sample(50, generator=seeded())
     assert mmd2(x, x + 5) > 0.5
+
+
+def test_energy_distance_by_hand_and_of_gaussians():
+    """szekely2013, Sec. 2: three points; then N(0, 1) and N(m, 1), E|N(m, 2)| known, and nothing between equal laws"""
+    x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0], [5.0]])
+    assert energy_distance(x, y) == pytest.approx(2 * (3 + 5 + 2 + 4) / 4 - 1 - 2)
+    p, shift = cases()["asymmetric"].perturb(0.5), 2.0
+    z = [torch.randn(60, 1, generator=seeded(i), dtype=F64) for i in range(600)]
+    absolute = shift * math.erf(shift / 2) + 2 / math.sqrt(math.pi) * math.exp(-(shift**2) / 4)
+    draws = [energy_distance(a, b + shift) for a, b in zip(z[:300], z[300:], strict=True)]
+    assert_mean(draws, 2 * absolute - 4 / math.sqrt(math.pi))
+    null = [
+        energy_distance(p.sample(60, generator=seeded(i)), p.sample(40, generator=seeded(900 + i))) for i in range(300)
+    ]
+    assert_mean(null, 0.0)
+    assert min(null) < 0
 
 
 def autoregressive(rho, n_steps, n_chains, shift=0.0):

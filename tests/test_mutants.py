@@ -798,8 +798,8 @@ MUTANTS = {
     ),
     "half an energy distance": (
         "metrics/energy.py",
-        "return float(2 * across - own)",
-        "return float(across - own)",
+        "return float(2 * _distances(a, b).mean() - own[0] - own[1])",
+        "return float(_distances(a, b).mean() - own[0] - own[1])",
         "test_likelihood.py::test_the_probability_of_one_law",
     ),
 }

@@ -10,20 +10,22 @@ from toyscore.metrics.clouds import as_clouds
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
-    r"""The energy distance :math:`2 E|x - y| - E|x - x'| - E|y - y'|` of two clouds, not negative. Source: szekely2013, Sec. 2.
+    r"""The energy distance :math:`2 E|X - Y| - E|X - X'| - E|Y - Y'|`, unbiased. Source: szekely2013, Sec. 2.
+
+    Zero only for equal laws, and no bandwidth to choose. What clouds of one law give by chance, ``same_law`` tells.
 
     Args:
-        x, y: [N, *event] and [M, *event].
+        x, y: [N, *event] and [M, *event], N, M >= 2. Memory grows with (N + M)²: use a few thousand points.
 
     Returns:
-        A float in units of x; zero in the limit of many points if and only if the laws agree.
+        A float in units of x; about zero, of either sign, when the laws agree.
 
     Raises:
-        TypeError, ValueError: not two clouds of like points.
+        TypeError, ValueError: not two clouds of like points; fewer than two in one.
     """
-    a, b = (cloud.double() for cloud in as_clouds(x, y))
-    across, own = _distances(a, b).mean(), _distances(a, a).mean() + _distances(b, b).mean()
-    return float(2 * across - own)
+    a, b = (cloud.double() for cloud in as_clouds(x, y, 2))
+    own = [_distances(c, c).sum() / (len(c) * (len(c) - 1)) for c in (a, b)]
+    return float(2 * _distances(a, b).mean() - own[0] - own[1])
 
 
 def same_law(x: Tensor, y: Tensor, *, n_permutations: int = 500, generator: Generator | None = None) -> float:

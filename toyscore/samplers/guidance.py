@@ -116,7 +116,8 @@ def of_measurement(
         y: [M], or [B, M].
         noise_std: tau, in units of y.
         data_variance: v takes the posterior covariance for r² I with r² = sigma² v / (sigma² + v), which is that of N(., v I): cheap, for
-            networks and images. None takes it as it is, by M products with the score's Jacobian: for toys.
+            networks and images. Take the variance along the widest direction: with a smaller one the pull is too hard there, and
+            steps overshoot. None takes the covariance as it is, by M products with the score's Jacobian: for toys.
 
     Returns:
         ``(x, sigma)`` -> [B]. The covariance counts as constant when it is differentiated.
