@@ -61,7 +61,7 @@ N_DIGITS = 3 * N_SHOWN  # of each kind
 STRIDE = 20  # of DDPM's thousand levels one in so many
 N_STEPS = {"ve": 35, "vp": 80, "flow": 15}  # with a corrector step to each of VE's, two calls to each of the flow's
 SNR = 0.16  # song2021's
-TOLERANCE = 3e-3  # of the adaptive flow
+TOLERANCE = 3e-2  # of the adaptive flow
 N_REFERENCE = 1000  # training digits that every set is compared with
 N_SETS = 50  # of held-out digits
 N_LOSSES = 64  # digits, each with a draw of its own
@@ -159,7 +159,7 @@ def sampled(seed: int, n: int, quick: bool) -> dict[str, np.ndarray]:
     calls["flow"] = taken()
     ends = [1.0, float(VE_SDE.time(noise_level(VP_SDE, 1e-3)))]  # the flow above ends at VP's 1e-3
     few = start(VE_SDE)[:N_SHOWN]
-    tolerance = 0.1 if quick else TOLERANCE
+    tolerance = 0.3 if quick else TOLERANCE
     x["adaptive"] = final(adaptive_flow(VE_SDE, score, few, ends, rtol=tolerance, atol=tolerance))
     calls["adaptive"] = taken()
 
@@ -294,7 +294,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     for name in LAWS:
         found[f"median_sigma_{name}"] = (median(arrays, name), 0.05 * median(arrays, name))
     for name, calls in zip(ROWS, arrays["calls"], strict=True):
-        found[f"calls_{name}"] = (calls, 200.0 if name == "adaptive" else 0.0)
+        found[f"calls_{name}"] = (calls, 60.0 if name == "adaptive" else 0.0)
     for name, row in zip((*(name for name in ROWS if name != "adaptive"), "held_out"), arrays["judged"], strict=True):
         found |= {
             f"confidence_{name}": (row[0], 0.03 if name == "held_out" else 0.14),

@@ -47,7 +47,7 @@ LOOKS = {"VE": ("#0072B2", "o"), "VP": ("#D55E00", "s"), "sub-VP": ("#009E73", "
 N_POINTS = 8  # where the trace is estimated
 DIGIT_SIGMAS = (0.01, 0.05)
 DIGIT_END = 20.0  # far beyond the data, so that the law there is a Gaussian's
-DIGIT_TOLERANCE = 0.03  # moves bits per dimension in the third decimal
+DIGIT_TOLERANCE = 0.1  # moves bits per dimension in the third decimal
 CURVE = np.geomspace(1e-4, 0.3, 40)
 
 
