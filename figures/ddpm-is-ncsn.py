@@ -328,13 +328,13 @@ def table(arrays: dict[str, np.ndarray]) -> str:
 
 def caption(arrays: dict[str, np.ndarray]) -> str:
     """The chains, the flows, the losses, and how good all of it is."""
-    n, calls = len(arrays["x.ncsn"]), dict(zip(ROWS, arrays["calls"], strict=True))
+    n, calls = len(arrays["x.ncsn"]), arrays["calls"].tolist()
     sure, held = arrays["judged"][:-1, 0], arrays["judged"][-1, 0]
     low, high = np.quantile(arrays["far.held_out"], (0.05, 0.95))
     below = int((arrays["far"] <= high).sum())
     medians = {name: f"{median(arrays, name):.2g}" for name in LAWS}
     return (
-        f"One network, trained as NCSN, sampled in {len(ROWS)} ways by {calls['flow']} to {calls['ncsn']} calls of the score. "
+        f"One network, trained with NCSN's loss, is sampled in {len(ROWS)} ways, by {min(calls)} to {max(calls)} calls of the score. "
         f"With the same noise DDPM's chain over alpha is SMLD's: in units of the level they differ by at most "
         f"{arrays['apart.float32'].max():.0e} over {len(arrays['sigmas'])} levels of {n} digits in float32, by "
         f"{arrays['apart.float64'].max():.0e} in float64. The flows of VP and VE, by two solvers, end {flows_apart(arrays):.3f} apart "

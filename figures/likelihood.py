@@ -210,7 +210,7 @@ def below_zero(arrays: dict[str, np.ndarray]) -> float:
 
 
 def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Errors of the solver and of the prior, estimates, and bits, within four deviations over seeds or five standard errors of a difference."""
+    """Errors of the solver and of the prior, estimates, and bits, within four deviations over seeds or five standard errors."""
     bits, errors_of = network_bits(arrays)
     less = arrays["bits.network"][:, 0] - arrays["bits.same"]
     found = {
@@ -263,10 +263,11 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     bits, error = network_bits(arrays)
     less = arrays["bits.network"][0, 0] - arrays["bits.same"][0]
     drawn, z = arrays["hutchinson"], standard(arrays)
-    at = int(np.abs(np.log(CURVE / DIGIT_SIGMAS[0])).argmin())
-    cost = float(np.interp(np.log(DIGIT_SIGMAS[0]), np.log(CURVE), arrays["bits.gaussian"][1:])) - float(
-        arrays["bits.gaussian"][0]
+    smooth, grey = (
+        float(np.interp(np.log(DIGIT_SIGMAS[0]), np.log(CURVE), values))
+        for values in (arrays["bits.gaussian"][1:], arrays["bits.grey"])
     )
+    cost = smooth - float(arrays["bits.gaussian"][0])
     return (
         f"Log densities by the probability flow, on a mixture: with the exact law at t = 1 none is off by more than {given(arrays):.0e} "
         f"nats; with a Gaussian prior samples are off by {ve:.3f} on VE, {vp:.4f} on VP, and {longer:.4f} on VE carried to VP's noise, "
@@ -276,7 +277,7 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
         f"{DIGIT_SIGMAS[0]:g} takes {bits[0, 0]:.2f} ± {error[0, 0]:.2f} bits per dimension with dequantisation "
         f"({-less.mean():.2f} ± {less.std(ddof=1) / less.size**0.5:.2f} fewer than a Gaussian's on the same digits) and {bits[0, 1]:.2f} ± "
         f"{error[0, 1]:.2f} without, which bounds nothing; that sigma costs the Gaussian {cost:.3f}. A law of undequantised grey values "
-        f"alone, worth {arrays['bits.code']:.2f} bits, reaches {arrays['bits.grey'][at]:.2f} there and is negative below sigma = "
+        f"alone, worth {arrays['bits.code']:.2f} bits, reaches {grey:.2f} there and is negative below sigma = "
         f"{below_zero(arrays):.4f}."
     )
 
