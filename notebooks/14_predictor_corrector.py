@@ -12,7 +12,7 @@
 # %% tags=["setup"]
 import torch
 
-from toyscore import losses, metrics, models, plotting, samplers, sde, train, widgets
+from toyscore import diagnostics, losses, metrics, models, plotting, samplers, sde, train, widgets
 from toyscore.distributions import GaussianMixture, asymmetric
 
 torch.set_num_threads(1)
@@ -153,20 +153,21 @@ print("DDIM, learned in 300 steps, 48 calls: {:.2f} alone, {:.2f} with one corre
 #
 # Two errors. Points linger where steps are short, hence $\|s\|^2$. And a long $z$ makes both a long step and much noise, so noise outweighs
 # drift, hence the power: in two dimensions the law of $p^{1/2}$, twice too wide. Below, 2,000 points begin as *exact* samples of $p_s$ at
-# noise 2, and only the corrector moves them, with $r = 0.03$; so all of what changes is its doing.
+# noise 2, and only the corrector moves them, with $r = 0.03$; so all of what changes is its doing. `matched_norms_law` is the law
+# above, on a grid.
 
 # %% tags=["setup"]
-sigma, R = 2.0, 0.03
-q, cells = p.perturb(sigma), plotting.grid(40.0, 500)
-logs, norms, modes = q.log_prob(cells), q.score(cells).norm(dim=1), q.responsibilities(cells)
-laws = {"p": logs.exp(), "p ‖s‖²": logs.exp() * norms**2, "p^½ ‖s‖²": (logs / 2).exp() * norms**2}
-shares = {name: float(law @ modes[:, 0] / law.sum()) for name, law in laws.items()}
-WIDTHS = samplers.matched_norms, samplers.batch_norms, samplers.noise_std
-rules = dict(zip(("each row", "batch means", "noise std"), WIDTHS, strict=True))
-moves, counted = {}, {}
+sigma = 2.0
+q, law = p.perturb(sigma), diagnostics.matched_norms_law(p, sigma)
+x = q.sample(100_000, generator=generator)
+squares = q.score(x).square().sum(1)
+shares = {"p": float(q.weights[0]), "p ‖s‖²": float(squares @ q.responsibilities(x)[:, 0] / squares.sum())}
+shares["p^½ ‖s‖²"] = float(law.masses.float() @ q.responsibilities(law.points.float())[:, 0])
+widths = samplers.matched_norms, samplers.batch_norms, samplers.noise_std
+rules, moves, counted = dict(zip(("each row", "batch means", "noise std"), widths, strict=True)), {}, {}
 for name, width in rules.items():
-    options = {"factor": 4 * R**2, "width": width, "generator": generator}
-    states = [q.sample(2000, generator=generator)]
+    options = {"factor": 4 * 0.03**2, "width": width, "generator": generator}
+    states = [x[:2000]]
     for _ in range(3000):
         states.append(samplers.corrector_step(ve, p.score, states[-1], ve.time(sigma), **options))
     moves[name] = torch.stack(states[::30])
@@ -204,8 +205,7 @@ view_2
 # %%
 print(view_2.words)
 for name, x in moves.items():
-    late, farthest = sum(counted[name][50:]) / 51, x.norm(dim=2).max()
-    print(f"{name}: share {late:.3f} over the second half, farthest point {farthest:.0f}")
+    print(f"{name}: share {sum(counted[name][50:]) / 51:.3f} late, farthest point {x.norm(dim=2).max():.0f}")
 
 # %% [markdown]
 # The rule of each row's norms moves exact samples to another law, and the share goes where it was computed to go. ($\|s\|^2$ alone
@@ -221,11 +221,8 @@ for dim in (8, 32, 128):
     for _ in range(1200):
         x = samplers.corrector_step(ve, gaussian.score, x, ve.time(0.01), **options)
         squares.append(float(x.square().mean()))
-    print(
-        "D = {:4}: {:.3f} measured, {:.3f} predicted".format(
-            dim, sum(squares[600:]) / 600, (1 + 2 / dim) ** 2
-        )
-    )
+    mean = sum(squares[600:]) / 600
+    print(f"D = {dim:4}: {mean:.3f} measured, {(1 + 2 / dim) ** 2:.3f} predicted")
 print(f"D = 3072: {(1 + 2 / 3072) ** 2:.4f} predicted")
 
 # %% [markdown]
