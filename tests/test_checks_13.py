@@ -1,0 +1,109 @@
+"""13: every usual mistake about the likelihood of the flow gets its own hint."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from checks import flow
+
+
+def log_normal(x, std):
+    return -((x / std) ** 2) / 2 - np.log(std) - 0.5 * np.log(2 * np.pi)
+
+
+def answer(*, half=0.5, power=2, sign=1, trace=1.0, f_counts=1, moves=True, prior=log_normal, share=None):
+    """An answer with one thing wrong."""
+
+    def written(start, times, process, law):
+        x, change = start, 0 * start
+        for t, dt in zip(times[:-1], np.diff(times), strict=True):
+            f, g = process.f(t), half * process.g(t) ** power
+            change = change + dt * (f_counts * f - trace * g * law.slope(x, t))
+            x = x + dt * (f * x - g * law.score(x, t))
+        used = log_normal(x, process.prior_std)
+        told = share(start, x, used, law) if share else used - law.log_prob(x, times[-1])
+        return prior(x if moves else start, process.prior_std) + sign * change, told
+
+    return written
+
+
+def looked_up(x, times, process, law):
+    return law.log_prob(x, times[0]), 0 * x
+
+
+WRONG = {
+    "that is the exact log density": looked_up,
+    "check the sign of the divergence": answer(sign=-1),
+    "the half is missing": answer(half=1.0),
+    "the half is in the drift but not in its divergence": answer(trace=2.0),
+    "g is not squared": answer(power=1),
+    "the prior is missing": answer(prior=lambda x, std: 0 * x),
+    "not N(0, 1)": answer(prior=lambda x, std: log_normal(x, 1.0)),
+    "square it in the exponent": answer(prior=lambda x, std: log_normal(x, std**0.5)),
+    "- log prior_std": answer(prior=lambda x, std: log_normal(x, std) + np.log(std)),
+    "½ log(2 pi)": answer(prior=lambda x, std: log_normal(x, std) + 0.5 * np.log(2 * np.pi)),
+    "let x move along": answer(moves=False),
+    "f is missing from the divergence": answer(f_counts=0),
+    "the slope of the score is missing": answer(trace=0.0),
+    "take f = g = 0 first": answer(half=3.0),
+    "its error is not yet told": answer(share=lambda x, end, used, law: 0 * x),
+    "check the sign of the share": answer(share=lambda x, end, used, law: law.log_prob(end, 1.0) - used),
+    "not at x": answer(share=lambda x, end, used, law: log_normal(x, used_std(end, used)) - law.log_prob(x, 1.0)),
+    "that of the last time": answer(share=lambda x, end, used, law: used - law.log_prob(end, 0.0)),
+    "a ratio of densities": answer(share=lambda x, end, used, law: np.exp(used - law.log_prob(end, 1.0))),
+    "the prior's log density alone": answer(share=lambda x, end, used, law: used),
+    "that is log p_1 alone": answer(share=lambda x, end, used, law: law.log_prob(end, 1.0)),
+    "the density is right; the share is": answer(share=lambda x, end, used, law: 0 * x + 17),
+    "[B] each": lambda x, times, process, law: x,
+    "process has f(t), g(t), prior_std": lambda x: x,
+}
+
+
+def used_std(end, used):
+    """The prior's standard deviation, from its log density at two ends."""
+    fall = (used[0] - used[2]) / ((end[2] ** 2 - end[0] ** 2) / 2)
+    return fall**-0.5
+
+
+@pytest.mark.parametrize(("hint", "wrong"), WRONG.items(), ids=WRONG)
+def test_a_wrong_likelihood_gets_the_hint_that_helps(hint, wrong, capsys):
+    flow.likelihood(wrong)
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet: ")
+    assert hint in said
+
+
+def test_a_right_likelihood_is_right_and_nearly_right_is_not(capsys):
+    flow.likelihood(answer())
+    assert capsys.readouterr().out.startswith("Correct: within 1 % on VE, VP and sub-VP")
+
+    def shifted(*given):
+        density, share = answer()(*given)
+        return density + 0.03, share
+
+    flow.likelihood(shifted)
+    assert capsys.readouterr().out.startswith("Not yet: ")
+
+
+def test_the_laws_agree_with_the_package():
+    """The checker knows nothing of toyscore; its processes and laws are those of the package."""
+    import torch
+
+    from toyscore import sde
+    from toyscore.distributions import GaussianMixture
+
+    data = GaussianMixture(torch.tensor([[flow.MEAN]]).double(), flow.VARIANCE)
+    known = [sde.VE(0.5, 4.0), sde.VP(0.1, 4.0), sde.SubVP(0.1, 4.0)]
+    x = torch.tensor(flow.X)[:, None]
+    for (process, law), theirs in zip(flow.cases(), known, strict=True):
+        for t in (0.1, 0.7, 1.0):
+            at = sde.law_at(theirs, data, t)
+            np.testing.assert_allclose(law.log_prob(flow.X, t), at.log_prob(x), rtol=1e-9)
+            np.testing.assert_allclose(law.score(flow.X, t), at.score(x)[:, 0], rtol=1e-9)
+            np.testing.assert_allclose(law.slope(flow.X, t), at.jacobian(x)[:, 0, 0], rtol=1e-9)
+            assert process.g(t) == pytest.approx(theirs.diffusion(t), rel=1e-9)
+            assert process.f(t) == pytest.approx(float(theirs.drift(x[1:2], t)), rel=1e-9)
+        assert process.prior_std == theirs.prior_std
