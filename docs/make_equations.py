@@ -80,10 +80,10 @@ def rows() -> list[tuple[str, str, list[str], list[str], list[str]]]:
     return table
 
 
-def order(source: tuple[str, str]) -> tuple[str, str, list[int]]:
-    """Sort by key, kind, and numbers as numbers."""
+def order(source: tuple[str, str]) -> tuple[str, str, list[int], str]:
+    """Sort by key, kind, numbers as numbers, and letters."""
     key, equation = source
-    return key, equation.split()[0], [int(n) for n in re.findall(r"\d+", equation)]
+    return key, equation.split()[0], [int(n) for n in re.findall(r"\d+", equation)], equation
 
 
 def text() -> str:

@@ -148,7 +148,8 @@ def _adaptive(sde: SDE, score: Score, x: Tensor, times: list[float], rtol: float
 def matched_norms(grad: Tensor, z: Tensor, std: float) -> Tensor:
     """‖z‖ / ‖score‖ of each row: [B], in units of x. Source: song2021, Algorithm 4.
 
-    Meant for images. In few dimensions some rows have a score near zero, and steps far too long: in two, the square of this has no mean.
+    Meant for images. It depends on where a row is, and knows z, so small steps sample ‖score‖² p^(D / (D + 2)) instead of p
+    (``diagnostics.matched_norms_law``): in two dimensions another law, in hundreds the same.
     """
     return (ops.sum_event(z * z) / ops.sum_event(grad * grad)).sqrt()
 
