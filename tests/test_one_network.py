@@ -29,6 +29,7 @@ from toyscore.train import fit
 VE_100 = VE(0.01, 100.0)
 
 
+@torch.no_grad()
 def ways(score, x, *, n_steps, langevin):
     """name -> clean samples, all from x [B, *event] at sigma = 100 about the data's mean, as little noisy as the data allow at the end"""
     g = seeded(1)
