@@ -585,7 +585,9 @@ def test_the_digits_model_is_what_the_readme_says():
     from toyscore.pretrained import digits
 
     found = digits()
-    assert sum(p.stat().st_size for p in (ROOT / "toyscore" / "weights" / "digits").rglob("*") if p.is_file()) < 5_000_000
+    assert (
+        sum(p.stat().st_size for p in (ROOT / "toyscore" / "weights" / "digits").rglob("*") if p.is_file()) < 5_000_000
+    )
     values = yaml.safe_load((ROOT / "configs" / "digits.yaml").read_text())
     stored = found.about["config"]
     assert all(stored[group][key] == value for group in values for key, value in values[group].items())
@@ -607,7 +609,9 @@ def test_the_photos_model_knows_photographs():
     from toyscore.pretrained import photos
 
     found = photos()
-    assert sum(p.stat().st_size for p in (ROOT / "toyscore" / "weights" / "photos").rglob("*") if p.is_file()) < 5_000_000
+    assert (
+        sum(p.stat().st_size for p in (ROOT / "toyscore" / "weights" / "photos").rglob("*") if p.is_file()) < 5_000_000
+    )
     values = yaml.safe_load((ROOT / "configs" / "photos.yaml").read_text())
     stored = found.about["config"]
     assert all(stored[group][key] == value for group in values for key, value in values[group].items())

@@ -19,6 +19,7 @@ from toyscore.samplers import (
     corrector_step,
     ddim,
     ddim_step,
+    diffuse,
     euler_maruyama_step,
     final,
     heun_step,
@@ -407,6 +408,37 @@ def test_data_are_encoded_and_decoded(sde):
     assert torch.allclose(back, x, atol=1e-4)
 
 
+def test_ddim_encodes_when_it_draws_no_noise(sde):
+    """The same steps upwards: to first order the flow, so that decoding them comes back with an error that halves"""
+    x = law_at(sde, P, 0.05).sample(20, generator=seeded())
+    exact = final(adaptive_flow(sde, P.score, x, [0.05, 1.0], rtol=1e-8, atol=1e-8))
+    errors = []
+    for n in (200, 400):
+        latent = final(ddim(sde, P.score, x, geometric_times(sde, n, t_min=0.05).flip(0)))
+        errors.append(float((latent - exact).norm() / exact.norm()))
+    assert errors[0] / errors[1] == pytest.approx(2.0, rel=0.15)
+    with pytest.raises(ValueError, match="they must descend"):
+        ddim(sde, P.score, x, [0.05, 1.0], eta=0.5)
+
+
+def test_no_corrector_where_there_is_no_noise():
+    """To time 0 on VP every corrector before it steps, and the last leaves what was predicted"""
+    x = P.sample(4, generator=seeded())
+    for width in (noise_std, matched_norms):
+        end = final(
+            predictor_corrector(
+                VP(), P.score, x, [0.1, 0.0], predictor=ddim_step, snr=0.1, width=width, generator=seeded()
+            )
+        )
+        assert torch.allclose(end, ddim_step(VP(), P.score, x, 0.1, 0.0))
+
+
+def test_sixteen_bits_stay_sixteen():
+    x = torch.ones(2, 2, dtype=torch.bfloat16)
+    for step in (euler_maruyama_step, reverse_diffusion_step, ancestral_step, ddim_step, heun_step):
+        assert step(VP(), lambda x, s: -x, x, 0.5, 0.4, generator=seeded()).dtype == torch.bfloat16
+
+
 def test_interpolation_of_latents_stays_among_latents():
     """As song2020 interpolates: between two draws of N(0, v I) all rows are draws of it"""
     a, b = (3 * torch.randn(100_000, generator=seeded(i), dtype=F64) for i in (0, 1))
@@ -516,13 +548,41 @@ def wrong_way(x, sigma):
 
 X = torch.ones(2, 2)
 WRONG = {
+    "a class for a process": (
+        lambda: ancestral(VP, P.score, X, [1.0, 0.1]),
+        TypeError,
+        "sde is the class VP: .*pass e.g. VP",
+    ),
+    "nothing for a process": (lambda: diffuse(None, X, [0.1, 1.0]), TypeError, "sde is NoneType, without marginal"),
+    "a score without a result": (
+        lambda: final(ddim(VP(), lambda x, s: None, X, [1.0, 0.1])),
+        TypeError,
+        "the score returned NoneType",
+    ),
+    "a predictor in words": (
+        lambda: predictor_corrector(VP(), P.score, X, [1.0, 0.1], snr=0.1, predictor="em"),
+        TypeError,
+        "predictor is 'em': it must be a function",
+    ),
+    "infinite noise": (lambda: reverse_sde(VP(), P.score, X, [1.0, 0.1], noise=math.inf), ValueError, "noise = inf"),
+    "sixteen bits for a solver": (
+        lambda: final(adaptive_flow(VP(), lambda x, s: -x, X.bfloat16(), [1.0, 0.1])),
+        TypeError,
+        "x is torch.bfloat16: .*convert it with .float",
+    ),
+    "a solver without end": (
+        lambda: final(adaptive_flow(VP(), P.to(dtype=torch.float32).score, 3 * X, [1.0, 0.01], rtol=1e-9, atol=1e-9)),
+        DivergenceError,
+        "cannot be followed .*raise them or use float64",
+    ),
+    "times that are true": (lambda: probability_flow(VP(), P.score, X, [True, False]), TypeError, "times are booleans"),
     "times upwards": (
         lambda: reverse_sde(VP(), X.mul, X, [0.1, 1.0]),
         ValueError,
         "times go from 0.1 to 1: they must descend",
     ),
     "forwards down": (
-        lambda: __import__("toyscore.samplers").samplers.diffuse(VP(), X, [1.0, 0.1]),
+        lambda: diffuse(VP(), X, [1.0, 0.1]),
         ValueError,
         "must ascend",
     ),
@@ -549,12 +609,12 @@ WRONG = {
     ),
     "no score": (lambda: probability_flow(VP(), None, X, [1.0, 0.1]), TypeError, "score is NoneType"),
     "flow to nothing": (
-        lambda: final(adaptive_flow(VP(), P.to(dtype=torch.float32).score, X, [1.0, 0.0])),
+        lambda: adaptive_flow(VP(), P.score, X, [1.0, 0.0]),
         ValueError,
-        "reaches sigma = 0, .*stop at a positive time",
+        "times go to 0, where there is no noise .*stop at a positive time",
     ),
     "a tolerance of zero": (
-        lambda: final(adaptive_flow(VP(), P.to(dtype=torch.float32).score, X, [1.0, 0.1], rtol=0.0)),
+        lambda: adaptive_flow(VP(), P.score, X, [1.0, 0.1], rtol=0.0),
         ValueError,
         "rtol = 0.0",
     ),

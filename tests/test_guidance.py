@@ -227,6 +227,41 @@ def test_rows_are_independent_and_graphs_stay_inside():
     assert score(x, 0.8).requires_grad  # so that a guided score has a trace, and a likelihood
 
 
+def test_the_value_of_a_likelihood():
+    """Not only its gradient: log p(y | x, sigma) with its normaliser, exactly by the mixture, and by the Gaussian on Gaussian data"""
+    single, y = CASES["single"], torch.tensor([0.8], dtype=F64)
+    x = single.sample(5, generator=seeded())
+    for sigma in (0.2, 3.0):
+        rows = joint(single, TILTED, 0.5, sigma, x, y)
+        truth = rows - single.log_prob(x, sigma)
+        assert torch.allclose(of_mixture(single, TILTED, y, noise_std=0.5)(x, sigma), truth, rtol=1e-9)
+        assert torch.allclose(of_measurement(single.score, TILTED, y, noise_std=0.5)(x, sigma), truth, rtol=1e-9)
+        rough = of_measurement(single.score, TILTED, y, noise_std=0.5, data_variance=1.2)(x, sigma)
+        clean = x + sigma**2 * single.score(x, sigma)
+        variance = sigma**2 * 1.2 / (sigma**2 + 1.2) * float(TILTED.square().sum()) + 0.25
+        by_hand = -0.5 * ((clean @ TILTED.mT)[:, 0] - 0.8) ** 2 / variance - 0.5 * math.log(2 * math.pi * variance)
+        assert torch.allclose(rough, by_hand, rtol=1e-9)
+
+
+def test_the_covariance_of_a_measurement_counts_as_constant():
+    """On a mixture the gradient is that of the residual alone: pull = J^T A^T S^-1 (y - A x0), J = I + sigma² ds/dx, as written out"""
+    y, sigma = torch.tensor([0.8], dtype=F64), 1.5
+    x = P.sample(5, generator=seeded())
+    found = guided(P.score, of_measurement(P.score, TILTED, y, noise_std=0.5))(x, sigma) - P.score(x, sigma)
+    j = torch.eye(2, dtype=F64) + sigma**2 * P.jacobian(x, sigma)
+    spread = sigma**2 * torch.einsum("md,bde,ne->bmn", TILTED, j, TILTED) + 0.25
+    residual = y - (x + sigma**2 * P.score(x, sigma)) @ TILTED.mT
+    pull = torch.einsum("bde,md,bm->be", j, TILTED, residual / spread[:, 0])
+    assert torch.allclose(found, pull, rtol=1e-8)
+
+
+def test_a_likelihood_made_in_inference_mode_serves_there_and_outside():
+    with torch.inference_mode():
+        score = guided(P.score, of_measurement(P.score, TILTED, torch.tensor([0.8], dtype=F64), noise_std=0.5))
+        inside = score(P.sample(3, generator=seeded()), 1.0)
+    assert torch.allclose(score(P.sample(3, generator=seeded()), 1.0), inside)
+
+
 X = torch.ones(3, 2, dtype=F64)
 Y = torch.zeros(1, dtype=F64)
 WRONG = {
@@ -251,11 +286,36 @@ WRONG = {
         "2 numbers in an event: the operator takes 3",
     ),
     "y of another size": (
-        lambda: of_measurement(P.score, TILTED, torch.zeros(2)),
+        lambda: of_measurement(P.score, TILTED, torch.zeros(2, dtype=F64)),
         ValueError,
         r"y has shape \[2\].*must be \[1\]",
     ),
     "a negative noise": (lambda: of_measurement(P.score, TILTED, Y, noise_std=-1.0), ValueError, "sigma = -1.0"),
+    "y of another dtype": (
+        lambda: of_measurement(P.score, TILTED, torch.zeros(1)),
+        TypeError,
+        "y is torch.float32: .*torch.float64",
+    ),
+    "a y that is not finite": (
+        lambda: of_measurement(P.score, TILTED, Y * math.nan),
+        ValueError,
+        "y has 1 values that are NaN",
+    ),
+    "rows that depend on each other": (
+        lambda: of_measurement(P.score, torch.cat([TILTED, TILTED]), Y.repeat(2)),
+        ValueError,
+        "operator has rows that depend on each other",
+    ),
+    "a measurement for others": (
+        lambda: of_measurement(P.score, TILTED, torch.zeros(2, 1, dtype=F64))(X, 1.0),
+        ValueError,
+        "y has 2 rows, x 3",
+    ),
+    "half a class": (
+        lambda: of_class(mixture_classes(P), 1.5)(X, 1.0),
+        TypeError,
+        "label is torch.float32: classes are whole",
+    ),
     "no variance": (lambda: of_measurement(P.score, TILTED, Y, data_variance=0.0), ValueError, "data_variance = 0.0"),
     "a score that is none": (
         lambda: of_measurement(lambda x, s: -9 * x, TILTED, Y)(X, 1.0),

@@ -26,13 +26,16 @@ def sde(request):
 
 @pytest.mark.parametrize("name", ["asymmetric", "three dimensions", "one dimension", "single"])
 def test_with_the_exact_prior_it_is_the_density(name, sde):
-    """song2021, Eq. (39): 1,000 points of the law at t_min, and 100 from afar, within 1e-4 nats at the default tolerances"""
+    """song2021, Eq. (39): 1,000 points of the law at t_min, and 100 from afar, within 1e-3 nats at the default tolerances,
+    which are 1e-5 of tens of nats"""
     p = CASES[name]
     law, prior = law_at(sde, p, 1e-5), law_at(sde, p, 1.0)
     x = law.sample(1000, generator=seeded())
     x = torch.cat([x, law.mean + 2 * (x[:100] - law.mean)])
     found = log_likelihood(sde, p.score, x, prior=prior)
-    assert float((found - law.log_prob(x)).abs().max()) < 1e-4
+    errors = (found - law.log_prob(x)).abs()
+    assert float(errors.max()) < 1e-3
+    assert float(errors[:1000].mean()) < 1e-4
 
 
 def test_other_beginnings_and_single_precision(sde):
@@ -139,6 +142,7 @@ def test_the_probability_of_one_law():
     for i in range(60):
         x, y = P.sample(150, generator=seeded(i)), P.sample(250, generator=seeded(100 + i))
         values.append(same_law(x, y, generator=seeded(i), n_permutations=200))
+    assert same_law(torch.zeros(5, 2), torch.zeros(5, 2)) == 1.0
     assert_mean(values, 0.5)
     assert min(values) > 1e-4
     other = GaussianMixture(P.means, P.covariances, [0.45, 0.35, 0.2])
@@ -150,6 +154,11 @@ def test_the_probability_of_one_law():
         same_law(P.sample(500, generator=seeded(1)), 1.5 * P.sample(500, generator=seeded(2)), generator=seeded())
         < 1e-6
     )
+
+
+class Columns:
+    def log_prob(self, x):
+        return x[:, :1]
 
 
 X = torch.ones(2, 2)
@@ -165,6 +174,12 @@ WRONG = {
         TypeError,
         "prior is int: it must have log_prob",
     ),
+    "a prior of columns": (
+        lambda: log_likelihood(VP(), SINGLE.score, X, prior=Columns()),
+        ValueError,
+        r"prior.log_prob returned shape \[2, 1\] for 2 rows: it must be \[2\]",
+    ),
+    "the end in words": (lambda: log_likelihood(VP(), SINGLE.score, X, t_min="a"), ValueError, "t_min = 'a'"),
     "NaN": (lambda: log_likelihood(VP(), SINGLE.score, X * math.nan), ValueError, "x has 4 values that are NaN"),
     "no batch": (lambda: log_likelihood(VP(), SINGLE.score, X[0]), ValueError, r"x has shape \[2\]"),
     "no tolerance": (lambda: log_likelihood(VP(), SINGLE.score, X, atol=0.0), ValueError, "atol = 0.0"),

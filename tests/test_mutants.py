@@ -714,8 +714,8 @@ MUTANTS = {
     ),
     "noise added and none taken away": (
         "samplers/steps.py",
-        "math.sqrt(sigma_s**2 - new**2) / sigma_t",
-        "sigma_s / sigma_t",
+        "math.sqrt(sigma_s**2 - new**2) - sigma_t",
+        "sigma_s - sigma_t",
         "test_diffusions.py::test_ddim_between_its_ends",
     ),
     "Heun's slopes added, not averaged": (

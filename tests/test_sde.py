@@ -11,7 +11,7 @@ from helpers import F64, assert_mean, cases, seeded
 from toyscore.distributions import GaussianMixture, empirical
 from toyscore.losses import at_random_sigma, denoising_score_matching
 from toyscore.models import MLP
-from toyscore.models.adapters import from_epsilon, sde_clock
+from toyscore.models.adapters import from_epsilon, from_v, sde_clock
 from toyscore.noise import ddpm_levels, geometric, karras, levels, linear_betas, log_uniform
 from toyscore.samplers import diffuse, final
 from toyscore.sde import (
@@ -51,7 +51,7 @@ def sde(request):
 
 
 def test_marginals_are_the_closed_forms():
-    """song2021, Eq. (29); song2021, Eq. (33): by mpmath, at the defaults of the paper"""
+    """song2021, Eq. (29); song2021, Eq. (31); song2021, Eq. (33): by mpmath, at the defaults of the paper"""
     with mpmath.workdps(40):
         for t in TIMES:
             t_ = mpmath.mpf(t)
@@ -238,6 +238,10 @@ def test_the_reverse_drift_turns_the_flow_of_probability_round(sde):
                 reverse_drift(sde, p.score, x, t, noise=noise) * q + 0.5 * noise**2 * sde.diffusion(t) ** 2 * q * score
             )
 
+        rows = torch.full((200,), t, dtype=F64)
+        assert torch.allclose(
+            reverse_drift(sde, p.score, grid, rows, noise=noise), reverse_drift(sde, p.score, grid, t, noise=noise)
+        )
         divergence = (flux(grid + step) - flux(grid - step))[:, 0] / (2 * step)
         assert torch.allclose(rate, -divergence, atol=2e-5 * float(rate.abs().max()))
 
@@ -246,6 +250,8 @@ def test_laws_of_sigma_uniform_in_time(sde):
     """song2021, Eq. (7): quantiles of 100,000 draws at 5 standard errors; VE's law is log-uniform"""
     n = 100_000
     sigma = uniform_in_time(sde, t_min=1e-3)(n, generator=seeded()).double()
+    assert float(sigma.min()) >= noise_level(sde, 1e-3) * (1 - 1e-5)
+    assert float(sigma.max()) <= noise_level(sde, 1.0) * (1 + 1e-5)
     for share in (0.1, 0.5, 0.9):
         below = float((sigma < noise_level(sde, 1e-3 + (1 - 1e-3) * share)).double().mean())
         assert below == pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / n))
@@ -339,7 +345,7 @@ WRONG = {
     "a step for a time": (
         lambda: VP().marginal(500.0),
         ValueError,
-        "t = 500: times run from 0 .* to 1 .*divide a step",
+        "t = 500: times run from 0 .* to 1 .*divide steps",
     ),
     "a negative time": (lambda: VE().diffusion(-0.1), ValueError, "t = -0.1: times run"),
     "whole times": (lambda: VP().marginal(torch.tensor([1, 2])), TypeError, "t is torch.int64: .*divide a step"),
@@ -366,6 +372,18 @@ WRONG = {
     "no steps": (lambda: uniform_times(0), ValueError, "n_steps = 0: it must be at least 1"),
     "karras of one": (lambda: karras(2.0, 1.0, 1), ValueError, "n_levels = 1: it must be at least 2"),
     "one time": (lambda: check_times([1.0]), ValueError, r"times has shape \[1\]: it must be \[N \+ 1\]"),
+    "true times": (lambda: check_times([True, False]), TypeError, "times are booleans"),
+    "a grid to words": (lambda: uniform_times(5, t_min="a"), TypeError, "t_min is str: it must be a number"),
+    "whole times of a score": (
+        lambda: time_score(VP(), lambda x, s: x)(PLAIN, torch.tensor(1)),
+        TypeError,
+        "t is torch.int64",
+    ),
+    "v of sub-VP": (
+        lambda: from_v(lambda x, t: x, sde_clock(SubVP())),
+        ValueError,
+        "the clock has alpha = .* at sigma = 1: v is defined",
+    ),
     "times to and fro": (
         lambda: check_times([1.0, 0.5, 0.7]),
         ValueError,

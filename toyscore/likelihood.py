@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 
 from toyscore import operators as ops
 from toyscore.operators import Score
-from toyscore.sde import SDE, integrate, noise_level
+from toyscore.sde import SDE, check_process, integrate, noise_level
 from toyscore.sde.identity import gaussian_log_prob
 
 
@@ -55,7 +55,8 @@ def log_likelihood(
         prior: the law at t = 1, anything with ``log_prob``; None is the SDE's Gaussian, whose mismatch with p_1 then stays.
         t_min: where the flow begins, in (0, 1).
         rtol, atol: of the flow and of the integral, of every number.
-        exact_trace: D directions per call of the score; otherwise Hutchinson's estimate with random signs, drawn once per row, unbiased.
+        exact_trace: D directions per call of the score, minutes where D is thousands; otherwise Hutchinson's estimate with random
+            signs, drawn once per row, unbiased.
         generator: of the signs.
 
     Returns:
@@ -66,10 +67,11 @@ def log_likelihood(
         TypeError, ValueError: a bad x, t_min or tolerance; a prior without log_prob.
         DivergenceError: the flow cannot be followed.
     """
+    check_process(sde)
     ops.check_score(score)
     ops.check_batch(x)
-    if not 0 < t_min < 1:
-        raise ValueError(f"t_min = {t_min}: it must lie between 0 and 1, where there is noise; pass e.g. 1e-5")
+    if not isinstance(t_min, int | float) or not 0 < t_min < 1:
+        raise ValueError(f"t_min = {t_min!r}: it must lie between 0 and 1, where there is noise; pass e.g. 1e-5")
     if prior is not None and not hasattr(prior, "log_prob"):
         raise TypeError(
             f"prior is {type(prior).__name__}: it must have log_prob(x); pass e.g. law_at(sde, mixture, 1.0)"
@@ -87,6 +89,10 @@ def log_likelihood(
     _, (y, divergence) = integrate(rate, x / alpha, sigmas, rtol=rtol, atol=atol)
     end = alpha_1 * y
     at_one = gaussian_log_prob(end, sde.prior_std) if prior is None else prior.log_prob(end)
+    if at_one.shape != x.shape[:1]:
+        raise ValueError(
+            f"prior.log_prob returned shape {list(at_one.shape)} for {len(x)} rows: it must be [{len(x)}]; sum over the event"
+        )
     return at_one + x[0].numel() * math.log(alpha_1 / alpha) + divergence  # Eq. (39)
 
 

@@ -246,6 +246,10 @@ def noisy_cross_entropy(
     """
     ops.check_batch(x)
     ops.check_sigma(sigma, x)
+    if not hasattr(classifier, "event"):
+        raise TypeError(
+            f"classifier is {type(classifier).__name__}: it must have .event, the shape of an example; use NoiseClassifier"
+        )
     dim = math.prod(classifier.event)
     if x.shape[1:] != (dim + 1,):
         raise ValueError(
@@ -253,7 +257,13 @@ def noisy_cross_entropy(
         )
     clean, labels = x[:, :-1].reshape(len(x), *classifier.event), x[:, -1].long()
     logits = classifier(clean + ops.expand(sigma, clean) * ops.normal_like(clean, generator), sigma)
-    return functional.cross_entropy(logits.float(), labels, reduction="none")
+    if ops.looks(x) and not bool(((x[:, -1] == labels) & (labels >= 0) & (labels < logits.shape[1])).all()):
+        raise ValueError(
+            f"labels are {x[:4, -1].tolist()} ...: the last number of a row must be a class, 0 to {logits.shape[1] - 1}; draw rows from "
+            "data.Labelled"
+        )
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def perturbed(loss: Loss) -> Loss:

@@ -259,6 +259,10 @@ def evaluate(score: Score, x: Tensor, sigma: Sigma) -> Tensor:
 
 
 def _like(s: Tensor, x: Tensor) -> Tensor:
+    if not isinstance(s, Tensor):
+        raise TypeError(
+            f"the score returned {type(s).__name__}: it must return a tensor like x; return the prediction alone"
+        )
     if s.shape != x.shape:
         raise ValueError(
             f"the score returned shape {list(s.shape)} for x of shape {list(x.shape)}: a score is shaped like x; "

@@ -59,6 +59,8 @@ def same_law(x: Tensor, y: Tensor, *, n_permutations: int = 500, generator: Gene
     found = -(signs @ distances @ signs)
     null = -(dealt * (distances @ dealt)).sum(0)
     mean, std = null.mean(), null.std()
+    if float(std) == 0:  # all points coincide
+        return 1.0
     skew = float(((null - mean) / std).pow(3).mean())
     return float(stats.pearson3.sf(float((found - mean) / std), max(skew, 1e-3)))
 

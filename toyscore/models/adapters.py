@@ -99,6 +99,8 @@ def sigma_clock(sigma_min: float = 0.0, sigma_max: float = math.inf) -> Clock:
 def sde_clock(sde: SDE, *, factor: float = 1.0) -> Clock:
     """For a network of the score-SDE kind, which takes x_t = alpha_t x and t in (0, 1]. Source: song2021, Appendix C.
 
+    (The authors' networks for VE take sigma itself: ``sigma_clock``.)
+
     Args:
         sde: the process it was trained on.
         factor: what t is multiplied by before the network sees it; 999 for the authors' VP and sub-VP networks.
@@ -177,7 +179,21 @@ def from_epsilon(network: Callable[[Tensor, Tensor], Any], clock: Clock) -> Adap
 
 
 def from_v(network: Callable[[Tensor, Tensor], Any], clock: Clock) -> Adapted:
-    """The score of a network that predicts v = alpha epsilon - s_t x_0. Source: salimans2022, Sec. 4. Args: as ``from_epsilon``."""
+    """The score of a network that predicts v = alpha epsilon - s_t x_0. Source: salimans2022, Sec. 4. Args: as ``from_epsilon``.
+
+    v is that of alpha² + s_t² = 1, whether the network sees alpha x (``ddpm_clock``) or x (``sigma_clock``).
+
+    Raises:
+        ValueError: a clock of another alpha, such as sub-VP's.
+    """
+    if isinstance(clock, Clock):
+        sigma = torch.tensor([max(clock.sigma_min, min(1.0, clock.sigma_max))], dtype=torch.float64)
+        alpha = clock.alpha(sigma)
+        if not (torch.allclose(alpha, alpha_of(sigma), rtol=1e-6) or bool(alpha == 1)):
+            raise ValueError(
+                f"the clock has alpha = {float(alpha):.6g} at sigma = {float(sigma):.6g}: v is defined where alpha² (1 + sigma²) = 1, as "
+                "ddpm_clock and sde_clock(VP()) have it; pass one of those"
+            )
     return Adapted(network, clock, v_score)
 
 

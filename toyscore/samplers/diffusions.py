@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -22,7 +23,7 @@ from toyscore.samplers.steps import (
     heun_step,
     reverse_diffusion_step,
 )
-from toyscore.sde import SDE, check_times, flow, noise_level, time_score, transition
+from toyscore.sde import SDE, check_process, check_times, flow, noise_level, time_score, transition
 
 Times: TypeAlias = Tensor | Sequence[float]
 Width: TypeAlias = Callable[[Tensor, Tensor, float], Tensor | float]
@@ -39,6 +40,7 @@ def diffuse(sde: SDE, x: Tensor, times: Times, *, generator: Generator | None = 
     Raises:
         TypeError, ValueError: x is no finite batch; times that do not ascend.
     """
+    check_process(sde)
     ops.check_batch(x)
     ops.check_finite(x)
     return _diffuse(sde, x, _directed(times, ascending=True), generator)
@@ -96,10 +98,15 @@ def ddim(
     """DDIM: Euler's scheme along sigma, with ``eta`` of the ancestral noise. Source: song2021ddim, Eq. (12). Errors as ``reverse_sde``.
 
     Args:
-        eta: from 0, the probability flow, to 1, ancestral sampling.
+        eta: from 0, the probability flow, to 1, ancestral sampling. With 0 times may also ascend, to encode.
     """
     _check_share(eta, "eta", 1.0)
-    return _reverse(partial(ddim_step, eta=eta), sde, score, x, times, generator)
+    step = partial(ddim_step, eta=eta)
+    return (
+        _reverse(step, sde, score, x, times, generator)
+        if eta
+        else _steps(step, sde, score, x, check_times(times), None)
+    )
 
 
 def probability_flow(sde: SDE, score: Score, x: Tensor, times: Times) -> Iterator[Tensor]:
@@ -127,14 +134,21 @@ def adaptive_flow(
     Args:
         sde, score, x: as ``probability_flow``.
         times: where states are wanted, either way, without 0; the solver chooses its own steps between them.
-        rtol, atol: of every number of every row, in units of x / alpha. Rows share their steps; see ``toyscore.sde.flow``.
+        rtol, atol: of every number of every row, in units of x / alpha. Rows share their steps; see ``toyscore.sde.solver``.
 
     Raises:
         ImportError: torchdiffeq is not installed. TypeError, ValueError: a bad start, times or tolerances.
         DivergenceError: the solver could not go on.
     """
-    _check(score, x)
-    return _adaptive(sde, score, x, check_times(times), rtol, atol)
+    _check(sde, score, x)
+    numbers = check_times(times)
+    ops.check_positive(rtol, "rtol")
+    ops.check_positive(atol, "atol")
+    if noise_level(sde, min(numbers)) == 0:
+        raise ValueError(
+            f"times go to {min(numbers):g}, where there is no noise and log sigma ends: stop at a positive time, e.g. 1e-5"
+        )
+    return _adaptive(sde, score, x, numbers, rtol, atol)
 
 
 @torch.no_grad()
@@ -160,7 +174,7 @@ def batch_norms(grad: Tensor, z: Tensor, std: float) -> Tensor:
 
 
 def noise_std(grad: Tensor, z: Tensor, std: float) -> float:
-    """The noise of the process at this time, which ‖z‖ / ‖score‖ is where noise is all there is. Source: song2021, Appendix G."""
+    """The noise of the process at this time, which ‖z‖ / ‖score‖ is where noise is all there is; the authors' code has it, too."""
     return std
 
 
@@ -179,15 +193,17 @@ def predictor_corrector(
     r"""A step of any solver, then Langevin dynamics at the time it led to: len(times) - 1 states. Source: song2021, Algorithm 1.
 
     The corrector's step is :math:`\epsilon = 4 a^2 (r\, w)^2` in our convention (theirs is half of it), r being ``snr``, w the ``width``
-    and :math:`a = \alpha_t / \alpha_s` of the step just taken, :math:`a^2 = 1 - \beta` on VP and sub-VP, 1 on VE.
+    and :math:`a = \alpha_t / \alpha_s` of the step just taken, :math:`a^2 = 1 - \beta` on VP and sub-VP, 1 on VE. So
+    on VP few steps make weaker correctors.
 
     Args:
         sde, score, x, times, generator: as ``reverse_sde``.
         predictor: any step of this module; None moves in time without one, leaving everything to the corrector.
         snr: r, the ratio of signal to noise in a corrector step; song2021 uses 0.16 on VE and 0.01 to 0.16 on VP.
-        n_corrector_steps: after each predictor step; 0 leaves them out.
-        width: w as ``width(score, z, s_t)``, 0-d or [B]: ``matched_norms`` keeps rows independent; ``batch_norms`` is the authors' code;
-            ``noise_std`` is the one to take in few dimensions.
+        n_corrector_steps: after each predictor step; 0 leaves them out. There are none at a time without noise.
+        width: w as ``width(score, z, s_t)``, 0-d or [B]. ``matched_norms`` is for images: **in few dimensions it samples another law** (on
+            the toys of this package nothing is left of the right weights), and ``noise_std`` is the one to take there; both keep rows
+            independent. ``batch_norms`` is the authors' code.
 
     Raises:
         TypeError, ValueError: as ``reverse_sde``; snr not positive; a negative number of corrector steps.
@@ -195,6 +211,11 @@ def predictor_corrector(
     """
     ops.check_positive(snr, "snr")
     ops.check_count(n_corrector_steps, "n_corrector_steps", 0)
+    for function, name in ((predictor, "predictor"), (width, "width")):
+        if not callable(function) and not (function is None and name == "predictor"):
+            raise TypeError(
+                f"{name} is {function!r}: it must be a function; pass e.g. ancestral_step, or noise_std for a width"
+            )
     step = partial(corrected_step, predictor=predictor, snr=snr, n_corrector_steps=n_corrector_steps, width=width)
     return _reverse(step, sde, score, x, times, generator)
 
@@ -218,7 +239,7 @@ def corrected_step(
     """
     x = _carried(sde, x, t, s) if predictor is None else predictor(sde, score, x, t, s, generator=generator)
     a, _ = transition(sde, s, t)
-    for _ in range(n_corrector_steps):
+    for _ in range(n_corrector_steps if noise_level(sde, s) > 0 else 0):
         x = corrector_step(sde, score, x, s, factor=4 * (a * snr) ** 2, width=width, generator=generator)
     return x
 
@@ -257,7 +278,7 @@ def _steps(
     step: Step, sde: SDE, score: Score, x: Tensor, times: list[float], generator: Generator | None
 ) -> Iterator[Tensor]:
     """Checked at the call; the loop is below."""
-    _check(score, x)
+    _check(sde, score, x)
     return _chain(step, sde, score, x, times, generator)
 
 
@@ -274,14 +295,19 @@ def _chain(
         yield x
 
 
-def _check(score: Score, x: Tensor) -> None:
+def _check(sde: SDE, score: Score, x: Tensor) -> None:
+    check_process(sde)
     ops.check_score(score)
     ops.check_batch(x)
     ops.check_finite(x)
 
 
 def _check_share(value: float, name: str, largest: float = float("inf")) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= largest:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (0 <= value <= largest and math.isfinite(value))
+    ):
         upto = f" and at most {largest:g}" if largest < float("inf") else ""
         raise ValueError(
             f"{name} = {value!r}: it must be a number of at least 0{upto}; pass 0 for no noise, 1 for all of it"

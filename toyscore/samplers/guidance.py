@@ -69,6 +69,8 @@ def of_class(classifier: Callable[[Tensor, Sigma], Tensor], label: int | Tensor)
     def value(x: Tensor, sigma: Sigma) -> Tensor:
         logits = classifier(x, sigma)
         labels = torch.as_tensor(label, device=x.device)
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise TypeError(f"label is {labels.dtype}: classes are whole numbers; pass e.g. label=3")
         if labels.ndim and labels.shape != x.shape[:1]:
             raise ValueError(
                 f"label has shape {list(labels.shape)}: with {len(x)} rows it must be a number or [{len(x)}]"
@@ -93,7 +95,7 @@ def mixture_classes(mixture: GaussianMixture) -> Callable[[Tensor, Sigma], Tenso
 def of_mixture(mixture: GaussianMixture, operator: Tensor, y: Tensor, *, noise_std: float = 0.0) -> LogLikelihood:
     """log p(y | x, sigma) of a measurement y = A x_0 + tau n where the data are a mixture, exactly.
 
-    By Bayes' rule from ``mixture.observe``, so ``guided(mixture.score, ...)`` samples the law that it gives.
+    By Bayes' rule from ``mixture.observe``, whose own score is that of ``guided(mixture.score, ...)``, and sooner had.
 
     Args:
         operator: A, [M, D]. y: [M]. noise_std: tau, in units of y. Errors as ``GaussianMixture.observe``.
@@ -104,6 +106,7 @@ def of_mixture(mixture: GaussianMixture, operator: Tensor, y: Tensor, *, noise_s
     return lambda x, sigma: posterior.log_prob(x, sigma) - mixture.log_prob(x, sigma) + evidence
 
 
+@torch.inference_mode(False)  # what is kept must serve gradients
 def of_measurement(
     score: Score, operator: Tensor, y: Tensor, *, noise_std: float = 0.0, data_variance: float | None = None
 ) -> LogLikelihood:
@@ -131,14 +134,20 @@ def of_measurement(
     if not isinstance(a, Tensor) or a.ndim != 2 or len(a) == 0 or not a.is_floating_point():
         found = f"{a.dtype} of shape {list(a.shape)}" if isinstance(a, Tensor) else type(a).__name__
         raise TypeError(f"operator is {found}: it must be a floating-point tensor [M, D]; pass e.g. rows_of(mask)")
-    if not isinstance(y, Tensor) or y.shape[-1:] != a.shape[:1] or y.ndim > 2:
-        raise ValueError(
-            f"y has shape {list(getattr(y, 'shape', []))}: with this operator it must be [{len(a)}] or [B, {len(a)}]"
-        )
+    if not isinstance(y, Tensor) or y.dtype != a.dtype:
+        found = str(y.dtype) if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"y is {found}: it must be a tensor of {a.dtype}, as the operator is; convert it")
+    if y.shape[-1:] != a.shape[:1] or y.ndim > 2:
+        raise ValueError(f"y has shape {list(y.shape)}: with this operator it must be [{len(a)}] or [B, {len(a)}]")
+    ops.check_finite(y[None] if y.ndim == 1 else y, "y")
+    ops.check_finite(a, "operator")
+    a, y = a.detach().clone(), y.detach().clone()
     ops.check_sigma(noise_std, a)
     if data_variance is not None:
         ops.check_positive(data_variance, "data_variance")
     lengths, directions = torch.linalg.eigh(a @ a.mT)
+    if noise_std == 0 and float(lengths.min()) <= len(a) * torch.finfo(a.dtype).eps * float(lengths.max()):
+        raise ValueError("operator has rows that depend on each other, and noise_std = 0: drop some, or pass noise_std")
     turned, target = directions.mT @ a, y @ directions  # in the basis in which A A^T is diagonal
 
     def value(x: Tensor, sigma: Sigma) -> Tensor:
@@ -150,15 +159,17 @@ def of_measurement(
         variance = (std * std).expand(len(x))
         if data_variance is None:
             rows = turned.to(x)[:, None].expand(-1, len(x), -1).reshape(-1, *x.shape)
-            s, products = ops.vector_jacobian(score, x, sigma, rows)
+            with torch.no_grad():  # the covariance counts as constant
+                _, products = ops.vector_jacobian(score, x.detach(), sigma, rows)
             curved = torch.einsum("mbd,nd->bmn", products.flatten(2), turned.to(x)) * variance[:, None, None] ** 2
             plain = variance[:, None] * lengths.to(x) + noise_std**2
-            spread = (0.5 * (curved + curved.mT)).detach() + torch.diag_embed(plain)
+            spread = 0.5 * (curved + curved.mT) + torch.diag_embed(plain)
         else:
-            s = ops.evaluate(score, x, sigma)
             posterior = variance * data_variance / (variance + data_variance)
             spread = posterior[:, None] * lengths.to(x) + noise_std**2
-        clean = ops.flatten(x) + variance[:, None] * ops.flatten(s)
+        if target.ndim == 2 and len(target) != len(x):
+            raise ValueError(f"y has {len(target)} rows, x {len(x)}: pass one measurement per row, or one for all")
+        clean = ops.flatten(x) + variance[:, None] * ops.flatten(ops.evaluate(score, x, sigma))
         return _gaussian(target.to(x) - clean @ turned.to(x).mT, spread)
 
     return value
@@ -172,8 +183,8 @@ def _gaussian(residual: Tensor, covariance: Tensor) -> Tensor:
     if bool(failed.any()):
         row = int(failed.nonzero()[0])
         raise ValueError(
-            f"the covariance of the measurement at row {row} is not positive: no density has such a score there; pass data_variance, "
-            "or more noise_std"
+            f"the covariance of the measurement at row {row} is not positive: either no density has such a score there, or sigma and "
+            "noise_std are too small, or sigma too large, for the digits; pass data_variance or noise_std, or use float64"
         )
     white = torch.linalg.solve_triangular(factor, residual[:, :, None], upper=False)[:, :, 0]
     logs = factor.diagonal(dim1=1, dim2=2).log().sum(1)
@@ -192,7 +203,10 @@ def rows_of(mask: Tensor) -> Tensor:
         )
     if not bool(mask.any()):
         raise ValueError("mask is false everywhere: there is nothing to measure; set what is known to true")
-    return torch.eye(mask.numel())[mask.flatten().cpu()]
+    kept = mask.flatten().cpu().nonzero()[:, 0]
+    rows = torch.zeros(len(kept), mask.numel())
+    rows[torch.arange(len(kept)), kept] = 1.0
+    return rows
 
 
 def grey(event: tuple[int, int, int]) -> Tensor:

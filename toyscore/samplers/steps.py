@@ -20,7 +20,6 @@ from torch import Generator, Tensor
 
 from toyscore import operators as ops
 from toyscore.operators import Score
-from toyscore.samplers.annealed import tweedie
 from toyscore.sde import SDE, noise_level, reverse_drift, time_score, transition
 
 
@@ -41,7 +40,8 @@ def euler_maruyama_step(
         noise: lambda of ``reverse_drift``: 1 is the reverse SDE, 0 Euler's step of the probability flow.
     """
     x_s = x + (s - t) * reverse_drift(sde, score, x, t, noise=noise)
-    return x_s + noise * sde.diffusion(t) * math.sqrt(t - s) * ops.normal_like(x, generator) if noise else x_s
+    x_s = x_s + noise * sde.diffusion(t) * math.sqrt(t - s) * ops.normal_like(x, generator) if noise else x_s
+    return x_s.to(x.dtype)
 
 
 def reverse_diffusion_step(
@@ -52,7 +52,8 @@ def reverse_diffusion_step(
     On VP it is x (2 - sqrt(1 - beta)) + beta score + sqrt(beta) z with beta = 1 - a².
     """
     a, v = transition(sde, s, t)
-    return (2 - a) * x + v * time_score(sde, score)(x, t) + math.sqrt(v) * ops.normal_like(x, generator)  # Eq. (46)
+    x_s = (2 - a) * x + v * time_score(sde, score)(x, t) + math.sqrt(v) * ops.normal_like(x, generator)  # Eq. (46)
+    return x_s.to(x.dtype)
 
 
 def ddim_step(
@@ -65,10 +66,9 @@ def ddim_step(
     """
     (alpha_t, _), (alpha_s, _) = sde.marginal(t), sde.marginal(s)
     sigma_t, sigma_s = noise_level(sde, t), noise_level(sde, s)
+    new = eta * sigma_s * math.sqrt((sigma_t - sigma_s) * (sigma_t + sigma_s)) / sigma_t if eta else 0.0
     y = x / alpha_t
-    clean = tweedie(score, y, torch.as_tensor(sigma_t, dtype=x.dtype, device=x.device))
-    new = eta * sigma_s * math.sqrt((sigma_t - sigma_s) * (sigma_t + sigma_s)) / sigma_t
-    y = clean + math.sqrt(sigma_s**2 - new**2) / sigma_t * (y - clean)  # Eq. (12)
+    y = y + (math.sqrt(sigma_s**2 - new**2) - sigma_t) * _slope(score, y, sigma_t)  # Eq. (12)
     return alpha_s * (y + new * ops.normal_like(x, generator) if new else y)
 
 

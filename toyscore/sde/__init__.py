@@ -29,7 +29,6 @@ discretisations need no class of their own.
 References: song2021, ho2020, karras2022.
 """
 
-from toyscore.sde.flow import flow, integrate
 from toyscore.sde.identity import (
     law_at,
     likelihood_weight,
@@ -40,7 +39,8 @@ from toyscore.sde.identity import (
     transition,
     uniform_in_time,
 )
-from toyscore.sde.processes import SDE, VE, VP, SubVP, Time
+from toyscore.sde.processes import SDE, VE, VP, SubVP, Time, check_process
+from toyscore.sde.solver import flow, integrate
 from toyscore.sde.times import check_times, geometric_times, karras_times, level_times, uniform_times
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "VP",
     "SubVP",
     "Time",
+    "check_process",
     "check_times",
     "flow",
     "geometric_times",

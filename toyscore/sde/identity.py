@@ -39,6 +39,7 @@ def time_score(sde: SDE, score: Score) -> Callable[[Tensor, Time], Tensor]:
     def at(x: Tensor, t: Time) -> Tensor:
         ops.check_batch(x)
         if isinstance(t, Tensor):
+            check_time(t)
             if t.ndim and t.shape != x.shape[:1]:
                 raise ValueError(
                     f"t has shape {list(t.shape)}: with {len(x)} rows it must be a float, 0-d or [{len(x)}]"
@@ -87,16 +88,16 @@ def transition(sde: SDE, s: float, t: float) -> tuple[float, float]:
     return after / before, after**2 * (high - low) * (high + low)
 
 
-def reverse_drift(sde: SDE, score: Score, x: Tensor, t: float, *, noise: float = 1.0) -> Tensor:
+def reverse_drift(sde: SDE, score: Score, x: Tensor, t: Time, *, noise: float = 1.0) -> Tensor:
     r"""The drift of the process run backwards, :math:`f - \frac{1 + \lambda^2}{2} g^2 \nabla \log p_t`. Source: song2021, Eq. (6).
 
     With noise :math:`\lambda g\, d\bar w` beside it every lambda has the marginals of the forward process: 1 is the reverse SDE, 0 the
     probability flow (Eq. (13)), which needs no noise.
 
     Args:
-        x: [B, *event]. t: a number. noise: lambda, not negative.
+        x: [B, *event]. t: float | 0-d | [B]. noise: lambda.
     """
-    g = sde.diffusion(t)
+    g = ops.expand(sde.diffusion(t), x)
     return sde.drift(x, t) - 0.5 * (1 + noise**2) * g**2 * time_score(sde, score)(x, t)  # Eq. (6)
 
 

@@ -13,7 +13,7 @@ from toyscore import operators as ops
 
 Time: TypeAlias = float | Tensor
 T = TypeVar("T", float, Tensor, float | Tensor)
-LATEST = 2.0  # beyond it a time is taken for a step's number
+LATEST = 1.5  # beyond it a time is taken for a step's number; DDPM's first level lies at 1.003
 
 
 class SDE(Protocol):
@@ -69,7 +69,7 @@ class VE:
         return self.sigma_max
 
     def marginal(self, t: T) -> tuple[T, T]:
-        """(alpha_t, s_t). Source: song2021, Eq. (29)."""
+        """(alpha_t, s_t). Source: song2021, Eq. (31)."""
         check_time(t)
         return t * 0 + 1.0, self.sigma_min * _exp(self._log_ratio * t)
 
@@ -210,8 +210,24 @@ def check_time(t: Time) -> None:
         raise TypeError(f"t is {type(t).__name__}: it must be a float or a tensor; pass e.g. t=0.5")
     if not (low >= 0 and high <= LATEST):
         raise ValueError(
-            f"t = {low if not low >= 0 else high:g}: times run from 0 (data) to 1 (noise); divide a step by the number of steps"
+            f"t = {low if not low >= 0 else high:g}: times run from 0 (data) to 1 (noise), or a little more; divide steps by their number"
         )
+
+
+def check_process(sde: object) -> None:
+    """Refuse what is not a process: an instance of VE, VP, SubVP, or anything with their methods.
+
+    Raises:
+        TypeError: a class instead of an instance, or methods are missing.
+    """
+    missing = [name for name in ("marginal", "drift", "diffusion", "time", "prior_sample") if not hasattr(sde, name)]
+    if isinstance(sde, type) or missing:
+        found = (
+            f"the class {sde.__name__}"
+            if isinstance(sde, type)
+            else f"{type(sde).__name__}, without {', '.join(missing)}"
+        )
+        raise TypeError(f"sde is {found}: it must be a process; pass e.g. VP()")
 
 
 class _Linear(Protocol):
@@ -255,7 +271,7 @@ def _prior(shape: tuple[int, ...], std: float, generator: Generator | None) -> T
 
 
 def _least(sigma: Time) -> float:
-    """The least sigma, refused unless finite and not negative; 0 where values are not looked at."""
+    """The least sigma, refused unless finite and not negative; infinity where values are not looked at."""
     if isinstance(sigma, Tensor) and not ops.looks(sigma):
         return math.inf
     value = torch.as_tensor(sigma).detach()

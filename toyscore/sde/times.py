@@ -56,18 +56,21 @@ def level_times(sde: SDE, sigmas: Tensor | Sequence[float]) -> Tensor:
 
 
 def check_times(times: Tensor | Sequence[float]) -> list[float]:
-    """The times as numbers, refused unless there are two or more within [0, 2], and they strictly ascend or descend.
+    """The times as numbers, refused unless there are two or more within [0, 1.5], and they strictly ascend or descend.
 
     Raises:
         TypeError: neither a tensor nor numbers.
         ValueError: too few, out of range, NaN, or out of order; names the first offender.
     """
     try:
+        given = torch.as_tensor(times)
         values = torch.as_tensor(times, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"times is {type(times).__name__}: it must be a tensor or a list of numbers; pass e.g. uniform_times(100)"
         ) from error
+    if given.dtype == torch.bool:
+        raise TypeError("times are booleans: they must be numbers; pass e.g. uniform_times(100)")
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(
             f"times has shape {list(values.shape)}: it must be [N + 1] for N >= 1 steps; pass e.g. uniform_times(100)"
@@ -75,7 +78,9 @@ def check_times(times: Tensor | Sequence[float]) -> list[float]:
     numbers: list[float] = values.tolist()
     for i, t in enumerate(numbers):
         if not 0 <= t <= LATEST:
-            raise ValueError(f"times[{i}] = {t:g}: times run from 0 (data) to 1 (noise); divide steps by their number")
+            raise ValueError(
+                f"times[{i}] = {t:g}: times run from 0 (data) to 1 (noise), or a little more; divide steps by their number"
+            )
     sign = math.copysign(1.0, numbers[1] - numbers[0])
     for i in range(1, len(numbers)):
         if not sign * (numbers[i] - numbers[i - 1]) > 0:
@@ -88,6 +93,9 @@ def check_times(times: Tensor | Sequence[float]) -> list[float]:
 
 def _check_ends(n_steps: int, t_min: float, t_max: float) -> None:
     ops.check_count(n_steps, "n_steps")
+    for value, name in ((t_min, "t_min"), (t_max, "t_max")):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} is {type(value).__name__}: it must be a number; pass e.g. {name}=0.001")
     if not 0 <= t_min < t_max <= LATEST:
         raise ValueError(
             f"t_min = {t_min}, t_max = {t_max}: they must be 0 <= t_min < t_max, and t_max about 1; swap them"

@@ -5,8 +5,8 @@ Divided by alpha the flow of every process is :math:`dy/d\sigma = -\sigma\, \mat
 :math:`\log q_\sigma(y)` changes by minus the divergence (chen2018), so that a trajectory carries its density.
 
 The solver is torchdiffeq's Dormand-Prince of order 8: beside that of order 5 it calls the score half as often again, and at the same
-tolerance is some hundred times as accurate. All rows share its steps, and the worst number of the worst row decides them; so another
-row in the batch can change the others, but by no more than the tolerance.
+tolerance is twenty to some hundred times as accurate. All rows share its steps, and the worst number of the worst row decides them;
+so another row in the batch can change the others, but by no more than the tolerance.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from torch import Tensor
 from toyscore import operators as ops
 from toyscore.operators import DivergenceError, Score
 
-_FIRST = (
-    50  # first steps to an interval: the solver's own guess leads far beyond it, since at small sigma nothing moves
-)
+_FIRST = 0.2  # of log sigma: the solver's own guess leads far beyond, since at small sigma nothing moves
+_MOST = 2000  # steps between two levels
 
 Rate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -54,7 +53,7 @@ def integrate(
 
     Raises:
         ImportError: torchdiffeq is not installed.
-        TypeError, ValueError: y is no batch; a tolerance or a sigma that is not positive.
+        TypeError, ValueError: y is no batch, or of 16 bits; a tolerance or a sigma that is not positive.
         DivergenceError: the solver could not go on.
     """
     try:
@@ -65,6 +64,10 @@ def integrate(
     ops.check_finite(y)
     ops.check_positive(rtol, "rtol")
     ops.check_positive(atol, "atol")
+    if y.element_size() < 4:
+        raise TypeError(
+            f"x is {y.dtype}: its digits do not do for a solver that watches its errors; convert it with .float()"
+        )
     if min(sigmas) <= 0:
         raise ValueError("the flow reaches sigma = 0, where log sigma ends: stop at a positive time, e.g. 1e-5")
 
@@ -75,12 +78,17 @@ def integrate(
 
     start = torch.cat([ops.flatten(y), y.new_zeros(len(y), 1)], 1)
     u = torch.tensor([math.log(sigma) for sigma in sigmas], dtype=y.dtype, device=y.device)
-    first = float((u[1:] - u[:-1]).abs().min()) / _FIRST
+    first = min(_FIRST, float((u[1:] - u[:-1]).abs().min()))
     # it may not look beyond the ends, where a network knows nothing: step_t makes it stop at each u
-    options: dict[str, Any] = {"norm": lambda error: error.abs().max(), "first_step": first, "step_t": u}
+    options: dict[str, Any] = {
+        "norm": lambda error: error.abs().max(),
+        "first_step": first,
+        "step_t": u,
+        "max_num_steps": _MOST,
+    }
     try:
         states = odeint(field, start, u, rtol=rtol, atol=atol, method="dopri8", options=options)
-    except AssertionError as error:  # how torchdiffeq says that its step has come to nothing
+    except AssertionError as error:  # how torchdiffeq says that its steps have come to nothing, or are too many
         raise DivergenceError(
             f"the flow from sigma = {sigmas[0]:.6g} to {sigmas[-1]:.6g} cannot be followed within rtol = {rtol:g}, atol = {atol:g} "
             f"({error}): if the score is finite there, raise them or use float64, else look for the NaN in the score"
