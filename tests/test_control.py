@@ -174,3 +174,18 @@ def test_training_is_had_again_from_its_seed():
     assert torch.equal(loss_a, loss_b)
     assert not torch.equal(loss_a, loss_c)
     assert all(torch.equal(u, v) for u, v in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("label", [-100.0, 0.6, 7.0])
+def test_labels_that_are_no_class_are_refused(label):
+    """Not ignored, as torch does with -100, and not cut off"""
+    classifier = models.NoiseClassifier((2,), 3, [0.1, 10.0], width=8)
+    with pytest.raises(ValueError, match=r"labels are .*must be a class, 0 to 2"):
+        losses.noisy_cross_entropy(classifier, torch.tensor([[0.5, 0.5, label]]), 1.0)
+    with pytest.raises(TypeError, match=r"classifier is function: it must have \.event"):
+        losses.noisy_cross_entropy(lambda x, sigma: x, torch.zeros(1, 3), 1.0)
+
+
+def test_the_loss_keeps_its_digits():
+    classifier = models.NoiseClassifier((2,), 3, [0.1, 10.0], width=8).double()
+    assert losses.noisy_cross_entropy(classifier, torch.zeros(2, 3, dtype=torch.float64), 1.0).dtype == torch.float64

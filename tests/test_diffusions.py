@@ -26,6 +26,7 @@ from toyscore.samplers import (
     interpolate,
     matched_norms,
     noise_std,
+    posterior_mean,
     predictor_corrector,
     probability_flow,
     reverse_diffusion,
@@ -459,6 +460,7 @@ def test_no_noise_at_the_end_gives_the_posterior_mean(sde):
     clean = x / alpha + sigma**2 * P.score(x / alpha, sigma)
     for step in (ancestral_step, ddim_step, heun_step):
         assert torch.allclose(step(sde, P.score, x, 0.1, 0.0, generator=seeded()), clean, rtol=1e-9)
+    assert torch.allclose(posterior_mean(sde, P.score, x, 0.1), clean, rtol=1e-12)
 
 
 def chains(score, x, seed=0):

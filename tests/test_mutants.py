@@ -802,6 +802,36 @@ MUTANTS = {
         "return float(_distances(a, b).mean() - own[0] - own[1])",
         "test_likelihood.py::test_the_probability_of_one_law",
     ),
+    "a likelihood without its evidence": (
+        "samplers/guidance.py",
+        "- mixture.log_prob(x, sigma) + evidence",
+        "- mixture.log_prob(x, sigma)",
+        "test_guidance.py::test_the_value_of_a_likelihood",
+    ),
+    "a Gaussian without its determinant": (
+        "samplers/guidance.py",
+        "return -0.5 * white.square().sum(1) - logs - 0.5",
+        "return -0.5 * white.square().sum(1) - 0.5",
+        "test_guidance.py::test_the_value_of_a_likelihood",
+    ),
+    "the law of matched norms without its power": (
+        "diagnostics/correctors.py",
+        "power = dim / (dim + 2)",
+        "power = 1.0",
+        "test_diffusion_laws.py",
+    ),
+    "the noise of an affine chain left out": (
+        "diagnostics/affine.py",
+        "a @ law.covariance @ a.mT + noise)",
+        "a @ law.covariance @ a.mT)",
+        "test_diffusion_laws.py",
+    ),
+    "times from the wrong end": (
+        "sde/identity.py",
+        "t_min + (1 - t_min) * ops.uniform((n,), like, generator)",
+        "t_min + ops.uniform((n,), like, generator)",
+        "test_sde.py::test_laws_of_sigma_uniform_in_time",
+    ),
 }
 
 

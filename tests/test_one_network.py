@@ -18,10 +18,10 @@ from toyscore.samplers import (
     annealed_langevin,
     final,
     noise_std,
+    posterior_mean,
     predictor_corrector,
     probability_flow,
     reverse_sde,
-    tweedie,
 )
 from toyscore.sde import VE, VP, geometric_times, level_times, noise_level, uniform_in_time
 from toyscore.train import fit
@@ -42,7 +42,7 @@ def ways(score, x, *, n_steps, langevin):
     on_vp = VP().marginal(vp[0])[0] * x
 
     def clean(sde, chain, t):
-        return tweedie(score, final(chain) / sde.marginal(t)[0], noise_level(sde, t))
+        return posterior_mean(sde, score, final(chain), t)
 
     return {
         "NCSN": final(langevin),

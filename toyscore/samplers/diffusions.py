@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from toyscore import operators as ops
 from toyscore.operators import Score
+from toyscore.samplers.annealed import tweedie
 from toyscore.samplers.chains import watched
 from toyscore.samplers.langevin import langevin_step
 from toyscore.samplers.steps import (
@@ -157,6 +158,18 @@ def _adaptive(sde: SDE, score: Score, x: Tensor, times: list[float], rtol: float
         y = x / sde.marginal(t)[0]
         x = sde.marginal(s)[0] * flow(score, y, [noise_level(sde, t), noise_level(sde, s)], rtol=rtol, atol=atol)[-1]
         yield x
+
+
+def posterior_mean(sde: SDE, score: Score, x: Tensor, t: float) -> Tensor:
+    """The mean of the clean data given x at time t, in units of the data: what is left to do where a chain stops short of time 0.
+    Source: vincent2011, Sec. 4.
+
+    Args:
+        sde, score: as ``reverse_sde``. x: [B, *event] at time t. t: a number.
+    """
+    check_process(sde)
+    alpha, std = sde.marginal(t)
+    return tweedie(score, x / alpha, std / alpha)
 
 
 def matched_norms(grad: Tensor, z: Tensor, std: float) -> Tensor:
