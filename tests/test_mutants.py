@@ -708,8 +708,8 @@ MUTANTS = {
     ),
     "the forward step inverted, not turned round": (
         "samplers/steps.py",
-        "return (2 - a) * x",
-        "return x / a",
+        "x_s = (2 - a) * x",
+        "x_s = x / a",
         "test_diffusions.py::test_a_step_is_the_affine_map_of_its_formula",
     ),
     "noise added and none taken away": (
