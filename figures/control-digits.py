@@ -182,14 +182,14 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     fair = [f"{r:.2f} ± {error:.2f}" for r, error in (fairness(arrays, name) for name in ("gaussian", "inpaint"))]
     rows, each = arrays["half.gaussian"].shape[:2]
     return (
-        f"A network that never saw a label, guided by a classifier of noisy digits (right on {v['right_noisy']:.0%} at sigma 0.5): of "
-        f"{n} digits a linear classifier of clean ones finds {shares} in the class that was asked for, at strengths "
+        f"A network that never saw a label, guided by a classifier of noisy digits (right on {v['right_noisy']:.0%} at sigma 0.5). Of {n} "
+        f"digits a linear classifier of clean ones finds {shares} in the class asked for, at strengths "
         f"{' and '.join(f'{s:g}' for s in STRENGTHS)} (of real digits {v['right_real']:.0%}); two of one class are {spread} apart, squared "
-        f"(real {v['variety_real']:.2f}): a larger strength is surer, and varies less. Of {rows} digits the upper half is given. Of {each} "
-        f"completions each, {v['true_class_gaussian']:.0%} are seen in the true class where the clean digit is taken for Gaussian, "
-        f"{v['true_class_inpaint']:.0%} with inpaint (a classifier of upper halves expects {v['true_class_by_upper_half']:.0%}); squared, "
-        f"the truth is {fair[0]} and {fair[1]} times as far from them as they are from each other (fair draws: 1). The known pixels "
-        f"are met to {v['met_gaussian']:.1g} and {v['met_inpaint']:.1g}."
+        f"(real {v['variety_real']:.2f}): a larger strength is surer, and varies less. Right: {rows} upper halves are given. Of {each} "
+        f"completions each, {v['true_class_gaussian']:.0%} are seen in the true class with the clean digit as Gaussian, "
+        f"{v['true_class_inpaint']:.0%} with inpaint (expected: {v['true_class_by_upper_half']:.0%}); the truth is {fair[0]} and {fair[1]} "
+        f"times as far from them as they are from each other, squared (fair draws: 1). Known pixels are met to {v['met_gaussian']:.1g} and "
+        f"{v['met_inpaint']:.1g}."
     )
 
 
@@ -236,7 +236,7 @@ def trade_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     ax.annotate("real digits", (far, share), (0, -24), textcoords="offset points", ha="center")
     ax.set(ylim=(0.7, 1.02), xlim=(0.4 * far, 1.25 * far), xlabel="squared distance of two of a class")
     ax.set_box_aspect(1.5)
-    ax.set(ylabel="judged to be as asked", title="surer, and less varied")
+    ax.set(ylabel="share judged as asked", title="surer, and less varied")
     ax.set_gid(
         f"Share as asked at the squared distance of two of a class: {'; '.join(told)}; real {share:.2f} at {far:.2f}."
     )
@@ -250,7 +250,7 @@ def half_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     known[:, :, N_ROWS:] = np.array(UNKNOWN)[:, None, None]
     others = np.repeat(1 - np.concatenate([*drawn, truth[:, None]], 1), 3, 2)
     cells = np.concatenate([known[:, None], others], 1)
-    ticks = {0.5: "given", 1 + n / 2: "as Gaussian", 1 + 1.5 * n: "inpaint", 2 * n + 1.5: "truth"}
+    ticks = {0.5: "given", 1 + n / 2: "clean digit as Gaussian", 1 + 1.5 * n: "inpaint", 2 * n + 1.5: "truth"}
     bare(ax, cells.reshape(-1, 3, 8, 8), 2 * n + 2, ticks, [1, 1 + n, 1 + 2 * n])
     ax.set_title("lower halves drawn given upper ones")
     told = [f"{name} {fairness(arrays, name)[0]:.2f}" for name in ("gaussian", "inpaint")]

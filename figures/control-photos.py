@@ -131,21 +131,17 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     """Colour, then the square."""
     v = {name: pair[0] for name, pair in numbers(arrays).items()}
     n_crops, n_each = arrays["colour.drawn"].shape[:2]
-    side = HOLE.stop - HOLE.start
-
-    def told(task: str, nothing: str) -> str:
-        near, mean, flat = (v[f"{task}_psnr{of}"] for of in ("", "_mean", "_nothing"))
-        return (
-            f"draws have {near:.1f} dB against the original, their mean {mean:.1f}, {nothing} {flat:.1f}; a number differs from that "
-            f"mean by {v[f'{task}_spread']:.3f}, the original is {v[f'{task}_truth_over_draws']:.1f} times as far from a draw as two draws "
-            f"are from each other, squared (fair draws: 1), and y is met to {v[f'{task}_met']:.1g}"
-        )
-
+    colour, plain, hole, flat = (v[f"{task}_psnr{of}"] for task in TASKS for of in ("", "_nothing"))
+    far = [v[f"{task}_truth_over_draws"] for task in TASKS]
+    costs = ", for a wrong colour costs more than none" if colour < plain else ""
+    narrow = ": they vary too little" if min(far) > 1 else ""
     return (
-        f"Crops of 32 x 32 pixels of the two photographs that the network has learned from: {n_crops} crops, {n_each} draws each, all "
-        f"shown, {N_STEPS} steps. Colour given the mean of the channels: {told('colour', 'grey')}. A square of {side} x {side} given the "
-        f"rest: in it {told('hole', 'one flat colour')}. Crops vary along one direction {v['variance_ratio']:.0f} times as much as a "
-        f"pixel; with a pixel's variance in the likelihood colours run away, to {v['colour_psnr_pixel']:.1f} dB."
+        f"{n_crops} crops of the two photographs the network has learned from, {n_each} draws each, all shown, {N_STEPS} steps. Colour "
+        f"given grey: draws have {colour:.1f} dB against the original, plain grey {plain:.1f}{costs}. A square given the rest: "
+        f"{hole:.1f} dB, one flat colour {flat:.1f}. Fair draws would be as far from the original as from each other, squared; these are "
+        f"{far[0]:.1f} and {far[1]:.1f} times as far{narrow}. What is given is met to {v['colour_met']:.1g} and {v['hole_met']:.1g}. Last "
+        f"column of colours: with a pixel's variance in the likelihood, not the {v['variance_ratio']:.0f} times larger one of the widest "
+        f"direction, they run away ({v['colour_psnr_pixel']:.1f} dB)."
     )
 
 
@@ -163,7 +159,7 @@ def panel(ax: Axes, arrays: dict[str, np.ndarray], task: str) -> None:
         if rule in (1, n + 1, n + 2):
             ax.axvline(rule, color="black", linewidth=2)
     ax.set(xticks=[0.5, 1 + n / 2, n + 1.5, n + 2.5][: len(columns)], yticks=[], xlim=(0, width), ylim=(rows, 0))
-    ax.set_xticklabels(["given", f"{n} draws", "original", "v too small"][: len(columns)])
+    ax.set_xticklabels(["given", f"{n} draws", "original", "variance too small"][: len(columns)])
     ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     for edge in ax.spines.values():
         edge.set_visible(False)

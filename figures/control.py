@@ -223,24 +223,19 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     v = {name: pair[0] for name, pair in numbers(arrays).items()}
     (own, chance), sigmas, wrong = near(arrays, "mixture"), arrays["sigmas"], arrays["error.jacobian"]
     high = sigmas[wrong > 0.1]
-    classes = " and ".join(
-        ", ".join(f"{near(arrays, f'class.{i}')[0]:.4f}" for i in part)
-        for part in (range(len(arrays["weights"]) - 1), [len(arrays["weights"]) - 1])
-    )
-    most = max(near(arrays, f"class.{i}")[1] for i in range(len(arrays["weights"])))
+    classes = [near(arrays, f"class.{i}") for i in range(len(arrays["weights"]))]
     right, given = f"exact {v['share_exact']:.3f}", f"{OPERATOR[0]:g} x1 + {OPERATOR[1]:g} x2 + {TAU:g} n = {Y:g}"
     broken = "makes ancestral sampling diverge" if v["clean_diverged"] else "can be followed here"
     text = (
         f"A mixture of three modes, seen through y = {given}. Guided by the exact likelihood of noisy x, {len(arrays['x.mixture']):,} "
         f"samples have an energy distance of {own:.3f} from the exact law (exact draws: up to {chance:.3f}), and the likelier mode gets "
-        f"{v['share_mixture']:.3f} ({right}). Taking x0 given x for Gaussian gives it {v['share_jacobian']:.3f}, with one variance for all "
-        f"directions {v['share_isotropic']:.3f}: on Gaussian data its score is right to {v['gaussian_data']:.0e}, here it is off by more "
-        f"than a tenth at sigma {high.min():.2g} to {high.max():.2g}, where shares are decided. The likelihood of clean x {broken}; solved "
-        f"from sigma = {FOLLOWED:g} it gives {v['share_clean']:.3f}, and Ax a standard deviation of {v['spread_clean']:.2f} where "
-        f"{v['spread_exact']:.2f} is right. With x1 = {HELD:g} known exactly, the likelier mode (exact {v['share_held_exact']:.3f}) gets "
-        f"{v['share_held_mixture']:.3f} by the exact likelihood, {v['share_held_jacobian']:.3f} by the Gaussian, and by inpaint "
-        f"{v['share_held_few']:.3f} with {FEW} steps a level, {v['share_held_many']:.3f} with {MANY}. Guided by the exact classifier, the "
-        f"three classes have energy distances of {classes} (exact draws: up to {most:.4f})."
+        f"{v['share_mixture']:.3f} ({right}). With x0 given x as Gaussian it gets {v['share_jacobian']:.3f}, isotropic "
+        f"{v['share_isotropic']:.3f}: on Gaussian data that score is right to {v['gaussian_data']:.0e}, here it is off by more than a "
+        f"tenth at sigma {high.min():.2g} to {high.max():.2g}, where shares are decided. The likelihood of clean x {broken}; solved from "
+        f"sigma = {FOLLOWED:g} it gives {v['share_clean']:.3f}. With x1 = {HELD:g} known the likelier mode (exact "
+        f"{v['share_held_exact']:.3f}) gets {v['share_held_mixture']:.3f} by the exact likelihood, {v['share_held_jacobian']:.3f} by the "
+        f"Gaussian, by inpaint {v['share_held_few']:.3f} with {FEW} steps a level, {v['share_held_many']:.3f} with {MANY}. Classes are at "
+        f"most {max(c[0] for c in classes):.3f} away (exact draws: {max(c[1] for c in classes):.3f})."
     )
     return text.replace(" -", " −")
 
@@ -326,12 +321,12 @@ def class_panel(ax: Axes, arrays: dict[str, np.ndarray], p: GaussianMixture) -> 
         x = arrays[f"x.class.{k}"][:250]
         ax.scatter(x[:, 0], x[:, 1], s=13, marker=marker, c=plotting.ROLES["annealed"].colour, linewidths=0, alpha=0.5)
         contours(ax, GaussianMixture(p.means[k : k + 1], p.covariances[k : k + 1]))
-        told.append(f"{near(arrays, f'class.{k}')[0]:.4f}")
+        told.append(f"{near(arrays, f'class.{k}')[0]:.3f}".replace("-", "−"))
     plotting.frame(ax, BOX)
     ax.set_title("one class at a time:\nguided by the exact classifier")
     most = max(near(arrays, f"class.{k}")[1] for k in range(3))
-    ax.set_xlabel(f"energy distances {', '.join(told)}\nexact draws up to {most:.4f}", fontsize=11)
-    ax.set_gid(f"Energy distances of the classes {', '.join(told)}; of exact draws up to {most:.4f}.")
+    ax.set_xlabel(f"energy distances {', '.join(told)}\nexact draws up to {most:.3f}", fontsize=11)
+    ax.set_gid(f"Energy distances of the classes {', '.join(told)}; of exact draws up to {most:.3f}.")
 
 
 def draw(arrays: dict[str, np.ndarray]) -> Figure:
@@ -349,6 +344,7 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
         axes[0, 1].legend(fontsize=10, loc="lower left")
         for ax, names in zip(axes[1], (["mixture"], ["jacobian"], ["many", "few"]), strict=False):
             slice_panel(ax, arrays, names, slice_)
+        axes[1, 0].set_ylabel("density")
         error_panel(axes[1, 3], arrays)
         class_panel(axes[1, 4], arrays, p)
     return figure

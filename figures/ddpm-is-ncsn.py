@@ -329,21 +329,18 @@ def table(arrays: dict[str, np.ndarray]) -> str:
 def caption(arrays: dict[str, np.ndarray]) -> str:
     """The chains, the flows, the losses, and how good all of it is."""
     n, calls = len(arrays["x.ncsn"]), arrays["calls"].tolist()
-    sure, held = arrays["judged"][:-1, 0], arrays["judged"][-1, 0]
     low, high = np.quantile(arrays["far.held_out"], (0.05, 0.95))
     below = int((arrays["far"] <= high).sum())
     medians = {name: f"{median(arrays, name):.2g}" for name in LAWS}
     return (
         f"One network, trained with NCSN's loss, is sampled in {len(ROWS)} ways, by {min(calls)} to {max(calls)} calls of the score. "
         f"With the same noise DDPM's chain over alpha is SMLD's: in units of the level they differ by at most "
-        f"{arrays['apart.float32'].max():.0e} over {len(arrays['sigmas'])} levels of {n} digits in float32, by "
-        f"{arrays['apart.float64'].max():.0e} in float64. The flows of VP and VE, by two solvers, end {flows_apart(arrays):.3f} apart "
-        f"(root mean square). The losses of NCSN, of DDPM, and of the VE and VP SDEs, written as in their papers, are the denoising loss "
-        f"at four laws of sigma: on {arrays['n_losses']} digits no two values of a loss differ by more than {arrays['worst'].max():.0e} of "
-        f"its mean. Half of the draws lie above sigma = {medians['ncsn']} (NCSN), {medians['ve']} (VE), {medians['ddpm']} (DDPM) and "
-        f"{medians['vp']} (VP). A classifier is {sure.min():.2f} to {sure.max():.2f} sure of {n} digits of each kind, of held-out ones "
-        f"{held:.2f}. Of {N_SETS} sets of {n} held-out digits nine in ten have a Fréchet distance between {low:.2f} and {high:.2f}, and "
-        f"{below} of {len(arrays['far'])} kinds of samples one below {high:.2f}: so few digits cannot rank samplers."
+        f"{arrays['apart.float32'].max():.0e} in float32, {arrays['apart.float64'].max():.0e} in float64. The flows of VP and VE, by two "
+        f"solvers, end {flows_apart(arrays):.3f} apart (root mean square). The losses of NCSN, DDPM, and the VE and VP SDEs, written as in "
+        f"their papers, are the denoising loss at four laws of sigma, to {arrays['worst'].max():.0e} of its mean; half of the draws lie "
+        f"above sigma = {medians['ncsn']} (NCSN), {medians['ve']} (VE), {medians['ddpm']} (DDPM) and {medians['vp']} (VP). Of {N_SETS} "
+        f"sets of {n} held-out digits nine in ten have a Fréchet distance between {low:.2f} and {high:.2f}, and {below} of "
+        f"{len(arrays['far'])} kinds of samples (the two ODEs are one) one below {high:.2f}: so few digits cannot rank samplers."
     )
 
 

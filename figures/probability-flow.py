@@ -57,6 +57,7 @@ N_PROJECTIONS = 24
 STEPS = (8, 16, 32, 64, 128, 256)
 TOLERANCE = 1e-7  # of the accurate round trip
 BOX, LATENT = 8.0, 3.5
+MASS = 0.95  # inside the grey regions
 RINGS = (0.5, 1.0, 1.5, 2.0, 2.5)
 N_RAYS = 24
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # of modes; their letters tell them apart in grey
@@ -281,27 +282,21 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     """Paths, laws, codes, steps."""
     same, error, strangers = agreement(arrays)
     half, n = len(STEPS) // 2, arrays["ends"].shape[1]
-    masses = [", ".join(f"{m:.3f}" for m in row) for row in (*arrays["masses"], arrays["likeliest"])]
-    at_half = {name: float(np.median(arrays[f"decoded.{name}"][half])) for name in LOOKS}
+    masses = [", ".join(f"{m:.3f}" for m in row) for row in arrays["masses"]]
+    missed = [float(np.median(arrays[f"decoded.{name}"][half])) for name in LOOKS]
     returned = float(np.median(arrays["returned.VP"][half]))
-    misses = [float((np.abs(m - mixture().weights.numpy()) / e).max()) for m, e in arrays["shares"]]
-    ratios, judged = {name: excess(arrays, name)[0] for name in ("flow", "sde", "mistake")}, arrays["judged"]
-    spans = {name: f"{ratio.min():.2f} to {ratio.max():.2f}" for name, ratio in ratios.items()}
+    of_shares = max(float((np.abs(m - mixture().weights.numpy()) / e).max()) for m, e in arrays["shares"])
+    within = max(miss(arrays, name) for name in ("flow", "sde"))
+    ratios = np.stack([excess(arrays, name)[0] for name in ("flow", "sde")])
+    mistake = excess(arrays, "mistake")[0]
     return (
-        f"From the same {n:,} starts the probability flow and the reverse SDE end in one mode {same:.1%} of the time (± {error:.1%}; "
-        f"exactly {arrays['remembered']:.1%}, strangers {strangers:.1%}), yet both have the law of p_t: "
-        f"from sigma = {judged[0]:.0f} to {judged[-1]:.2f} the sliced "
-        f"Wasserstein distances of {N_CLOUDS} clouds each from the law are {spans['flow']} and {spans['sde']} times that of as many exact "
-        f"samples (largest misses {miss(arrays, 'flow'):.1f} and {miss(arrays, 'sde'):.1f} standard errors; of the shares of modes "
-        f"{misses[0]:.1f} and {misses[1]:.1f}). The reverse SDE without its noise is no flow: {ratios['mistake'].min():.0f} to "
-        f"{ratios['mistake'].max():.0f} times. Latents that decode to a mode hold {masses[0]} of N(0, I), and {masses[1]} of p_1, which it "
-        f"stands for; of the data, {masses[2]} lie where that mode is the likeliest. Encoded and decoded accurately, "
-        f"{len(arrays['accurate']):,} points return to within {np.median(arrays['accurate']):.0e} (median) and "
-        f"{arrays['accurate'].max():.0e} (all). Solved in their own x and t, {', '.join(PROCESSES)} are at most "
-        f"{clocks_apart(arrays):.0e} apart in x / alpha at one sigma. From accurate codes, {STEPS[half]} Heun steps equal in t miss by "
-        f"{', '.join(f'{at_half[name]:.1e}' for name in PROCESSES)} (medians), Karras's steps by {at_half[KARRAS]:.1e}; doubling divides "
-        f"that by {2 ** order(arrays, 'decoded.VP'):.1f}. Encoded by the same steps too, points return on VP to within {returned:.1e}, and "
-        f"doubling divides by {2 ** order(arrays, 'returned.VP'):.1f}: to return is not to be right."
+        f"From the same {n:,} starts flow and reverse SDE end in the same mode {same:.1%} ± {error:.1%} of the time; two unrelated samples "
+        f"do {strangers:.1%} (1, 2). Yet both have the law of p_t: their distances are {ratios.min():.2f} to {ratios.max():.2f} times "
+        f"those of exact samples, within {within:.1f} standard errors (shares of modes: {of_shares:.1f}); the reverse SDE without its "
+        f"noise is no flow, {mistake.min():.0f} to {mistake.max():.0f} times (3). Codes that decode to a mode hold its weight: {masses[0]} "
+        f"of N(0, I), {masses[1]} of p_1 (4, 5). {STEPS[half]} Heun steps miss by {min(missed):.1e} to {max(missed):.1e}, and doubling "
+        f"divides that by {2 ** order(arrays, 'decoded.VP'):.1f}; there and back by the same steps points return to {returned:.1e}: to "
+        f"return is not to be right (6). Grey: {MASS:.0%} of the mass."
     )
 
 
@@ -313,15 +308,17 @@ def letters(ax: Axes, places: np.ndarray) -> None:
 
 
 def plane(ax: Axes, title: str) -> None:
-    """The data's plane, with the region of 95 % of the mass, and the letters beside the modes."""
+    """The data's plane, with the region of most of the mass, and the letters at the edges of the modes."""
     p, n = mixture(), 200
     density = p.log_prob(plotting.grid(BOX, n)).exp().view(n, n).mT
-    level = plotting.mass_level(density, (2 * BOX / n) ** 2, 0.95)
+    level = plotting.mass_level(density, (2 * BOX / n) ** 2, MASS)
     axis = plotting.grid(BOX, n)[:n, 1].numpy()
     ax.contourf(axis, axis, density.numpy(), levels=[level, float(density.max())], colors=["0.88"])
     plotting.frame(ax, BOX)
     outward = p.means / p.means.norm(dim=1, keepdim=True)
-    letters(ax, (p.means + 2.6 * outward).clamp(-BOX + 0.9, BOX - 0.9).numpy())
+    precision = torch.einsum("kd,kde,ke->k", outward, torch.linalg.inv(p.covariances), outward)
+    edge = (-2 * math.log(1 - MASS) / precision).sqrt()  # of each mode's own ellipse, away from the others
+    letters(ax, (p.means + (edge + 0.4)[:, None] * outward).clamp(-BOX + 0.9, BOX - 0.9).numpy())
     ax.set(xlabel="$x_1$", ylabel="$x_2$", title=title)
 
 

@@ -1,4 +1,4 @@
-r"""Data to noise and back by two processes: paths, the exact density, and the probability flow. Source: song2021, Figures 1 and 2.
+r"""Data to noise and back by two processes: paths, the exact density, and the probability flow. Source: song2021, Figure 2.
 
 Three unequal modes on a line, so that everything is known. Time runs to the right: forward from data to noise, then backward from the
 prior to data. Colours are the exact density; rough lines are paths of the forward and of the reverse SDE (with the exact score), smooth
@@ -211,19 +211,13 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     """What reverse samples are worth, what forward paths do, and that the flow is one."""
     n, p = len(arrays["VE.samples"]), mixture()
     each = lambda key, form: ", ".join(f"{arrays[f'{name}.{key}']:{form}}" for name in PROCESSES)  # noqa: E731
-    shares = "; ".join(f"{', '.join(f'{m:.3f}' for m in arrays[f'{name}.shares'][0])}" for name in PROCESSES)
-    weights = ", ".join(f"{w:.2f}" for w in p.weights.tolist())
-    error = max(float(arrays[f"{name}.shares"][1].max()) for name in PROCESSES)
     return (
-        f"{', '.join(PROCESSES)}, with the exact score of {len(p.weights)} unequal modes; x is divided by its standard deviation. Of {n:,} "
-        f"samples each from the prior by the reverse SDE ({N_STEPS:,} Euler steps) the distribution function is off by at most "
-        f"{each('farthest', '.4f')}, where exact samples give {float(kstwobign.mean()) / n**0.5:.4f} on average and "
-        f"{float(kstwobign.isf(LEVEL)) / n**0.5:.4f} once in {1 / LEVEL:.0f}; the priors are off by {each('prior', '.4f')}. Modes of "
-        f"weight {weights} get {shares} (± {error:.4f} at most; the largest miss is {largest(arrays, 'shares'):.1f} standard errors). Of "
-        f"{2 * len(CHECKED) * len(PROCESSES)} means and variances of the forward noise, the farthest from theory is "
-        f"{largest(arrays, 'noise'):.1f} standard errors off. The probability flow, solved in each process's own x and t, keeps every rank "
-        f"to {ranks_kept(arrays):.0e}; at one sigma the processes are at most {apart(arrays):.0e} standard deviations apart: one bundle of "
-        f"curves. What differs is the clock: noise is as wide as the data at "
+        f"{', '.join(PROCESSES)}, with the exact score of {len(p.weights)} unequal modes; x is divided by its standard deviation. At the "
+        f"sides: grey, data and prior; orange, samples, as the paths; blue, exact densities. Of {n:,} samples each from the prior by the "
+        f"reverse SDE ({N_STEPS:,} Euler steps) the distribution function is off by at most {each('farthest', '.4f')}, where exact samples "
+        f"give {float(kstwobign.mean()) / n**0.5:.4f} on average. The probability flow, solved in each process's own x and t, keeps every "
+        f"rank to {ranks_kept(arrays):.0e}; at one sigma the processes are at most {apart(arrays):.0e} standard deviations apart: one "
+        f"bundle of curves. What differs is the clock: noise is as wide as the data at "
         f"{', '.join(f't = {unit_time(name):.2f}' for name in PROCESSES)}."
     )
 
