@@ -164,6 +164,7 @@ ways = {"tilt": widgets.Choice(TILTS, "45"), "y": widgets.Slider(-4.0, 4.0, 0.0,
 view_2 = widgets.panel(figure_2, draw_2, name="measurement", likelihood=widgets.Choice(WAYS, "exact"), **ways)
 view_2
 
+
 # %%
 def largest_mode(law, x):  # its offset in its own widths, and its variance by what it should be
     k, nearest = int(law.weights.argmax()), law.responsibilities(x).argmax(1)
@@ -217,7 +218,7 @@ def clean(x, sigma):  # the mistake: sigma does not occur
 for sigma in (0.1, 1.0, 10.0, 100.0):
     x = p.observe(a, y, TAU).perturb(sigma).sample(N, generator=torch.Generator().manual_seed(0))
     fair, raw = ((samplers.guided(p.score, of)(x, sigma) - p.score(x, sigma)).norm() for of in (exact, clean))
-    print(f"sigma {sigma:g}: should pull by {fair / N**0.5:.3g}, pulls by {raw / N**0.5:.3g}, {raw / fair:,.0f}-fold")
+    print(f"σ {sigma:5}: should pull {fair / N**0.5:.3g}, pulls {raw / N**0.5:.3g}: {raw / fair:.2g} times")
 try:
     sample(samplers.guided(p.score, clean), 100)
 except operators.DivergenceError as error:
