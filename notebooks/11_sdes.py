@@ -3,8 +3,9 @@
 #
 # Notebooks 09 and 10 walked down a ladder of noise levels. Notebook 10 let the data choose the levels, so close that
 # neighbours overlap. Ask for more overlap, and the rungs come together until noise grows *continuously*, in a time $t$
-# from 0 (data) to 1 (noise). What comes out is a stochastic differential equation. Three of them are in use, VE, VP and sub-VP (Song et al., 2021); you will
-# watch data become noise under each, see that they are one process in three coordinates, and run them backwards.
+# from 0 (data) to 1 (noise). What comes out is a stochastic differential equation. Three of them are in use, VE, VP and sub-VP
+# (Song et al., 2021); you will watch data become noise under each, see that they are one process in three coordinates, and run
+# them backwards.
 #
 # Every score in this notebook is exact. Running time: under 20 seconds on a laptop with two cores and no GPU.
 

@@ -220,16 +220,14 @@ right.set(xscale="log", yscale="log", xlabel="σ", title="share of the noise mis
 
 
 def draw_2(sampler, law):
-    plotting.samples(left, clouds[law][sampler], role="learned", update=cloud)
-    weights = metrics.mode_weights(clouds[law][sampler], p)
-    left.set_title(f"{sampler}: weights " + " ".join(f"{w:.2f}" for w in weights))
+    plotting.samples(left, x := clouds[law][sampler], role="learned", update=cloud)
+    left.set_title(f"{sampler}: weights " + " ".join(f"{w:.2f}" for w in metrics.mode_weights(x, p)))
     for name, curve in curves.items():
         curve.set_linewidth(4 if name == law else 1.5)
 
 
-view_2 = panel(
-    figure_2, draw_2, name="laws", sampler=Choice([*clouds["exact"]]), law=Choice([*LAWS, "exact"])
-)
+options_2 = {"sampler": Choice([*clouds["exact"]], "NCSN"), "law": Choice([*scores], "DDPM's")}
+view_2 = panel(figure_2, draw_2, name="samplers", **options_2)
 view_2
 
 # %%
@@ -268,8 +266,8 @@ for law, curve in curves.items():
 # The weight and the law act together: only their product matters to the minimum that is sought. The bound on the
 # likelihood, which DDPM's authors set aside for the simple loss, has another weight: $g^2/\alpha^2$ per unit of time, that
 # is $d\sigma^2$. And *preconditioning* is why a network of images in practice sees $x$ and not $y$: at $\sigma = 157$ the
-# numbers in $y$ are 157 times as large as image data, whose size is about one; in $x$ they are never far from one. It changes what is easy to learn,
-# and no equation. (`MLP` divides $y$ by $\sqrt{\sigma^2 + v}$, with $v$ the data's variance.)
+# numbers in $y$ are 157 times as large as image data, whose size is about one; in $x$ they are never far from one. It changes
+# what is easy to learn, and no equation. (`MLP` divides $y$ by $\sqrt{\sigma^2 + v}$, with $v$ the data's variance.)
 #
 # ## Digits, by the same function
 #

@@ -6,8 +6,8 @@
 # pull the points towards the law $p_{t'}$ that they should have (Song et al. 2021, Algorithm 1). Both pay with calls of the score, and
 # calls are all that counts, for with a network they are all the time.
 #
-# So the question is what an error costs. You will also find out, from a rule printed in a paper, why it works on images and samples a wrong
-# law in the plane. Running time: under 40 seconds on a laptop with two cores and no GPU.
+# So the question is what an error costs. You will also find out, from a rule printed in a paper, why it works on images and
+# samples a wrong law in the plane. Running time: under 40 seconds on a laptop with two cores and no GPU.
 
 # %% tags=["setup"]
 import torch
@@ -35,10 +35,10 @@ floor = torch.tensor([distance(p.sample(4000, generator=generator)) for _ in ran
 # ## Predictors at equal calls
 #
 # Each predictor below takes 4,000 points from the prior of VE ($\sigma = 50$) down to data, with the exact score of three tilted modes.
-# *Euler-Maruyama* takes the drift at $t$ for the whole step; *reverse diffusion* turns the exact forward step round; *ancestral* draws from
-# the posterior given the best guess of the data (NCSN's, DDPM's); *DDIM* (Song, Meng & Ermon 2021) and *Heun* follow the probability
-# flow, the first by one call a step, the second by two. The error is the sliced Wasserstein distance to 16,000 samples, in units of $x$. Samples cannot
-# do better than other samples: the **floor** is what 4,000 exact ones get.
+# *Euler-Maruyama* takes the drift at $t$ for the whole step; *reverse diffusion* turns the exact forward step round;
+# *ancestral* draws from the posterior given the best guess of the data (NCSN's, DDPM's); *DDIM* (Song, Meng & Ermon 2021) and
+# *Heun* follow the probability flow, the first by one call a step, the second by two. The error is the sliced Wasserstein
+# distance to 16,000 samples, in units of $x$. Samples cannot do better than other samples: the **floor** is what 4,000 exact ones get.
 
 # %%
 print(f"floor {floor.mean():.2f} ± {floor.std():.2f}; errors at 12, 24, 48, 96 calls of the score:")
@@ -117,7 +117,9 @@ view
 print(view.words)
 for (name, snr, n_each), (_, errors, _) in runs.items():
     if n_each in (0, 1, 3) and (n_each or snr == "0.5"):
-        print(f"{name:21} {n_each} correctors, r {n_each and snr or '-':>4}:", *(f"{e:6.2f}" for e in errors))
+        print(
+            f"{name:21} {n_each} correctors, r {snr if n_each else '-':>3}:", *(f"{e:6.2f}" for e in errors)
+        )
 for name, n_each in (("Euler-Maruyama", 0), ("DDIM", 0), ("DDIM", 1)):
     options = {"predictor": steps[name], "snr": 0.5, "n_corrector_steps": n_each}
     errors = [distance(run(nets["learned in 300 steps"], n // (1 + n_each), **options)) for n in budgets]
@@ -133,9 +135,9 @@ for name, n_each in (("Euler-Maruyama", 0), ("DDIM", 0), ("DDIM", 1)):
 # 2. **A corrector mends a weak predictor.** With 300 steps of training and 48 calls, one or three long corrector steps take reverse
 #    diffusion from 1.33 to 1.10 and 1.11, and one takes DDIM, which has no noise to forget an error by, from 1.76 to 1.10. But
 #    Euler-Maruyama gets there alone, with 24 calls. Below about one nothing helps: that is the network's own law.
-# 3. **A better score gains nothing, and can lose.** After 1,000 steps of training no number of corrector steps helps, and at 96 calls three
-#    with $r = 0.5$ are worse than none. A long step has a bias of its own: here $\epsilon$ is the noise's variance, where notebook 05 found a variance of
-#    $1 / (1 - \frac14)$ times what it should be.
+# 3. **A better score gains nothing, and can lose.** After 1,000 steps of training no number of corrector steps helps, and at
+#    96 calls three with $r = 0.5$ are worse than none. A long step has a bias of its own: here $\epsilon$ is the noise's
+#    variance, where notebook 05 found a variance of $1 / (1 - \frac14)$ times what it should be.
 #
 # The paper found that correctors pay on CIFAR-10, with a network and 1,000 steps. A toy neither proves nor refutes that; what you can
 # take along is how to ask: equal calls, a floor, and more than one score.
@@ -150,15 +152,15 @@ for name, n_each in (("Euler-Maruyama", 0), ("DDIM", 0), ("DDIM", 1)):
 # $$ \text{drift}\ \frac{c D}{2\, \|\nabla \log p\|^2}\, \nabla \log p, \qquad
 #    \text{noise of variance}\ \frac{c\,(D + 2)}{\|\nabla \log p\|^2}. $$
 #
-# A law $\pi$ does not move under these if $D\, h \pi\, \nabla \log p = (D + 2)\, \nabla (h \pi)$ with $h = 1/\|\nabla \log p\|^2$, that is, if
-# $\nabla \log (h \pi) = \frac{D}{D + 2} \nabla \log p$:
+# A law $\pi$ does not move under these if $D\, h \pi\, \nabla \log p = (D + 2)\, \nabla (h \pi)$ with
+# $h = 1/\|\nabla \log p\|^2$, that is, if $\nabla \log (h \pi) = \frac{D}{D + 2} \nabla \log p$:
 #
 # $$ \pi \ \propto\ \|\nabla \log p\|^2\; p^{\,D/(D+2)}. $$
 #
-# Two errors. Points linger where steps are short, hence $\|\nabla \log p\|^2$. And a long $z$ makes both a long step and much noise, so noise outweighs
-# drift, hence the power: in two dimensions the law of $p^{1/2}$, of twice the variance. Below, 2,000 points begin as *exact* samples of the law at
-# noise 2, and only the corrector moves them, with $r = 0.03$; so all of what changes is its doing. `matched_norms_law` is the law
-# above, on a grid.
+# Two errors. Points linger where steps are short, hence $\|\nabla \log p\|^2$. And a long $z$ makes both a long step and much
+# noise, so noise outweighs drift, hence the power: in two dimensions the law of $p^{1/2}$, of twice the variance. Below, 2,000
+# points begin as *exact* samples of the law at noise 2, and only the corrector moves them, with $r = 0.03$; so all of what
+# changes is its doing. `matched_norms_law` is the law above, on a grid.
 
 # %% tags=["setup"]
 sigma = 2.0
@@ -179,8 +181,8 @@ for name, width in rules.items():
 
 # %% [markdown] tags=["predict"]
 # **Predict first.** The right mode holds 0.50 of the points. Each takes 3,000 corrector steps at a fixed time, with the exact
-# score and a small step, of which the length is given by one of three rules. Which rule keeps the 0.50? And where do points go that do not
-# stay: **onto the modes**, or **away** from them? Vote, choose a rule, and press *play*.
+# score and a small step, of which the length is given by one of three rules. Which rule keeps the 0.50? And where do points go
+# that do not stay: **onto the modes**, or **away** from them? Vote, choose a rule, and press *play*.
 
 # %% tags=["live"]
 figure_2, (left_2, right_2) = plotting.canvas(1, 2)

@@ -185,10 +185,11 @@ print(f"energy distance of exact draws from each other: {metrics.energy_distance
 
 # %% [markdown]
 # With the exact likelihood the shares follow the exact curves. With the guess samples still fall into modes, but these are shifted by
-# up to one of their widths and have up to twice the variance; and *how many* come to each can be badly wrong: at high noise one Gaussian cannot say "either here or there", and that is when the shares are
-# decided. Once $\sigma$ is so small that one mode is left, the guess is exact, and it is too late. It is worst where $y$ lies
-# between what two modes would give. (The energy distance is an unbiased estimate: zero on average where the laws agree, so it can be
-# negative.) If the data are one Gaussian, the guess is no guess:
+# up to one of their widths and have up to twice the variance; and *how many* come to each can be badly wrong: at high noise
+# one Gaussian cannot say "either here or there", and that is when the shares are decided. Once $\sigma$ is so small that one
+# mode is left, the guess is exact, and it is too late. It is worst where $y$ lies between what two modes would give. (The
+# energy distance is an unbiased estimate: zero on average where the laws agree, so it can be negative.) If the data are one
+# Gaussian, the guess is no guess:
 
 # %%
 one, a = GaussianMixture(p.mean[None], p.covariance[None]), torch.tensor([[0.6, 0.8]]).double()
