@@ -46,9 +46,7 @@ def seeded(seed):
 
 # %%
 for k in (0, 9, 99, 499, 999):
-    print(
-        f"step {k + 1}: alpha_bar {alpha_bars[k]:.2g}, σ {by_step[k]:.3g}; VP: t = {vp.time(by_step[k]):.4f}"
-    )
+    print(f"{k + 1}: alpha_bar {alpha_bars[k]:.2g}, σ {by_step[k]:.3g}; VP: t = {vp.time(by_step[k]):.4f}")
 
 # %% [markdown]
 # So DDPM is a ladder of a thousand levels from 0.01 to 157. (Not a geometric one: you will see below how its levels lie.)
@@ -150,13 +148,9 @@ view
 
 # %%
 spread = p.covariance.trace().div(2).sqrt()
-print(
-    view.words, f"\n{(by_step > spread).sum()} steps until σ is as small as the data's spread, {spread:.1f}"
-)
+print(view.words, f"\n{(by_step > spread).sum()} steps until σ is as small as the data, {spread:.1f}")
 for s in (100.0, 10.0, 3.0, 1.0):
-    print(
-        f"σ = {s:g}: likeliest mode {(q := p.perturb(s)).responsibilities(q.sample(4000)).amax(1).mean():.2f}"
-    )
+    print(f"σ = {s}, surest mode: {(q := p.perturb(s)).responsibilities(q.sample(4000)).amax(1).mean():.2f}")
 
 # %% [markdown]
 # 1. **Play.** DDPM's points swell out of a cloud of deviation one, NCSN's fall in from far away. They arrive at the same

@@ -115,11 +115,9 @@ view
 
 # %%
 print(view.words)
-for (name, snr, n_each), (_, errors, _) in runs.items():
+for (name, snr, n_each), (_, row, _) in runs.items():
     if n_each in (0, 1, 3) and (n_each or snr == "0.5"):
-        print(
-            f"{name:21} {n_each} correctors, r {snr if n_each else '-':>3}:", *(f"{e:6.2f}" for e in errors)
-        )
+        print(f"{name:21} {n_each} correctors, r {snr if n_each else '-':>4}:", *(f"{e:6.2f}" for e in row))
 for name, n_each in (("Euler-Maruyama", 0), ("DDIM", 0), ("DDIM", 1)):
     options = {"predictor": steps[name], "snr": 0.5, "n_corrector_steps": n_each}
     errors = [distance(run(nets["learned in 300 steps"], n // (1 + n_each), **options)) for n in budgets]
