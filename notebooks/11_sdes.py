@@ -1,10 +1,11 @@
 # %% [markdown]
 # # 11 · SDEs: VE and VP
 #
-# Notebooks 09 and 10 walked down a ladder of noise levels. A ladder has a number of rungs that somebody chose. This
-# notebook lets the rungs come together until noise grows *continuously*, in a time $t$ from 0 (data) to 1 (noise). What
-# comes out is a stochastic differential equation. Three of them are in use, VE, VP and sub-VP (Song et al., 2021); you will
-# watch data become noise under each, see that they are one process in three coordinates, and run them backwards.
+# Notebooks 09 and 10 walked down a ladder of noise levels. Notebook 10 let the data choose the levels, so close that
+# neighbours overlap. Ask for more overlap, and the rungs come together until noise grows *continuously*, in a time $t$
+# from 0 (data) to 1 (noise). What comes out is a stochastic differential equation. Three of them are in use, VE, VP and sub-VP
+# (Song et al., 2021); you will watch data become noise under each, see that they are one process in three coordinates, and run
+# them backwards.
 #
 # Every score in this notebook is exact. Running time: under 20 seconds on a laptop with two cores and no GPU.
 
@@ -44,7 +45,7 @@ SDES = {"VE": sde.VE(sigma_min=0.01, sigma_max=20.0), "VP": vp, "sub-VP": sde.Su
 # | **VP**, variance preserving (DDPM) | $-\frac12 \beta(t)$ | $\beta(t)$ |
 # | **sub-VP** | $-\frac12 \beta(t)$ | $\beta(t)\,(1 - e^{-2\int_0^t \beta})$ |
 #
-# `transition` gives an exact step of finite length, $x_t = a\, x_s + \sqrt{v}\, z$. Here from $t = \frac12$, for steps of a
+# `transition` gives an exact step of finite length, $x_t = a\, x_{t'} + \sqrt{v}\, z$. Here from $t = \frac12$, for steps of a
 # tenth to a ten-thousandth; their rates tend to those of the equation:
 
 # %%
@@ -128,8 +129,8 @@ print(f"the data have a variance of {p.covariance.diagonal().mean():.1f} per coo
 for ax, name in zip(axes, SDES, strict=True):
     _, laws, paths = forward[name, "own", "x"]
     image = plotting.density(ax, laws[0].log_prob, box=12.0, n=80)
-    image.set(cmap="Greys", alpha=0.7)
-    dots = plotting.samples(ax, paths[0], role="truth", box=12.0, size=12)
+    image.set(cmap="Greys", alpha=1)
+    dots = plotting.samples(ax, paths[0], role="truth", box=12.0, size=5)
     lines = plotting.chains(ax, paths[:1, :6], role="truth", box=12.0)
     lines[0].set(color="black", linewidth=1, alpha=0.8)
     shown[name] = ax, image, dots, lines
@@ -187,13 +188,13 @@ for name, process in SDES.items():
 # %% [markdown]
 # ## Backwards
 #
-# To make data from noise, run the process backwards. A step from $t$ to $s = t - dt$ must be drawn from $p(x_s | x_t)$, and
-# by Bayes' rule
+# To make data from noise, run the process backwards. A step from $t$ to $t' = t - dt$ must be drawn from $p(x_{t'} | x_t)$,
+# and by Bayes' rule
 #
-# $$ p(x_s | x_t) \;\propto\; p(x_t | x_s)\; p_s(x_s), \qquad
-# \log p_s(x_s) \approx \log p_t(x_t) + (x_s - x_t) \cdot \nabla \log p_t(x_t). $$
+# $$ p(x_{t'} | x_t) \;\propto\; p(x_t | x_{t'})\; p_{t'}(x_{t'}), \qquad
+# \log p_{t'}(x_{t'}) \approx \log p_t(x_t) + (x_{t'} - x_t) \cdot \nabla \log p_t(x_t). $$
 #
-# The first factor knows only the step: it says that $x_s$ is about $x_t - f x_t\, dt$, give or take $g \sqrt{dt}$. It does
+# The first factor knows only the step: it says that $x_{t'}$ is about $x_t - f x_t\, dt$, give or take $g \sqrt{dt}$. It does
 # not know where the data are. That is in the second factor, and to first order all of it is the **score**. The product is
 # again a Gaussian of variance $g^2 dt$, and its mean is moved by $g^2$ times the score. So the **reverse SDE** is, with
 # $\bar w$ the noise of a walk backwards (Anderson, 1982),
@@ -242,7 +243,7 @@ def draw_2(step, process, score):
     for which, curve in curves.items():
         curve.set_data(times[: step + 1 : 10], backward[process, which][3][: k + 1])
     spread, truth = states[k].var(0).mean(), laws[k].covariance.diagonal().mean()
-    left.set_title(f"{process}, t = {times[step]:.2f}: variance {spread:,.1f}, exact {truth:,.1f}")
+    left.set_title(f"{process}, t = {times[step]:.2f}: variance {spread:,.0f}, exact {truth:,.0f}")
     right.set_title("; ".join(f"{w} {backward[process, w][3][k]:,.1f}" for w in SCORES))
     right.set_gid(f"Mean of log p over the points; of the exact law {exact[k]:.2f}.")
 
@@ -287,7 +288,8 @@ for process in (sde.VE(sigma_max=3.0), sde.VE(sigma_max=10.0), sde.VE(), sde.VP(
 # In VE the data are still there at $t = 1$, under the noise: their mean is not moved and their variance is added. So
 # $\sigma_{max}$ must be large beside the *width* of the data, which is the rule of notebook 10. In VP they are shrunk to
 # $\alpha_1$ of their size, 0.7 % with the usual betas; with too small ones the mismatch is as large as with a low
-# $\sigma_{max}$. By the identity it must be: what counts is $\sigma$ at $t = 1$, which is $s_1 / \alpha_1$.
+# $\sigma_{max}$. By the identity it must be nearly so: what counts is $\sigma$ at $t = 1$; VP's prior, in units of $y$, is
+# wider by one, of variance $\sigma^2 + 1$.
 #
 # ## Check yourself: the variance at time t
 #

@@ -20,9 +20,8 @@ from toyscore.widgets import Choice, Slider, panel
 
 torch.set_num_threads(1)
 p, vp, ve = asymmetric(), sde.VP(), sde.VE(sigma_min=0.01, sigma_max=160.0)
-betas = linear_betas().double()  # DDPM's thousand, 0.0001 to 0.02
-alpha_bars, sigmas = (1 - betas).cumprod(0), ddpm_levels(betas).flip(0)  # of steps 1 to 1000
-exact = p.to(dtype=betas.dtype)
+betas, exact = linear_betas().double(), p.to(dtype=torch.float64)  # DDPM's thousand, 0.0001 to 0.02
+alpha_bars, by_step = (1 - betas).cumprod(0), ddpm_levels(betas).flip(0)  # of steps 1 to 1000
 
 
 def seeded(seed):
@@ -37,16 +36,17 @@ def seeded(seed):
 #
 # $$ x_i = \sqrt{\bar\alpha_i}\, x_0 + \sqrt{1 - \bar\alpha_i}\; \epsilon, \qquad \bar\alpha_i = \prod_{j \le i} (1 - \beta_j). $$
 #
-# Divide by $\sqrt{\bar\alpha_i}$, and there is a level of NCSN:
+# By the identity of notebook 11, that is a level of NCSN:
 #
 # $$ y_i = \frac{x_i}{\sqrt{\bar\alpha_i}} = x_0 + \sigma_i \epsilon, \qquad \sigma_i = \sqrt{\frac{1 - \bar\alpha_i}{\bar\alpha_i}}. $$
 #
+# (DDPM counts steps upwards, so here $\sigma_1$ is the *smallest*: the ladder of notebook 09, read from below.)
 # `ddpm_levels` computes it. The last column is the time at which the VP of notebook 11 has that level: step $i$ of 1000 is
 # $t = i / 1000$, nearly.
 
 # %%
 for k in (0, 9, 99, 499, 999):
-    print(f"step {k + 1}: alpha_bar {alpha_bars[k]:.2g}, σ {sigmas[k]:.3g}; VP: t = {vp.time(sigmas[k]):.4f}")
+    print(f"{k + 1}: alpha_bar {alpha_bars[k]:.2g}, σ {by_step[k]:.3g}; VP: t = {vp.time(by_step[k]):.4f}")
 
 # %% [markdown]
 # So DDPM is a ladder of a thousand levels from 0.01 to 157. (Not a geometric one: you will see below how its levels lie.)
@@ -72,7 +72,7 @@ def predicted_noise(x, i):  # in place of a network
 
 x_0, i = p.sample(1000), torch.randint(1000, (1000,))  # i counts from 0 here
 score = from_epsilon(predicted_noise, ddpm_clock(alpha_bars, whole=True))
-ncsn = losses.denoising_score_matching(score, x_0, sigmas.float()[i], generator=seeded(1))
+ncsn = losses.denoising_score_matching(score, x_0, by_step.float()[i], generator=seeded(1))
 z, bar = torch.randn(1000, 2, generator=seeded(1)), alpha_bars.float()[i, None]
 ddpm = (z - predicted_noise(bar.sqrt() * x_0 + (1 - bar).sqrt() * z, i)).square().sum(1) / 2
 print(f"means {ncsn.mean():.6f} and {ddpm.mean():.6f}; rows equal: {ncsn.allclose(ddpm, atol=1e-5)}")
@@ -88,8 +88,8 @@ print(f"means {ncsn.mean():.6f} and {ddpm.mean():.6f}; rows equal: {ncsn.allclos
 # $$ x_{i-1} = \frac{1}{\sqrt{1 - \beta_i}} \left( x_i - \frac{\beta_i}{\sqrt{1 - \bar\alpha_i}}\, \epsilon_\theta \right)
 # + \sqrt{\tilde\beta_i}\; z, \qquad \tilde\beta_i = \frac{1 - \bar\alpha_{i-1}}{1 - \bar\alpha_i}\, \beta_i. $$
 #
-# The same draw on NCSN's ladder, from level $\sigma_i$ to $\sigma_{i-1}$ (*ancestral sampling for SMLD*, Song et al.,
-# 2021), needs no alphas:
+# The same draw on NCSN's ladder, from level $\sigma_i$ to $\sigma_{i-1}$ (*ancestral sampling for SMLD*, the 2021
+# paper's name for NCSN), needs no alphas:
 #
 # $$ y_{i-1} = y_i + (\sigma_i^2 - \sigma_{i-1}^2)\, s(y_i, \sigma_i)
 # + \sqrt{\frac{\sigma_{i-1}^2 (\sigma_i^2 - \sigma_{i-1}^2)}{\sigma_i^2}}\; z. $$
@@ -97,8 +97,8 @@ print(f"means {ncsn.mean():.6f} and {ddpm.mean():.6f}; rows equal: {ncsn.allclos
 # One step by hand, from $i = 300$, with the exact score:
 
 # %%
-z, y = torch.randn(1000, 2, dtype=betas.dtype), exact.perturb(float(sigmas[299])).sample(1000)
-beta, bar, before, high, low = betas[299], alpha_bars[299], alpha_bars[298], sigmas[299], sigmas[298]
+z, y = torch.randn(1000, 2, dtype=betas.dtype), exact.perturb(float(by_step[299])).sample(1000)
+beta, bar, before, high, low = betas[299], alpha_bars[299], alpha_bars[298], by_step[299], by_step[298]
 x, epsilon = bar.sqrt() * y, -high * exact.score(y, high)
 x = (x - beta / (1 - bar).sqrt() * epsilon) / (1 - beta).sqrt() + ((1 - before) / (1 - bar) * beta).sqrt() * z
 y = y + (high**2 - low**2) * exact.score(y, high) + (low**2 * (high**2 - low**2) / high**2).sqrt() * z
@@ -110,16 +110,16 @@ print(f"x is sqrt(alpha_bar) y, to 1e-12: {x.allclose(before.sqrt() * y, rtol=0,
 
 # %% tags=["setup"]
 z, chains = torch.randn(500, 2, generator=seeded(2), dtype=betas.dtype), {}
-for name, process, std in (("DDPM", vp, (1 - alpha_bars[-1]).sqrt()), ("NCSN", ve, sigmas[-1])):
-    times = sde.level_times(process, sigmas.flip(0))
+for name, process, std in (("DDPM", vp, (1 - alpha_bars[-1]).sqrt()), ("NCSN", ve, by_step[-1])):
+    times = sde.level_times(process, by_step.flip(0))
     steps = samplers.ancestral(process, exact.score, std * z, times, generator=seeded(3))
     chains[name] = torch.stack([std * z, *steps])
 roots = {"DDPM": alpha_bars.flip(0).sqrt()[:, None, None], "NCSN": torch.ones(1000, 1, 1)}
 print("x is alpha y, to 1e-9:", chains["DDPM"].allclose(roots["DDPM"] * chains["NCSN"], rtol=0, atol=1e-9))
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** Two chains with the same score and the same random numbers. DDPM's begins with points about 1 from the
-# origin, NCSN's with points about 157 away. Stop both on the way, and divide DDPM's $x_i$ by $\sqrt{\bar\alpha_i}$. Are the
+# **Predict first.** Two chains with the same score and the same random numbers. DDPM's begins with points of deviation 1,
+# NCSN's of deviation 157. Stop both on the way, and divide DDPM's $x_i$ by $\sqrt{\bar\alpha_i}$. Are the
 # two clouds then **unrelated**, **alike** as two samples of one law are, or **the same points**? And how many of the 999
 # steps are over before NCSN's noise is as small as the data's spread, 3.3: **a tenth**, **a half**, or **nine tenths**?
 # Vote, then press *play*.
@@ -139,7 +139,7 @@ def draw(step, coordinates):
         plotting.samples(ax, states[-1], update=dots)
         plotting.chains(ax, states[-181::9, :5], role="truth", update=lines)
         ax.set_title(f"{name}, step {step}: largest coordinate {states[-1].abs().max():.3g}")
-        ax.set_gid(f"σ = {sigmas[999 - step]:.3g}, α = {alpha_bars[999 - step].sqrt():.3g}.")
+        ax.set_gid(f"σ = {by_step[999 - step]:.3g}, α = {alpha_bars[999 - step].sqrt():.3g}.")
 
 
 options = {"step": Slider(0, 999, 630, step=9), "coordinates": Choice(("own", "y = x / alpha"), "own")}
@@ -147,16 +147,18 @@ view = panel(figure, draw, play="step", name="ddpm-ncsn", **options)
 view
 
 # %%
-print(view.words)
 spread = p.covariance.trace().div(2).sqrt()
-print(f"{(sigmas > spread).sum()} steps until the noise is as small as the data's spread, {spread:.1f}")
+print(view.words, f"\n{(by_step > spread).sum()} steps until σ is as small as the data, {spread:.1f}")
+for s in (100.0, 10.0, 3.0, 1.0):
+    print(f"σ = {s}, surest mode: {(q := p.perturb(s)).responsibilities(q.sample(4000)).amax(1).mean():.2f}")
 
 # %% [markdown]
-# 1. **Play.** DDPM's points swell out of a ball of radius one, NCSN's fall in from far away. They arrive at the same
+# 1. **Play.** DDPM's points swell out of a cloud of deviation one, NCSN's fall in from far away. They arrive at the same
 #    places.
 # 2. **Choose y = x / alpha**, and the pictures are one. Whatever you read about one of the two chains is true of the other.
-# 3. **Half of the steps** are over before the noise has the size of the data. They move points about in an all but empty
-#    plane; only what comes after decides on modes. Where steps are spent is a choice that betas make without saying so.
+# 3. **Half of the steps** are over before the noise has the size of the data. Until $\sigma$ is about 10 nothing is decided:
+#    the surest mode of a point is hardly surer than 0.50, the largest weight. Most modes are decided between 10 and 1.
+#    Where steps are spent is a choice that betas make without saying so.
 #
 # ## One network, five samplers
 #
@@ -167,11 +169,11 @@ print(f"{(sigmas > spread).sum()} steps until the noise is as small as the data'
 # to five samplers, with no line of network or loss changed:
 
 # %% tags=["setup"]
-LAWS = {"DDPM's": levels(sigmas.flip(0)), "NCSN's": log_uniform(0.01, 157), "EDM's": log_normal(0.01, 157)}
+LAWS = {"DDPM's": levels(by_step.flip(0)), "NCSN's": log_uniform(0.01, 157), "EDM's": log_normal(0.01, 157)}
 
 
 def five_ways(score, z, n):  # n steps each
-    ladder, ddpm = geometric(157.0, 0.03, 20), [*sde.level_times(vp, sigmas.flip(0)[:: 1000 // n]), 0.0]
+    ladder, ddpm = geometric(157.0, 0.03, 20), [*sde.level_times(vp, by_step.flip(0)[:: 1000 // n]), 0.0]
     langevin = {"step_size": 0.5 * 0.03**2, "n_steps_each": n // 20, "denoise": True, "generator": seeded(4)}
     yield "NCSN", samplers.annealed_langevin(score, 157 * z, ladder, **langevin)
     yield "DDPM", samplers.ancestral(vp, score, z, ddpm, generator=seeded(4))
@@ -212,9 +214,8 @@ right.set(xscale="log", yscale="log", xlabel="σ", title="share of the noise mis
 
 
 def draw_2(sampler, law):
-    plotting.samples(left, clouds[law][sampler], role="learned", update=cloud)
-    weights = metrics.mode_weights(clouds[law][sampler], p)
-    left.set_title(f"{sampler}: weights " + " ".join(f"{w:.2f}" for w in weights))
+    plotting.samples(left, x := clouds[law][sampler], role="learned", update=cloud)
+    left.set_title(f"{sampler}: weights " + " ".join(f"{w:.2f}" for w in metrics.mode_weights(x, p)))
     for name, curve in curves.items():
         curve.set_linewidth(4 if name == law else 1.5)
 
@@ -229,17 +230,21 @@ fresh, distance = p.sample(1000, generator=seeded(8)), metrics.sliced_wasserstei
 for law, drawn in clouds.items():
     far = " ".join(f"{name} {distance(x, fresh, generator=seeded(9)):.1f}" for name, x in drawn.items())
     print(f"{law:6} law, distance to fresh samples: {far}")
-print("off by", {law: [f"{e:.1g}" for e in curve.get_ydata()[[0, 4, 8]]] for law, curve in curves.items()})
+for law, curve in curves.items():
+    print(f"{law}: off by", *(f"{e:.1g} at σ = {s:.2g};" for s, e in curve.get_xydata()[::2]))
 
 # %% [markdown]
 # 1. **All five.** The first network was trained with DDPM's law. NCSN's annealing draws from it as well as DDPM's own chain
-#    does, and so do VE, VP and an ODE. (The distance is the sliced Wasserstein distance; the first line is what the exact
-#    score makes of 1,000 samples and 200 steps.)
-# 2. **The law decides where the error is**, not what is learned. All have the same minimiser, the exact score. Where a law
-#    seldom draws, the network is worse: DDPM's at the smallest noise, of which it sees little.
+#    does, and so do VE, VP and an ODE. (The distance is the sliced Wasserstein distance: the mean, over directions, of how
+#    far one must move points to make one sample the other. The first line is what the exact score makes of 1,000 samples
+#    and 200 calls.)
+# 2. **The law decides where the error is**, not what is learned. All have the same minimiser, the exact score. Compare the
+#    three at one $\sigma$ (but for EDM's at large noise all are worst near 1, where the score is hardest). Where a law
+#    seldom draws, the network is worse: at $\sigma = 0.01$, of which DDPM's sees little, its network errs about nine times
+#    as much as NCSN's.
 # 3. **EDM's law** (the normal one) **fails** at large noise here. Its published numbers (most draws between 0.09 and 1) are
 #    for data of deviation one half; these have 3.3, and a law of $\sigma$ is in units of the data. The ODE shows it worst:
-#    it starts with the largest noise and carries every error along, while fresh noise lets the others forget.
+#    it starts from errors at the largest noise and carries each along, while fresh noise lets the others forget.
 #
 # ## What difference is left
 #
@@ -255,8 +260,8 @@ print("off by", {law: [f"{e:.1g}" for e in curve.get_ydata()[[0, 4, 8]]] for law
 # The weight and the law act together: only their product matters to the minimum that is sought. The bound on the
 # likelihood, which DDPM's authors set aside for the simple loss, has another weight: $g^2/\alpha^2$ per unit of time, that
 # is $d\sigma^2$. And *preconditioning* is why a network of images in practice sees $x$ and not $y$: at $\sigma = 157$ the
-# numbers in $y$ are 157 times as large as the data, in $x$ they are never far from one. It changes what is easy to learn,
-# and no equation. (`MLP` divides $y$ by $\sqrt{\sigma^2 + v}$, with $v$ the data's variance.)
+# numbers in $y$ are 157 times as large as image data, whose size is about one; in $x$ they are never far from one. It changes
+# what is easy to learn, and no equation. (`MLP` divides $y$ by $\sqrt{\sigma^2 + v}$, with $v$ the data's variance.)
 #
 # ## Digits, by the same function
 #
@@ -283,6 +288,9 @@ view_3
 print(view_3.words, {name: round(float(x.mean()), 2) for name, x in sheets.items()})
 
 # %% [markdown]
+# All five draw digits, each others, for each uses its noise in its own way. Nine say nothing about which is best; the
+# figure `ddpm-is-ncsn` asks that.
+#
 # ## Check yourself: the score from a predicted noise
 #
 # Somebody gives you a DDPM: `epsilon` `[B, D]` is what it predicts at step `i`, counted from 1, and `betas` `[N]` are its

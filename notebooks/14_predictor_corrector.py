@@ -2,12 +2,12 @@
 # # 14 · Predictor and corrector
 #
 # Notebook 13 went back from noise to data without noise. Here the steps are noisy again, and come in two kinds. A **predictor** is a
-# step of any solver, from a time $t$ to an earlier $s$. A **corrector** is a step of Langevin dynamics *at* $s$: it uses the score to
-# pull the points towards the law $p_s$ that they should have (Song et al. 2021, Algorithm 1). Both pay with calls of the score, and
+# step of any solver, from a time $t$ to an earlier $t'$. A **corrector** is a step of Langevin dynamics *at* $t'$: it uses the score to
+# pull the points towards the law $p_{t'}$ that they should have (Song et al. 2021, Algorithm 1). Both pay with calls of the score, and
 # calls are all that counts, for with a network they are all the time.
 #
-# So the question is what an error costs. You will also find out, from a rule printed in a paper, why it works on images and samples a wrong
-# law in the plane. Running time: under 40 seconds on a laptop with two cores and no GPU.
+# So the question is what an error costs. You will also find out, from a rule printed in a paper, why it works on images and
+# samples a wrong law in the plane. Running time: under 40 seconds on a laptop with two cores and no GPU.
 
 # %% tags=["setup"]
 import torch
@@ -25,9 +25,8 @@ def distance(x):
 
 
 def run(score, n_steps, **options):
-    times = sde.uniform_times(n_steps)
-    options |= {"width": samplers.noise_std, "generator": generator}
-    return samplers.final(samplers.predictor_corrector(ve, score, start, times, **options))
+    options |= {"times": sde.uniform_times(n_steps), "width": samplers.noise_std, "generator": generator}
+    return samplers.final(samplers.predictor_corrector(ve, score, start, **options))
 
 
 floor = torch.tensor([distance(p.sample(4000, generator=generator)) for _ in range(8)])
@@ -36,10 +35,10 @@ floor = torch.tensor([distance(p.sample(4000, generator=generator)) for _ in ran
 # ## Predictors at equal calls
 #
 # Each predictor below takes 4,000 points from the prior of VE ($\sigma = 50$) down to data, with the exact score of three tilted modes.
-# *Euler-Maruyama* takes the drift at $t$ for the whole step; *reverse diffusion* turns the exact forward step round; *ancestral* draws from
-# the posterior given the best guess of the data (NCSN's, DDPM's); *DDIM* and *Heun* follow the probability flow, the first by one call a
-# step, the second by two. The error is the sliced Wasserstein distance to 16,000 samples, in units of $x$. Samples cannot
-# do better than other samples: the **floor** is what 4,000 exact ones get.
+# *Euler-Maruyama* takes the drift at $t$ for the whole step; *reverse diffusion* turns the exact forward step round;
+# *ancestral* draws from the posterior given the best guess of the data (NCSN's, DDPM's); *DDIM* (Song, Meng & Ermon 2021) and
+# *Heun* follow the probability flow, the first by one call a step, the second by two. The error is the sliced Wasserstein
+# distance to 16,000 samples, in units of $x$. Samples cannot do better than other samples: the **floor** is what 4,000 exact ones get.
 
 # %%
 print(f"floor {floor.mean():.2f} ± {floor.std():.2f}; errors at 12, 24, 48, 96 calls of the score:")
@@ -51,20 +50,22 @@ for name, step in steps.items():
     print(f"{name:18}", *(f"{error:6.2f}" for error in errors))
 
 # %% [markdown]
+# Euler-Maruyama reaches the floor first, with 24 to 48 calls; DDIM is best at 12. Below, the predictor is reverse diffusion, as in the
+# paper: not the best one here, so there is something to correct.
+#
 # ## The corrector
 #
-# At a fixed time the law $p_s$ is a density like any other, and Langevin dynamics (notebook 05) samples it:
+# At a fixed time the law $p_t$ is a density like any other, and Langevin dynamics (notebook 05) samples it:
 #
-# $$ x \leftarrow x + \frac{\epsilon}{2}\, \nabla \log p_s(x) + \sqrt{\epsilon}\, z. $$
+# $$ x \leftarrow x + \frac{\epsilon}{2}\, \nabla \log p_t(x) + \sqrt{\epsilon}\, z. $$
 #
 # How long is a step? The paper fixes the ratio $r$ of the lengths of drift and noise (`snr`). In our convention (theirs is half of it)
 #
-# $$ \epsilon = 4\, a^2 \Big( r\, \frac{\|z\|}{\|\nabla \log p_s(x)\|} \Big)^2, \qquad a = \alpha_t / \alpha_s \ \text{(1 on VE)}. $$
+# $$ \epsilon = 4\, a^2 \Big( r\, \frac{\|z\|}{\|\nabla \log p_t(x)\|} \Big)^2, \qquad a = \text{a ratio of alphas, 1 on VE}. $$
 #
-# Where noise is nearly all there is, $\|z\| / \|\nabla \log p_s\|$ is about $s_s$, the noise's standard deviation at that time. We
-# put that there for now, `width=noise_std`, so that $\epsilon = 4 r^2 s_s^2$ is the same for all points; why not the rule itself, comes
-# below. The predictor is reverse diffusion. Three scores: the exact one, and those of a small network after 300 steps of training,
-# and after 1,000.
+# Where noise is nearly all there is, $\|z\| / \|\nabla \log p_t\|$ is about the noise's standard deviation at that time. We put that
+# there for now, `width=noise_std`, so that $\epsilon = (2 r \cdot \text{deviation})^2$ is the same for all points; why not the rule
+# itself, comes below. Three scores: the exact one, and those of a small network after 300 steps of training, and after 1,000.
 
 # %% tags=["setup"]
 nets, budgets, runs = {"exact": p.score}, (12, 24, 48, 96), {}
@@ -114,55 +115,58 @@ view
 
 # %%
 print(view.words)
-for (name, snr, n_each), (_, errors, _) in runs.items():
+for (name, snr, n_each), (_, row, _) in runs.items():
     if n_each in (0, 1, 3) and (n_each or snr == "0.5"):
-        print(f"{name:21} {n_each} corrector steps, snr {snr:>4}:", *(f"{error:6.2f}" for error in errors))
-poor, options = nets["learned in 300 steps"], {"predictor": samplers.ddim_step, "snr": 0.5}
-ends = [distance(run(poor, 48 // (1 + n_each), n_corrector_steps=n_each, **options)) for n_each in (0, 1)]
-print("DDIM, learned in 300 steps, 48 calls: {:.2f} alone, {:.2f} with one corrector step each".format(*ends))
+        print(f"{name:21} {n_each} correctors, r {snr if n_each else '-':>4}:", *(f"{e:6.2f}" for e in row))
+for name, n_each in (("Euler-Maruyama", 0), ("DDIM", 0), ("DDIM", 1)):
+    options = {"predictor": steps[name], "snr": 0.5, "n_corrector_steps": n_each}
+    errors = [distance(run(nets["learned in 300 steps"], n // (1 + n_each), **options)) for n in budgets]
+    print(f"{name + ', 300 steps':27} {n_each} corrector steps:", *(f"{error:6.2f}" for error in errors))
 
 # %% [markdown]
 # The verdict, at equal calls, where differences below 0.1 are noise:
 #
 # 1. **An exact score needs no corrector.** At few calls every corrector step takes a predictor step away, and costs more than it
-#    mends; the paper's $r = 0.16$ never pays here. From 48 calls on a long corrector step ($r = 0.5$) comes out even.
-# 2. **A poor score can gain.** The network of 300 steps is wrong, and the predictor carries its errors on; the corrector pulls towards
-#    what the network says *now*. From 48 calls on, one step or three with $r = 0.5$ are better than none. Without noise it shows most:
-#    DDIM never forgets an error, and one corrector step takes a good part of it away. But below a distance of about one nothing helps:
-#    that is the network's own law.
-# 3. **A better score gains nothing, and can lose.** After 1,000 steps of training no number of corrector steps helps, and at 96 calls three
-#    with $r = 0.5$ are worse than none. A long step has a bias of its own: here $\epsilon = s_s^2$, where notebook 05 found a variance of
-#    $1 / (1 - \frac14)$ times what it should be.
+#    mends; the paper's $r = 0.16$ never pays here. At up to 96 calls an exact score gains nothing here from a long one ($r = 0.5$),
+#    either. (In the figure `predictor-corrector`, which sees smaller errors, a long corrector step pays from 48 calls on; but
+#    Euler-Maruyama alone is better still.)
+# 2. **A corrector mends a weak predictor.** With 300 steps of training and 48 calls, one or three long corrector steps take reverse
+#    diffusion from 1.33 to 1.10 and 1.11, and one takes DDIM, which has no noise to forget an error by, from 1.76 to 1.10. But
+#    Euler-Maruyama gets there alone, with 24 calls. Below about one nothing helps: that is the network's own law.
+# 3. **A better score gains nothing, and can lose.** After 1,000 steps of training no number of corrector steps helps, and at
+#    96 calls three with $r = 0.5$ are worse than none. A long step has a bias of its own: here $\epsilon$ is the noise's
+#    variance, where notebook 05 found a variance of $1 / (1 - \frac14)$ times what it should be.
 #
 # The paper found that correctors pay on CIFAR-10, with a network and 1,000 steps. A toy neither proves nor refutes that; what you can
 # take along is how to ask: equal calls, a floor, and more than one score.
 #
 # ## A rule read critically
 #
-# So far `width` was the noise's standard deviation. The paper's Algorithm 4 has $\|z\| / \|\nabla \log p_s(x)\|$ there, for each point
+# So far `width` was the noise's standard deviation. The paper's Algorithm 4 has $\|z\| / \|\nabla \log p_t(x)\|$ there, for each point
 # and from the very $z$ of the step. On images nobody sees a difference. In the plane it samples the wrong law, however small $r$ is,
 # and two lines say which. The step $\epsilon = c\, \|z\|^2 / \|\nabla \log p\|^2$ depends on $x$, and on $z$. In $D$ dimensions
 # $E\|z\|^2 = D$ and $E[\|z\|^2 z z^\top] = (D + 2) I$. So for small $c$ the chain has
 #
-# $$ \text{drift}\ \frac{c D}{2 \|s\|^2}\, s, \qquad \text{noise of variance}\ \frac{c\,(D + 2)}{\|s\|^2}, \qquad s = \nabla \log p. $$
+# $$ \text{drift}\ \frac{c D}{2\, \|\nabla \log p\|^2}\, \nabla \log p, \qquad
+#    \text{noise of variance}\ \frac{c\,(D + 2)}{\|\nabla \log p\|^2}. $$
 #
-# A law $\pi$ does not move under these if $D\, s\, h \pi = (D + 2)\, \nabla (h \pi)$ with $h = 1/\|s\|^2$, that is, if
-# $\nabla \log (h \pi) = \frac{D}{D + 2} \nabla \log p$:
+# A law $\pi$ does not move under these if $D\, h \pi\, \nabla \log p = (D + 2)\, \nabla (h \pi)$ with
+# $h = 1/\|\nabla \log p\|^2$, that is, if $\nabla \log (h \pi) = \frac{D}{D + 2} \nabla \log p$:
 #
-# $$ \pi \ \propto\ \|s\|^2\; p^{\,D/(D+2)}. $$
+# $$ \pi \ \propto\ \|\nabla \log p\|^2\; p^{\,D/(D+2)}. $$
 #
-# Two errors. Points linger where steps are short, hence $\|s\|^2$. And a long $z$ makes both a long step and much noise, so noise outweighs
-# drift, hence the power: in two dimensions the law of $p^{1/2}$, twice too wide. Below, 2,000 points begin as *exact* samples of $p_s$ at
-# noise 2, and only the corrector moves them, with $r = 0.03$; so all of what changes is its doing. `matched_norms_law` is the law
-# above, on a grid.
+# Two errors. Points linger where steps are short, hence $\|\nabla \log p\|^2$. And a long $z$ makes both a long step and much
+# noise, so noise outweighs drift, hence the power: in two dimensions the law of $p^{1/2}$, of twice the variance. Below, 2,000
+# points begin as *exact* samples of the law at noise 2, and only the corrector moves them, with $r = 0.03$; so all of what
+# changes is its doing. `matched_norms_law` is the law above, on a grid.
 
 # %% tags=["setup"]
 sigma = 2.0
 q, law = p.perturb(sigma), diagnostics.matched_norms_law(p, sigma)
 x = q.sample(100_000, generator=generator)
-squares = q.score(x).square().sum(1)
-shares = {"p": float(q.weights[0]), "p ‖s‖²": float(squares @ q.responsibilities(x)[:, 0] / squares.sum())}
-shares["p^½ ‖s‖²"] = float(law.masses.float() @ q.responsibilities(law.points.float())[:, 0])
+sizes = q.score(x).square().sum(1)
+shares = {"p": float(q.weights[0]), "p ‖∇log p‖²": float(sizes @ q.responsibilities(x)[:, 0] / sizes.sum())}
+shares["p^½ ‖∇log p‖²"] = float(law.masses.float() @ q.responsibilities(law.points.float())[:, 0])
 widths = samplers.matched_norms, samplers.batch_norms, samplers.noise_std
 rules, moves, counted = dict(zip(("each row", "batch means", "noise std"), widths, strict=True)), {}, {}
 for name, width in rules.items():
@@ -175,8 +179,8 @@ for name, width in rules.items():
 
 # %% [markdown] tags=["predict"]
 # **Predict first.** The right mode holds 0.50 of the points. Each takes 3,000 corrector steps at a fixed time, with the exact
-# score and a small step, of which the length is given by one of three rules. Which rule keeps the 0.50? And where do points go that do not
-# stay: **onto the modes**, or **away** from them? Vote, choose a rule, and press *play*.
+# score and a small step, of which the length is given by one of three rules. Which rule keeps the 0.50? And where do points go
+# that do not stay: **onto the modes**, or **away** from them? Vote, choose a rule, and press *play*.
 
 # %% tags=["live"]
 figure_2, (left_2, right_2) = plotting.canvas(1, 2)
@@ -208,11 +212,11 @@ for name, x in moves.items():
     print(f"{name}: share {sum(counted[name][50:]) / 51:.3f} late, farthest point {x.norm(dim=2).max():.0f}")
 
 # %% [markdown]
-# The rule of each row's norms moves exact samples to another law, and the share goes where it was computed to go. ($\|s\|^2$ alone
-# would leave it: half of the mistake is hardly seen in this number.) Single points are flung far out: where the score is near zero,
+# The rule of each row's norms moves exact samples to another law, and the share goes where it was computed to go. (The squared norm
+# alone would leave it: half of the mistake is hardly seen in this number.) Single points are flung far out: where the score is near zero,
 # the step is as long as you like. The means over the batch, which the authors' *code* takes, keep the share within a few hundredths
-# of 0.50, and so does the noise's standard deviation. Why did nobody complain? On $N(0, v I)$ the law above is a Gaussian's with its
-# variance $(1 + 2/D)^2$ times too large, and images have a large $D$. The variance of 1,000 points, of which $N(0, I)$ has 1:
+# of 0.50, and so does the noise's standard deviation. Why did nobody complain? On $N(0, vI)$ the law above has the variance
+# $(1 + 2/D)^2\, v$ in each coordinate, and images have a large $D$. The variance of 1,000 points, of which $N(0, I)$ has 1:
 
 # %%
 for dim in (8, 32, 128):

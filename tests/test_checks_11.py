@@ -54,6 +54,7 @@ WRONG_VP = {
     "this is the noise's variance, that of a point": lambda v, *a: 1 - kept(*a),
     "the data shrink, too": lambda v, *a: v + 1 - kept(*a),
     "the two shares are swapped": lambda v, *a: kept(*a) + v * (1 - kept(*a)),
+    "the exponent of the noise is halved": lambda v, *a: v * kept(*a) + 1 - np.sqrt(kept(*a)),
     "multiplied by its square": lambda v, *a: v * np.sqrt(kept(*a)) + 1 - kept(*a),
     "a factor 2 is lost": lambda v, *a: 1 + (v - 1) * np.sqrt(kept(*a)),
     "a factor 2 too many": lambda v, *a: 1 + (v - 1) * kept(*a) ** 2,

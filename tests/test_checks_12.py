@@ -26,6 +26,7 @@ WRONG = {
     "this divides by 1 - beta_i": lambda e, b, i: -e / (1 - b[i - 1]),
     "this divides by beta_i": lambda e, b, i: -e / b[i - 1],
     "this is the score of y": lambda e, b, i: -e / np.sqrt((1 - bar(b, i)) / bar(b, i)),
+    "the fraction in the root is upside down": lambda e, b, i: -e / np.sqrt(bar(b, i) / (1 - bar(b, i))),
     "it does not multiply": lambda e, b, i: -e * bar(b, i) / np.sqrt(1 - bar(b, i)),
     "what is left of x_0": lambda e, b, i: -e / np.sqrt(bar(b, i)),
     "divide by the deviation: the score grows": lambda e, b, i: -e * np.sqrt(1 - bar(b, i)),

@@ -34,8 +34,21 @@ def looked_up(x, times, process, law):
     return law.log_prob(x, times[0]), 0 * x
 
 
+def looked_up_with_its_share(x, times, process, law):
+    """Would be right, with a share from the flow, were the density at the first time told."""
+    _, share = answer()(x, times, process, law)
+    return law.log_prob(x, times[0]) + share, share
+
+
+def exact_end(x, times, process, law):
+    density, share = answer()(x, times, process, law)
+    return density - share, share
+
+
 WRONG = {
-    "that is the exact log density": looked_up,
+    "that is the exact log density": exact_end,
+    "not at t = 0: let the flow find": looked_up,
+    "known at times[-1] alone": looked_up_with_its_share,
     "check the sign of the divergence": answer(sign=-1),
     "the half is missing": answer(half=1.0),
     "the half is in the drift but not in its divergence": answer(trace=2.0),
@@ -48,11 +61,11 @@ WRONG = {
     "let x move along": answer(moves=False),
     "f is missing from the divergence": answer(f_counts=0),
     "the slope of the score is missing": answer(trace=0.0),
-    "take f = g = 0 first": answer(half=3.0),
+    "first return prior + change": answer(half=3.0),
     "its error is not yet told": answer(share=lambda x, end, used, law: 0 * x),
     "check the sign of the share": answer(share=lambda x, end, used, law: law.log_prob(end, 1.0) - used),
     "not at x": answer(share=lambda x, end, used, law: log_normal(x, used_std(end, used)) - law.log_prob(x, 1.0)),
-    "that of the last time": answer(share=lambda x, end, used, law: used - law.log_prob(end, 0.0)),
+    "is for the share": answer(share=lambda x, end, used, law: used - law.log_prob(end, 0.0)),
     "a ratio of densities": answer(share=lambda x, end, used, law: np.exp(used - law.log_prob(end, 1.0))),
     "the prior's log density alone": answer(share=lambda x, end, used, law: used),
     "that is log p_1 alone": answer(share=lambda x, end, used, law: law.log_prob(end, 1.0)),

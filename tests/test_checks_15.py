@@ -65,6 +65,7 @@ WRONG = {
     "only the first coordinate is pulled": pulled(along=lambda gain: gain * [1, 0]),
     "check the sign of the pull": pulled(sign=-1.0),
     "sigma² is missing in S": no_noise,
+    "S has sigma in place of sigma²": lambda x, y, mean, c, tau, sigma: pulled()(x, y, mean, c, tau, sigma**0.5),
     "all zeros so far": lambda x, *_: 0 * x,
     "let tau be very large": lambda x, *_: x + 7,
     "one arrow per point": lambda x, *_: x[:, 0],

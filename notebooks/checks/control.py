@@ -80,8 +80,18 @@ def score_given_y(answer: Callable[..., object]) -> None:
             "sigma² is missing in S: the score of the noisy x has covariance plus sigma²": -(POINTS - MEAN)
             @ np.linalg.inv(COVARIANCE)
             + right,
+            "S has sigma in place of sigma²: variances add, S = covariance + sigma² I": _with_sigma(),
             "all zeros so far: begin with the score of x alone": np.zeros_like(truth),
         },
         otherwise="let tau be very large: what must be left then? Then sigma very small: where does y pull",
         place=lambda k: f"at x = {POINTS[k // 2].tolist()}, coordinate {k % 2 + 1}",
     )
+
+
+def _with_sigma() -> np.ndarray:
+    """The answer with S = covariance + sigma I, throughout."""
+    s = np.linalg.inv(COVARIANCE + SIGMA * np.eye(2))
+    off = POINTS - MEAN
+    variance = (COVARIANCE - COVARIANCE @ s @ COVARIANCE)[0, 0] + TAU**2
+    residual = Y - (MEAN + off @ s @ COVARIANCE)[:, :1]
+    return np.asarray(-off @ s + residual / variance * (s @ COVARIANCE)[:, 0])

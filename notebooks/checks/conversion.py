@@ -60,6 +60,8 @@ def score_from_noise(answer: Callable[..., object]) -> None:
             "the coordinates of x": of(lambda i: -1 / sigma(i)),
             "the identity divides the score of y by sqrt(alpha_bar), it does not multiply: x is y made smaller, so its gradients are "
             "larger": of(lambda i: -np.sqrt(bars[i - 1]) / sigma(i)),
+            "the fraction in the root is upside down: sigma² is (1 - alpha_bar) / alpha_bar, and grows with the step; besides, that "
+            "gives the score of y: divide by sqrt(alpha_bar) once more": of(lambda i: -sigma(i)),
             "sqrt(alpha_bar) is what is left of x_0; the noise has the deviation sqrt(1 - alpha_bar)": of(
                 lambda i: -1 / np.sqrt(bars[i - 1])
             ),

@@ -139,6 +139,10 @@ def _known_vp() -> Iterable[tuple[str, Variance]]:
         lambda v, t, *ends: v * math.sqrt(kept(t, *ends)) + 1 - kept(t, *ends),
     )
     yield (
+        "the exponent of the noise is halved: v shrinks by exp(-B), and what is added is 1 - exp(-B), not 1 - exp(-B/2)",
+        lambda v, t, *ends: v * kept(t, *ends) + 1 - math.sqrt(kept(t, *ends)),
+    )
+    yield (
         "a factor 2 is lost: 2 f = -beta, so the distance from 1 shrinks by exp(-B), not exp(-B/2)",
         relaxed(lambda *a: _integral(*a) / 2),
     )
