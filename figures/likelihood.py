@@ -223,7 +223,10 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
         mean, error = share_of(arrays, name)
         found[f"share_{name.replace(', ', '_')}"] = (mean, 7 * error)
     for tolerance, (error, calls) in zip(TOLERANCES, arrays["tolerances"], strict=True):
-        found |= {f"error_at_{tolerance:g}": (error, max(7 * error, tolerance)), f"calls_at_{tolerance:g}": (calls, 0.2 * calls)}
+        found |= {
+            f"error_at_{tolerance:g}": (error, max(7 * error, tolerance)),
+            f"calls_at_{tolerance:g}": (calls, 0.2 * calls),
+        }
     found["largest_z_of_hutchinson"] = (np.abs(standard(arrays)).max(), 4.0)
     for k, sigma in enumerate(DIGIT_SIGMAS):
         found[f"bits_network_{sigma:g}"] = (bits[k, 0], 7 * errors_of[k, 0])
