@@ -243,8 +243,8 @@ def draw_2(step, process, score):
     for which, curve in curves.items():
         curve.set_data(times[: step + 1 : 10], backward[process, which][3][: k + 1])
     spread, truth = states[k].var(0).mean(), laws[k].covariance.diagonal().mean()
-    left.set_title(f"{process}, t = {times[step]:.2f}: variance {spread:,.0f}, exact {truth:,.0f}")
-    right.set_title("; ".join(f"{w} {backward[process, w][3][k]:,.1f}" for w in SCORES))
+    left.set_title(f"{process}, t = {times[step]:.2f}: variance {spread:,.1f}, exact {truth:,.1f}")
+    right.set_title("; ".join(f"{w} {backward[process, w][3][k]:,.0f}" for w in SCORES))
     right.set_gid(f"Mean of log p over the points; of the exact law {exact[k]:.2f}.")
 
 

@@ -231,7 +231,7 @@ for law, drawn in clouds.items():
     far = " ".join(f"{name} {distance(x, fresh, generator=seeded(9)):.1f}" for name, x in drawn.items())
     print(f"{law:6} law, distance to fresh samples: {far}")
 for law, curve in curves.items():
-    print(f"{law}: off by", *(f"{e:.1g} at σ = {s:.2g};" for s, e in curve.get_xydata()[::2]))
+    print(f"{law}: off by", *(f"{e:.1g} at σ = {s:.3g};" for s, e in curve.get_xydata()[::2]))
 
 # %% [markdown]
 # 1. **All five.** The first network was trained with DDPM's law. NCSN's annealing draws from it as well as DDPM's own chain

@@ -75,7 +75,7 @@ for k, w in [(k, w) for k in range(3) for w in STRENGTHS]:
 # %% tags=["live"]
 figure, ax = plotting.canvas(1, 1, size=5.4)
 (image := plotting.density(ax, near.log_prob, like=near.means, n=100)).set_cmap("Blues")
-(dots := plotting.samples(ax, drawn[0, "1"], role="annealed", size=12.0)).set_alpha(1)
+(dots := plotting.samples(ax, drawn[0, "1"], role="annealed", size=5.0)).set_alpha(1)
 spread = {(k, w): float(x.var(0).sum() / alone[k].covariance.trace()) for (k, w), x in drawn.items()}
 
 
@@ -138,7 +138,7 @@ wrong = {key: float((share - laws[key[:2]].weights).abs().sum()) / 2 for key, sh
 # %% tags=["live"]
 figure_2, (left, right) = plotting.canvas(1, 2)
 (image_2 := plotting.density(left, p.log_prob, like=p.means, n=100)).set_cmap("Blues")
-(dots_2 := plotting.samples(left, found["45", 0.0, "exact"], role="annealed", size=12.0)).set_alpha(1)
+(dots_2 := plotting.samples(left, found["45", 0.0, "exact"], role="annealed", size=5.0)).set_alpha(1)
 blue, green = plotting.ROLES["truth"].colour, plotting.ROLES["annealed"].colour
 marks = [right.plot([], [], m, color=green, ms=9, label=f"mode {k}, samples")[0] for k, m in enumerate("os^")]
 lines = [right.plot([], [], m, c=blue, label=f"mode {k}, exact")[0] for k, m in enumerate(("-", "--", ":"))]
