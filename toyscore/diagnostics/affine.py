@@ -74,9 +74,7 @@ def affine_law(
     """
     if len(gaussian.means) != 1:
         raise ValueError(f"{gaussian}: only a single component has an affine score; pass one with K = 1")
-    numbers = check_times(times)
-    if numbers[1] > numbers[0]:
-        raise ValueError(f"times go from {numbers[0]:g} to {numbers[-1]:g}: they must descend; turn them round")
+    numbers = check_times(times, ascending=False)
     p = gaussian.to("cpu", torch.float64)
     dim = p.means.shape[1]
     law = start or Moments(p.mean.new_zeros(dim), sde.prior_std**2 * torch.eye(dim, dtype=torch.float64))

@@ -44,7 +44,7 @@ def diffuse(sde: SDE, x: Tensor, times: Times, *, generator: Generator | None = 
     check_process(sde)
     ops.check_batch(x)
     ops.check_finite(x)
-    return _diffuse(sde, x, _directed(times, ascending=True), generator)
+    return _diffuse(sde, x, check_times(times, ascending=True), generator)
 
 
 @torch.no_grad()
@@ -215,7 +215,7 @@ def predictor_corrector(
         snr: r, the ratio of signal to noise in a corrector step; song2021 uses 0.16 on VE and 0.01 to 0.16 on VP.
         n_corrector_steps: after each predictor step; 0 leaves them out. There are none at a time without noise.
         width: w as ``width(score, z, s_t)``, 0-d or [B]. ``matched_norms`` is for images: **in few dimensions it samples another law** (on
-            the toys of this package nothing is left of the right weights), and ``noise_std`` is the one to take there; both keep rows
+            a toy of three modes the weights come out nearly equal), and ``noise_std`` is the one to take there; both keep rows
             independent. ``batch_norms`` is the authors' code.
 
     Raises:
@@ -284,7 +284,7 @@ def _carried(sde: SDE, x: Tensor, t: float, s: float) -> Tensor:
 def _reverse(
     step: Step, sde: SDE, score: Score, x: Tensor, times: Times, generator: Generator | None
 ) -> Iterator[Tensor]:
-    return _steps(step, sde, score, x, _directed(times, ascending=False), generator)
+    return _steps(step, sde, score, x, check_times(times, ascending=False), generator)
 
 
 def _steps(
@@ -325,11 +325,3 @@ def _check_share(value: float, name: str, largest: float = float("inf")) -> None
         raise ValueError(
             f"{name} = {value!r}: it must be a number of at least 0{upto}; pass 0 for no noise, 1 for all of it"
         )
-
-
-def _directed(times: Times, *, ascending: bool) -> list[float]:
-    numbers = check_times(times)
-    if (numbers[1] > numbers[0]) != ascending:
-        way = "ascend, from data to noise" if ascending else "descend, from noise to data"
-        raise ValueError(f"times go from {numbers[0]:g} to {numbers[-1]:g}: they must {way}; turn them round")
-    return numbers

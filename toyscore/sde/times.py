@@ -55,8 +55,11 @@ def level_times(sde: SDE, sigmas: Tensor | Sequence[float]) -> Tensor:
     return sde.time(check_sigmas(sigmas))
 
 
-def check_times(times: Tensor | Sequence[float]) -> list[float]:
+def check_times(times: Tensor | Sequence[float], *, ascending: bool | None = None) -> list[float]:
     """The times as numbers, refused unless there are two or more within [0, 1.5], and they strictly ascend or descend.
+
+    Args:
+        ascending: the way they must go; None allows either.
 
     Raises:
         TypeError: neither a tensor nor numbers.
@@ -88,6 +91,9 @@ def check_times(times: Tensor | Sequence[float]) -> list[float]:
                 f"times must go one way: times[{i}] = {numbers[i]:g} after times[{i - 1}] = {numbers[i - 1]:g}; sort them and drop "
                 "repetitions"
             )
+    if ascending is not None and ascending != (sign > 0):
+        way = "ascend, from data to noise" if ascending else "descend, from noise to data"
+        raise ValueError(f"times go from {numbers[0]:g} to {numbers[-1]:g}: they must {way}; turn them round")
     return numbers
 
 
