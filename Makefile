@@ -7,7 +7,7 @@ TEST := .venv/.test
 export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
 
-.PHONY: setup figures check-figures notebooks check-notebooks lab bench lint test equations scaling clean
+.PHONY: setup figures check-figures notebooks check-notebooks lab classroom bench lint test docs gallery equations scaling clean
 
 define install
 	@if command -v uv >/dev/null 2>&1; then \
@@ -61,6 +61,12 @@ lint: $(TEST)
 test: lint
 	$(BIN)/python -m pytest -n 2 --cov
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 60 notebooks
+
+docs: $(TEST)
+	$(BIN)/python docs/make_site.py
+
+gallery: $(TEST)
+	$(BIN)/python docs/make_gallery.py
 
 equations: $(TEST)
 	$(BIN)/python docs/make_equations.py

@@ -1,4 +1,4 @@
-"""Ten classic mistakes, the picture each makes, and the law that gives it away. Source: song2019, Eq. (1) to (5) and Algorithm 1.
+"""Ten classic mistakes, the pictures they make, and the laws that give them away. Source: song2019, Eq. (1) to (5) and Algorithm 1.
 
 Every tile aims at one law, a mixture without symmetries under noise of standard deviation SIGMA; contours hold half and 95 % of its
 mass. Dots are where chains with the mistake end, arrows the field it learns. Below stand what a law demands, what the mistake

@@ -1,4 +1,4 @@
-r"""Digits on request: of a class, and with their upper half given; one network for both, trained without either. Source: song2021, Sec. 5.
+r"""Digits of a class, and half digits completed, by the same network. Source: song2021, Sec. 5.
 
 1. *A class.* A classifier that knows the noise level is trained on the spot; the gradient of its logarithm is added to the score. A linear
    classifier of clean digits, which took no part, judges what comes out. With the gradient taken more often than once (dhariwal2021,

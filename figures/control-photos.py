@@ -1,4 +1,4 @@
-r"""Colour for a grey photograph, and what was cut out of one: the same network, another operator. Source: song2021, Sec. 5.
+r"""Colour and a missing square, by a network that knows neither. Source: song2021, Sec. 5.
 
 A measurement y = A x of a clean image: the mean of its channels (colorization), or all pixels but those of a square (inpainting). The
 likelihood of y given a noisy image takes the clean one for Gaussian (song2023), and its gradient steers the score; the network knows

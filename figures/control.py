@@ -1,4 +1,4 @@
-r"""Control where the answer is known: samples of a score given y, beside the exact law of x given y. Source: song2021, Sec. 5.
+r"""A score given something: exact where the likelihood is, and where it is not. Source: song2021, Sec. 5.
 
 Bayes' rule makes the score of x given y out of the score of x and the likelihood of y given *noisy* x. All panels share one mixture,
 one process (VP) and ancestral sampling; only the likelihood differs.

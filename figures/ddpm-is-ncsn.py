@@ -1,4 +1,4 @@
-r"""One network, read as NCSN, as DDPM, as the VE and the VP SDE, and as an ODE. Source: song2021, Sec. 3; ho2020, Sec. 3.
+r"""DDPM is NCSN: one network, seven ways to sample it. Source: song2021, Sec. 3; ho2020, Sec. 3.
 
 DDPM's :math:`x_t = \alpha_t x_0 + \sqrt{1 - \alpha_t^2}\, \epsilon`, where :math:`\alpha_t^2 = \bar\alpha_t`, divided by :math:`\alpha_t`
 is data plus noise of the level :math:`\sigma_t = \sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}`, which is all that NCSN's network ever sees. So

@@ -1,4 +1,4 @@
-"""The law of annealed Langevin dynamics, predicted on a grid and met by chains, step by step. Source: song2019, Algorithm 1.
+"""The law of the annealed chain, predicted without a sample, and 20,000 chains. Source: song2019, Algorithm 1.
 
 Prediction samples nothing: on the line through the modes a step turns one density into the next, and ``diagnostics.propagate``
 applies it to the uniform start of ``ncsn-fig3``, under that figure's ladder. Beside it run chains of the same algorithm in the plane.

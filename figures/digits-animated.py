@@ -1,4 +1,4 @@
-"""From noise to digits with the trained network, and when each chain has made up its mind. Source: song2019, Algorithm 1 and Figure 4.
+"""From noise to digits, and when each chain has made up its mind. Source: song2019, Algorithm 1 and Figure 4.
 
 At the end of each level the posterior mean of the clean image is asked of the network (tweedie), and a classifier which digit that is.
 A chain has decided once that is the digit at which it ends.

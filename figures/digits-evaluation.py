@@ -1,4 +1,4 @@
-"""How good the trained network is: what ``toyscore evaluate`` finds, drawn. Source: song2019, Sec. 5.
+"""How good the digits are, beside real ones and beside the best Gaussian. Source: song2019, Sec. 5.
 
 The table in the README is this command's, with its defaults: 360 samples, as many as there are held-out digits. Every set is compared with
 the training digits: the samples, held-out digits (what a perfect network would get), and draws from a Gaussian with the digits'

@@ -1,4 +1,4 @@
-"""Half a digit, completed several ways, and the same sampler where the answer is known. Source: song2019, Algorithm 2.
+"""Half a digit has several completions, and nothing is trained for them. Source: song2019, Algorithm 2.
 
 Nothing was trained for this: the network of the free samples is asked for the score of the whole image, and at each level the known
 half is put back with fresh noise of that level. What comes out should be draws of the missing half *given* the other one; several of

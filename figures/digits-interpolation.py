@@ -1,4 +1,4 @@
-"""Paths from one digit to another, each image of them a sample, as song2020 interpolates; and what such a path is on a mixture.
+"""A path from one sample to another: every image on it is a sample, so it has to jump.
 
 Chains are driven by noise cos(phi) a + sin(phi) b, from a at 0 to b at 90 degrees, the start included. Each chain alone gets fresh
 N(0, I) at each step, so its end is as fair a sample as any: its law does not depend on phi. Only the law of two chains together does.

@@ -1,4 +1,4 @@
-"""Digits that no one wrote: annealed Langevin dynamics with the trained network. Source: song2019, Algorithm 1 and Sec. 5.
+"""Digits that no one wrote: a network in place of the exact score. Source: song2019, Algorithm 1 and Sec. 5.
 
 The network of ``toyscore.pretrained.digits`` learned the 8 x 8 digits of scikit-learn by denoising score matching, with the loss, the
 levels' law and the loop of the toys; the sampler is that of the toys, too. How good the samples are is asked of a classifier that

@@ -1,4 +1,4 @@
-"""From noise to digits with an exact score, and what memorising looks like. Source: song2019, Algorithm 1.
+"""The same annealed sampler on images, with an exact score: it memorises. Source: song2019, Algorithm 1.
 
 The 1,797 digits of 8 x 8 pixels that scikit-learn ships are smoothed by Gaussian noise; the score of that density is known
 in closed form and takes the place of a network. Annealed Langevin dynamics, the same function that samples the two-dimensional

@@ -1,4 +1,4 @@
-"""Score matching cannot see the weights of modes far apart; noise makes it see them. Source: song2019, Sec. 3.2; lyu2009, Theorem 1.
+"""Score matching is blind to weights, and noise gives it sight. Source: song2019, Sec. 3.2; lyu2009, Theorem 1.
 
 Two mixtures that differ in nothing but their weights. *Above*, on the line through their two heaviest modes: the clean densities are
 plainly different, and the scores are one curve. Where the scores do differ, in the enlarged middle column, there is no mass. At the

@@ -1,4 +1,4 @@
-"""Why annealing with exact scores still misses the weights of modes: mass freezes. Source: song2019, Algorithm 1 and Figure 3.
+"""Why annealing with exact scores stops short of 0.80: weights freeze on the way down. Source: song2019, Algorithm 1 and Figure 3.
 
 The ladder, its steps and the start are those of ``ncsn-fig3``, whose levels are the standard deviations that they give the unit modes.
 Left, level by level: smeared over each other, modes trade mass, and in equilibrium they hold shares that near the true ones only as the

@@ -1,4 +1,4 @@
-r"""The density that a score implies, and what its errors are made of. Source: song2021, Sec. 4.3 and Appendix D.2.
+r"""The density that a score knows, to the sixth digit, and what the prior hides. Source: song2021, Sec. 4.3 and Appendix D.2.
 
 Along the probability flow :math:`\log p` changes by the divergence of the drift, so that the density at x is that at the flow's end,
 x(1), and an integral. On a mixture all of it is known.

@@ -1,4 +1,4 @@
-"""Score matching runs away on data without volume; a little noise gives it a floor. Source: song2019, Figure 1.
+"""Data that fill no volume: the loss runs away, and a little noise stops it. Source: song2019, Figure 1.
 
 A line and a circle in R^10, and scikit-learn's digits, some pixels of which never light up: none fills a volume. A network
 learns each by sliced score matching, once from the data as they are and once with noise N(0, 0.0001) added, from the same

@@ -1,4 +1,4 @@
-"""Langevin dynamics forgets mixture weights, annealing remembers most of them: the chains of ``ncsn-fig3`` in motion.
+"""The chains of plain and of annealed Langevin dynamics in motion.
 
 Above, plain beside annealed chains from one start; below, the share of them that is in the larger mode. All chains are
 counted, some are drawn, and the box is wider than in the still figure because the first levels fill it. A level is

@@ -1,4 +1,4 @@
-"""Langevin dynamics forgets mixture weights, annealing remembers most of them. Source: song2019, Figure 3.
+"""Langevin dynamics forgets mixture weights; annealing remembers most of them. Source: song2019, Figure 3.
 
 1,280 chains start uniformly on [-8, 8]² and follow the exact score. Plain: 1,000 steps of epsilon 0.1. Annealed: ten geometric
 levels from 20 to 1, 100 steps each, epsilon 0.1.

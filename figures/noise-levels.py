@@ -1,4 +1,4 @@
-r"""Noise levels and step size by rule, and what was published. Source: song2020, Technique 1, Technique 2, Technique 4.
+r"""Noise levels from the data, by NCSNv2's rules, beside what was published. Source: song2020, Technique 1, Technique 2, Technique 4.
 
 1. *Technique 1, the first level.* Sigma_1 is the largest distance between two points: here of 999 handwritten digits, and of the same
    with one image left in its raw units, 0 to 16. That one image sets the largest distance, and every quantile above 1 - 2/N as well,

@@ -1,4 +1,4 @@
-"""Every objective is the Fisher divergence plus a constant of the data. Source: hyvarinen2005, Theorem 1; vincent2011, Sec. 4.
+"""Every objective is the Fisher divergence plus a constant, for any network. Source: hyvarinen2005, Theorem 1; vincent2011, Sec. 4.
 
 One mixture without symmetries, one noise level, the five objectives with weight one, and four score functions: a network untrained, half
 trained and trained, and one that makes no sense. *Above*: losses as they are (open markers) lie anywhere; less the constant that theory

@@ -1,4 +1,6 @@
-"""Five objectives on the same budget. Source: song2019sliced, Sec. 3; pang2020, Sec. 3; vincent2011, Sec. 4.
+"""Five objectives, one budget: what counts is the price of a step and the noise of its gradient.
+
+Source: song2019sliced, Sec. 3; pang2020, Sec. 3; vincent2011, Sec. 4.
 
 All have the same minimiser; they differ in what a step costs and in how noisy its gradient is. One network learns the score of a
 mixture without symmetries at one noise level, by each objective, until the budget is spent: cheap objectives take more steps, each

@@ -1,4 +1,4 @@
-r"""Does a corrector pay? Error against calls of the score, which is what sampling costs. Source: song2021, Algorithm 1 and Table 1.
+r"""Does a corrector pay for its calls? And a rule that is wrong in the plane. Source: song2021, Algorithm 1 and Table 1.
 
 1. *Exact score, Gaussian data.* The Gaussian has the toy's mean and covariance. Every sampler here is affine on it, so the law it ends
    with is computed, and its divergence from the right one has neither noise nor floor. A call can go into another time, or into a

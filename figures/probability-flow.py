@@ -1,4 +1,4 @@
-r"""The probability flow beside the reverse SDE: other paths, the same laws, and a code for every point. Source: song2021, Sec. 4.3.
+r"""Without noise the same laws, and a code for every point. Source: song2021, Sec. 4.3.
 
 Three unequal tilted modes in the plane, exact score; paths are drawn in the coordinates of VP, which begin as N(0, I).
 

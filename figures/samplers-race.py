@@ -1,4 +1,4 @@
-r"""Every sampler, the same score, the same noise levels: error against calls of the score. Source: song2021, Table 1; karras2022, Fig. 2.
+r"""Every sampler, by calls of the score. Source: song2021, Table 1; karras2022, Fig. 2.
 
 1 to 3. *Three toys.* Exact scores on VE, equal ratios of sigma for all (``geometric_times``; on VE they are equal steps of t as well), so a
    call is all that a sampler can save. Sliced Wasserstein-2 distance to exact samples; the band is what two sets of exact samples are

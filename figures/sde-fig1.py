@@ -1,4 +1,4 @@
-r"""Data to noise and back by two processes: paths, the exact density, and the probability flow. Source: song2021, Figure 2.
+r"""Data to noise and back, by VE and by VP: one bundle of curves, two clocks. Source: song2021, Figure 2.
 
 Three unequal modes on a line, so that everything is known. Time runs to the right: forward from data to noise, then backward from the
 prior to data. Colours are the exact density; rough lines are paths of the forward and of the reverse SDE (with the exact score), smooth

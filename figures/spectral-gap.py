@@ -1,4 +1,6 @@
-"""Why plain Langevin forgets weights and noise helps: the rate of hops between modes. Source: bovier2005, Sec. 1; berglund2013, Sec. 3.
+"""Why weights are forgotten: hops between modes become exponentially rare, and noise brings them back.
+
+Source: bovier2005, Sec. 1; berglund2013, Sec. 3.
 
 The spectral gap of dX = ½ score dt + dW is the rate at which a chain forgets where it started. Above, left: two Gaussians
 of unit variance are moved apart. The gap (line) falls about like exp(-a²/2). Chains (triangles, 95 % intervals; an arrow is the upper

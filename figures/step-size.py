@@ -1,4 +1,4 @@
-r"""What a finite step of Langevin dynamics does, where it can be computed. Source: song2020, Proposition 3; song2019, Sec. 4.3.
+r"""What a finite step does, to the last digit. Source: song2020, Proposition 3; song2019, Sec. 4.3.
 
 1. *The price of a step.* On N(0, v) a chain of step size epsilon settles at the variance v / (1 - epsilon / 4v), always above v. From
    epsilon = 4v on it settles nowhere: ``langevin`` notices and raises DivergenceError. Crosses are measured, and so are the two

@@ -1,4 +1,4 @@
-"""Every toy, and the score of its smoothed density at three noise levels.
+"""Twelve toys, and what noise does to their scores.
 
 Norms span decades, so no length of arrow would show them all: arrows are of one length and show directions, and colours, on
 one logarithmic scale for all panels, show norms. The title of each field is the share of the noise that the score predicts,

@@ -19,9 +19,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "pot": "POT", "docstring_parser": "docstring-parser"}
 
 
-def requirements():
-    """name -> Requirement of everything `make setup` installs."""
-    wanted = [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
+def requirements(*, without=()):
+    """name -> Requirement of everything `make setup` installs, less some extras."""
+    extras = [found for name, found in PROJECT["optional-dependencies"].items() if name not in without]
+    wanted = [*PROJECT["dependencies"], *(r for extra in extras for r in extra)]
     return {r.name: r for r in map(Requirement, wanted) if r.name != "toyscore"}
 
 
@@ -37,7 +38,9 @@ def test_environment_covers_pyproject_and_fits_what_is_installed():
     environment = conda()
     assert environment.pop("python") == SpecifierSet(PROJECT["requires-python"])
     environment.pop("pip")
-    wanted = {name: r.specifier for name, r in requirements().items()}
+    wanted = {
+        name: r.specifier for name, r in requirements(without=["docs"]).items()
+    }  # not all of it is on conda-forge
     assert environment == wanted
     for name, specifier in environment.items():
         assert importlib.metadata.version(name) in specifier, name
@@ -52,6 +55,30 @@ def test_constraints_pin_every_requirement_exactly():
         pin = str(pins[name.lower()].specifier).removeprefix("==")
         assert pin in requirement.specifier
         assert importlib.metadata.version(name).split("+")[0] == pin
+
+
+def test_the_gallery_is_current():
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "make_gallery.py"), "--check"], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_every_figure_has_its_place_in_the_gallery():
+    sys.path.insert(0, str(ROOT / "docs"))
+    import make_gallery
+
+    assert sorted(make_gallery.names()) == sorted(
+        path.stem for path in (ROOT / "figures").glob("*.py") if path.stem != "run"
+    )
+
+
+def test_every_promise_names_tests_that_there_are():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`(test_\w+)\.(test_\w+)`", text)
+    assert len(named) >= text.count("\n| ") - 1
+    for module, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / f"{module}.py").read_text(), name
 
 
 def test_equations_are_current():

@@ -54,10 +54,11 @@ def test_two_processes_draw_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("name", runner.ids())
 def test_committed_pictures_belong_to_the_committed_numbers(name):
     assert words(ROOT / "figures" / picture(name)).startswith(STORED[name]["caption"])
-    readme = (ROOT / "README.md").read_text()
-    assert STORED[name]["caption"] in readme
-    assert STORED[name].get("table", "") in readme
-    assert f"figures/{picture(name)}" in readme
+    gallery = (ROOT / "figures" / "README.md").read_text()
+    assert STORED[name]["caption"] in gallery
+    assert STORED[name].get("table", "").strip() in gallery
+    assert f"]({picture(name)})" in gallery
+    assert f'src="figures/{picture(name)}"' in (ROOT / "README.md").read_text() or name == "story"
 
 
 def test_the_animation_is_small_and_smooth():

@@ -1,0 +1,308 @@
+"""Make the documentation: ``python docs/make_site.py``, or ``make docs``. Needs no network; fails on any warning and on any dead link.
+
+Its sources are a copy of what is read in the repository, at the same places, so that links between files hold as they are. Added are a
+page for each figure (its picture, its numbers, its script), a page for each module (its docstrings), and the list of papers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import make_gallery
+
+ROOT = Path(__file__).parent.parent
+SITE = ROOT / "build" / "site"
+COPIED = (
+    "*.md",
+    "LICENSE",
+    "CITATION.cff",
+    "pyproject.toml",
+    "environment.yml",
+    "constraints.txt",
+    "docs/*.md",
+    "docs/references.bib",
+    "docs/static/*",
+    "docs/conf.py",
+    "notebooks/*.ipynb",
+    "notebooks/README.md",
+    "notebooks/*.toml",
+    "figures/*.png",
+    "figures/*.gif",
+    "figures/*.py",
+    "figures/numbers.json",
+    "figures/README.md",
+    "benchmarks/*.md",
+    "benchmarks/*.json",
+    "benchmarks/*.py",
+    "configs/*.yaml",
+    "tests/test_*.py",
+    "toyscore/**/*.py",
+)
+MODULES = (
+    "operators",
+    "distributions",
+    "noise",
+    "losses",
+    "sde",
+    "samplers",
+    "likelihood",
+    "diagnostics",
+    "metrics",
+    "models",
+    "train",
+    "data",
+    "plotting",
+    "widgets",
+    "config",
+    "build",
+    "pretrained",
+    "evaluation",
+)
+FIGURE = """# {title}
+
+```{{image}} {file}
+:alt: {words}
+```
+
+{caption}
+
+{table}
+
+{source}To draw it: `.venv/bin/python figures/run.py --only {name}` ({seconds} seconds where it was made, on one thread).
+
+## Numbers
+
+`make check-figures` computes them anew and compares.
+
+| number | value | tolerance |
+| --- | --- | --- |
+{rows}
+
+## Script
+
+```{{literalinclude}} {name}.py
+:language: python
+```
+"""
+MODULE = """# toyscore.{name}
+
+```{{eval-rst}}
+.. automodule:: toyscore.{name}
+   :members:
+   :show-inheritance:
+```
+"""
+API = """# Modules
+
+In the order in which they build on each other; what each holds is in its first lines. How they hang together:
+[ARCHITECTURE](../../ARCHITECTURE.md).
+"""
+TREES = {
+    "The course": ["notebooks/README", "notebooks/[0-9]*"],
+    "Pictures": ["figures/README"],
+    "Reference": ["docs/conventions", "docs/equations", "docs/papers", "docs/api/index"],
+    "How good it is": ["docs/reliability", "benchmarks/results", "docs/scaling"],
+    "The project": ["ARCHITECTURE", "CONTRIBUTING", "CHANGELOG"],
+}
+
+
+def stage(folder: Path) -> None:
+    """Gather the sources in an empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for pattern in COPIED:
+        for path in sorted(ROOT.glob(pattern)):
+            target = folder / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    front(folder)
+    gallery(folder)
+    course(folder)
+    api(folder)
+    papers(folder)
+    for path in folder.rglob("*.md"):
+        path.write_text(adapted(path, folder))
+
+
+def front(folder: Path) -> None:
+    """README.md as the first page, its thumbnails as a grid, and the table of contents."""
+    text = (folder / "README.md").read_text()
+    (folder / "README.md").unlink()
+    begin, end = make_gallery.THUMBNAILS
+    before, _, rest = text.partition(begin)
+    trees = [tree(found(folder, patterns), ":hidden:", f":caption: {title}") for title, patterns in TREES.items()]
+    (folder / "index.md").write_text("\n".join([before, grid("figures/"), rest.partition(end)[2], *trees]))
+
+
+def found(folder: Path, patterns: list[str]) -> list[str]:
+    """The pages that patterns name, those with no sign of one as they are: they may not be written yet."""
+    pages = []
+    for pattern in patterns:
+        files = sorted(folder.glob(f"{pattern}.ipynb")) if "[" in pattern else [folder / f"{pattern}.md"]
+        pages += [str(path.relative_to(folder).with_suffix("")) for path in files]
+    return pages
+
+
+def tree(pages: Iterable[str], *options: str) -> str:
+    """A table of contents."""
+    return "\n".join(["```{toctree}", *options, "", *pages, "```", ""])
+
+
+def grid(prefix: str) -> str:
+    """Every figure as a tile that leads to its page."""
+    tiles = [
+        f":::{{figure}} {prefix}{found.file}\n:target: {prefix}{found.name}.html\n:alt: {found.title}\n\n{found.title}\n:::"
+        for found in map(make_gallery.picture, make_gallery.names())
+    ]
+    return "\n".join(["::::{container} gallery", *tiles, "::::", ""])
+
+
+def gallery(folder: Path) -> None:
+    """A page for each figure, and the gallery with a link to it in place of the script's."""
+    stored = json.loads((ROOT / "figures" / "numbers.json").read_text())
+    index = (folder / "figures" / "README.md").read_text()
+    for picture in map(make_gallery.picture, make_gallery.names()):
+        entry = stored[picture.name]
+        rows = [f"| {key} | {n['value']:.6g} | {n['tolerance']:.3g} |\n" for key, n in entry["numbers"].items()]
+        source = f"Source: {picture.source} (see [papers](../docs/papers.md)). " if picture.source else ""
+        words, seconds = " ".join(picture.words.split()), f"{entry['seconds']:.0f}"
+        fields = vars(picture) | {"words": words, "source": source, "seconds": seconds, "rows": "".join(rows)}
+        (folder / "figures" / f"{picture.name}.md").write_text(FIGURE.format(**fields))
+        index = index.replace(f"[{picture.name}.py]({picture.name}.py)", f"[Numbers and script]({picture.name}.md)")
+    (folder / "figures" / "README.md").write_text(f"{index}\n{tree(make_gallery.names(), ':hidden:')}")
+
+
+def course(folder: Path) -> None:
+    """Notebooks with their solutions closed, and without the cell that is for Colab alone."""
+    import nbformat
+
+    for path in folder.glob("notebooks/*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        notebook.cells = [cell for cell in notebook.cells if "colab" not in cell.metadata.get("tags", ())]
+        for cell in notebook.cells:
+            if "solution" in cell.metadata.get("tags", ()):
+                cell.metadata.tags.append("hide-input")
+        nbformat.write(notebook, path)
+
+
+def api(folder: Path) -> None:
+    """A page for each module, from its docstrings."""
+    (folder / "docs" / "api").mkdir()
+    for name in MODULES:
+        (folder / "docs" / "api" / f"{name}.md").write_text(MODULE.format(name=name))
+    (folder / "docs" / "api" / "index.md").write_text(f"{API}\n{tree(MODULES)}")
+
+
+def papers(folder: Path) -> None:
+    """The bibliography as a page; each key is an address."""
+    lines = ["# Papers\n\nThe keys that docstrings, captions and [equations](equations.md) name.\n"]
+    for key, entry in entries((ROOT / "docs" / "references.bib").read_text()):
+        where = entry.get("journal") or entry.get("booktitle") or ""
+        volume = f" {entry['volume']}" if "volume" in entry else ""
+        link = f" [arXiv:{entry['eprint']}](https://arxiv.org/abs/{entry['eprint']})" if "eprint" in entry else ""
+        lines.append(f"## {key}\n\n{entry['author']} ({entry['year']}). *{entry['title']}*. {where}{volume}.{link}\n")
+    (folder / "docs" / "papers.md").write_text("\n".join(lines))
+
+
+def entries(text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """(key, fields) of a bibliography whose fields stand on lines of their own, in braces."""
+    accents = {
+        r"{\"a}": "ä",
+        r"{\"o}": "ö",
+        r"{\"u}": "ü",
+        r"{\'e}": "é",
+        r"{\'o}": "ó",
+        r"{\`e}": "è",
+        r"{\ss}": "ß",
+        r"{\o}": "ø",
+    }
+    for kept in re.split(r"^@\w+", text, flags=re.MULTILINE)[1:]:
+        for accent, letter in accents.items():
+            kept = kept.replace(accent, letter)
+        fields = dict(re.findall(r"^\s*(\w+)\s*=\s*\{(.*)\},?$", kept, re.MULTILINE))
+        yield kept[1 : kept.index(",")], {k: re.sub(r"[{}]", "", v).replace("--", "–") for k, v in fields.items()}
+
+
+def adapted(path: Path, folder: Path) -> str:
+    """A page with what code hosts do differently from Sphinx put right: the first page's name, and anchors in HTML."""
+    text = path.read_text()
+    text = re.sub(r"\]\(((?:\.\./)*)README\.md", r"](\1index.md", text) if path.parent == folder else text
+    text = re.sub(r"\]\(((?:\.\./)+)README\.md", r"](\1index.md", text)
+    text = re.sub(r"(?<=results\.md#)[\w.-]+", lambda found: found[0].replace(".", "-"), text)
+    return re.sub(r'<a id="([\w.-]+)"></a>', lambda found: f"[]{{#{found[1].replace('.', '-')}}}", text)
+
+
+class Page(html.parser.HTMLParser):
+    """What a page links to, and what it can be linked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: set[str] = set()
+        self.anchors: set[str] = set()
+        self.needed: set[str] = set()  # what the browser fetches to show the page
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note its addresses."""
+        for key, value in attrs:
+            if key in ("href", "src") and value:
+                self.links.add(value)
+                if key == "src" or tag == "link":
+                    self.needed.add(value)
+            if key in ("id", "name") and value:
+                self.anchors.add(value)
+
+
+def dead_links(site: Path) -> list[str]:
+    """Every local link of every page that leads nowhere; those to other sites are not looked at, but for what is shown."""
+    pages = {}
+    for path in site.rglob("*.html"):
+        pages[path] = Page()
+        pages[path].feed(path.read_text())
+    dead = []
+    for path, page in pages.items():
+        for link in sorted(page.links):
+            parts = urlsplit(link)
+            if parts.scheme == "data":
+                continue
+            if parts.scheme or parts.netloc:
+                if link in page.needed:
+                    dead.append(f"{path.relative_to(site)}: {link} is needed to show the page, and asks for a network")
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.is_file():
+                dead.append(f"{path.relative_to(site)}: {link} is no file")
+            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
+                dead.append(f"{path.relative_to(site)}: {link} has no such anchor")
+    return dead
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Make the documentation in build/site.")
+    parser.add_argument("--out", type=Path, default=SITE, metavar="FOLDER", help=f"default {SITE.relative_to(ROOT)}")
+    options = parser.parse_args(arguments)
+    source = options.out.with_name(f"{options.out.name}-source")
+    stage(source)
+    shutil.rmtree(options.out, ignore_errors=True)
+    command = ["-m", "sphinx", "-q", "-W", "--keep-going", "-c", str(source / "docs"), str(source), str(options.out)]
+    failed = subprocess.run([sys.executable, *command], check=False).returncode
+    if failed:
+        return failed
+    dead = dead_links(options.out)
+    print(*dead, sep="\n", end="\n" if dead else "")
+    if dead:
+        return 1
+    print(f"{sum(1 for _ in options.out.rglob('*.html'))} pages in {options.out}; open {options.out / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

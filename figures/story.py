@@ -1,0 +1,152 @@
+"""The whole story in one picture: a score, two ways in which it fails, one cure, and digits by the same code.
+
+Source: song2019, Sec. 3 and Sec. 4.
+
+In the plane everything has a truth beside it. The score points to the data (1). Learned from samples alone, it is wrong where there are
+none (2). And Langevin dynamics forgets the weights of modes far apart, even with the exact score (3). Noise fills the gaps, so that
+a score told the level is learned almost everywhere (4), and chains that come down the levels find the weights, nearly (5). The same loss,
+loop and sampler, with another network, draw digits (6). What is drawn in 2, 4 and 5 is learned; in 1 and 3 it is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from toyscore import data, losses, noise, plotting, pretrained
+from toyscore.build import sampling_chain
+from toyscore.distributions import BOX, GaussianMixture, two_modes
+from toyscore.metrics import fit_classifier, mode_weights, relative_errors
+from toyscore.models import MLP
+from toyscore.samplers import annealed_langevin, final, langevin
+from toyscore.train import fit
+
+THRESHOLD = 0.5
+LEVELS = (20.0, 0.5, 10)
+LEVEL = 3  # the one whose field is drawn
+N_CHAINS = 1280
+N_SIDE = 7
+
+
+def mixture() -> GaussianMixture:
+    """What the figure is about: change it and every number follows."""
+    return two_modes()
+
+
+def network() -> MLP:
+    """The paper's, for clean data."""
+    return MLP()
+
+
+def conditional() -> MLP:
+    """One that is told the level."""
+    return MLP(width=64, sigmas=noise.geometric(*LEVELS), data_variance=float(mixture().covariance.trace()) / 2)
+
+
+def trained(model: MLP, p: GaussianMixture, loss: Callable[..., Any], seed: int, n_steps: int) -> MLP:
+    """The network after so many steps."""
+    for _ in fit(model, p, loss, n_steps=n_steps, seed=seed):
+        pass
+    return model
+
+
+def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
+    """Two networks, two sets of chains, and digits."""
+    p, sigmas = mixture(), noise.geometric(*LEVELS)
+    n_steps = 100 if quick else 2000
+    torch.manual_seed(seed)
+    clean = trained(network(), p, partial(losses.sliced_score_matching, slices="gaussian"), seed, n_steps)
+    loss = losses.at_random_sigma(losses.denoising_score_matching, noise.levels(sigmas))
+    noisy = trained(conditional(), p, loss, seed, n_steps)
+    box, sigma = plotting.grid(BOX, 200), float(sigmas[LEVEL])
+    generator = torch.Generator().manual_seed(seed)
+    start = BOX * (2 * torch.rand(200 if quick else N_CHAINS, 2, generator=generator) - 1)
+    each, step = n_steps // 20, 0.1 * LEVELS[1] ** 2
+    plain = langevin(p.score, start, step_size=0.1, n_steps=1000, generator=generator)
+    chains = {"plain": plain}
+    for name, score in (("annealed", noisy), ("exact", p.score)):
+        chains[name] = annealed_langevin(score, start, sigmas, step_size=step, n_steps_each=each, generator=generator)
+    ends = {name: final(chain) for name, chain in chains.items()}
+    found = pretrained.digits()
+    digits = final(sampling_chain(found.network, found.config, found.data, N_SIDE**2, seed))
+    judge = fit_classifier(data.digits("train")).probabilities(digits).max(1).values
+    arrays = {f"clean.{name}": value.numpy() for name, value in clean.state_dict().items()}
+    arrays |= {f"noisy.{name}": value.numpy() for name, value in noisy.state_dict().items()}
+    arrays |= {f"samples.{name}": x.contiguous().numpy() for name, x in ends.items()}
+    arrays |= {f"share.{name}": mode_weights(x, p)[0].numpy() for name, x in ends.items()}
+    return arrays | {
+        "wrong.clean": (relative_errors(clean, p, box) > THRESHOLD).float().mean().numpy(),
+        "wrong.noisy": (relative_errors(noisy, p, box, sigma) > THRESHOLD).float().mean().numpy(),
+        "sigma": np.array(sigma),
+        "digits": digits.numpy(),
+        "confidence": judge.numpy(),
+    }
+
+
+def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    """What the titles say, within four standard deviations over seeds."""
+    return {
+        "wrong_clean": (float(arrays["wrong.clean"]), 0.25),
+        "wrong_noisy": (float(arrays["wrong.noisy"]), 0.02),
+        "share_plain": (float(arrays["share.plain"]), 0.07),
+        "share_annealed": (float(arrays["share.annealed"]), 0.07),
+        "share_exact": (float(arrays["share.exact"]), 0.07),
+        "confidence": (float(arrays["confidence"].mean()), 0.05),
+    }
+
+
+def caption(arrays: dict[str, np.ndarray]) -> str:
+    """The six panels in their order."""
+    weight, n = float(mixture().weights[0]), len(arrays["samples.plain"])
+    share = {name: float(arrays[f"share.{name}"]) for name in ("plain", "annealed", "exact")}
+    return (
+        f"A mixture whose larger mode holds {weight:.2f} of the data, and its score (1). A network that has seen samples alone is off by "
+        f"more than {THRESHOLD:.0%} on {arrays['wrong.clean']:.0%} of the box (2). Of {n:,} Langevin chains with the exact score "
+        f"{share['plain']:.2f} end in the larger mode (3). With noise of sigma = {arrays['sigma']:.1f} a network told the level is "
+        f"off by as much on {arrays['wrong.noisy']:.1%} of the box (4); chains led by it from level to level end there with a share of "
+        f"{share['annealed']:.2f}, with the exact score {share['exact']:.2f} (5). The same loss and sampler, with a network for images: "
+        f"{len(arrays['digits'])} digits that no one wrote, of whose class a classifier is {arrays['confidence'].mean():.2f} sure (6)."
+    )
+
+
+def restored(model: MLP, arrays: dict[str, np.ndarray], prefix: str) -> MLP:
+    """A network with its weights put back."""
+    kept = {k.removeprefix(prefix): torch.as_tensor(v) for k, v in arrays.items() if k.startswith(prefix)}
+    model.load_state_dict(kept)
+    return model
+
+
+def draw(arrays: dict[str, np.ndarray]) -> Figure:
+    """Six panels, to be read like a page."""
+    p, sigma = mixture(), float(arrays["sigma"])
+    figure, axes = plt.subplots(2, 3, figsize=(14.4, 10.3), layout="constrained")
+    (score, wrong, plain), (filled, annealed, images) = axes
+    weight = float(p.weights[0])
+    plotting.density(score, p.log_prob).set_cmap("Greys")
+    plotting.vector_field(score, p.score, role="truth")
+    score.set_title("1  a score points to the data")
+    clean, noisy = restored(network(), arrays, "clean."), restored(conditional(), arrays, "noisy.")
+    shown = plotting.field_comparison(wrong, clean, p.score, threshold=THRESHOLD, n=200, n_arrows=13)
+    wrong.set_title(f"2  learned, it is wrong where data is scarce:\noff by over half on {shown.share:.0%} of the box")
+    for ax, name in ((plain, "plain"), (annealed, "annealed")):
+        plotting.samples(ax, torch.as_tensor(arrays[f"samples.{name}"]), role=name, size=14)
+    plain.set_title(
+        f"3  Langevin forgets weights: {arrays['share.plain']:.2f}\nof the chains where {weight:.2f} of the data are"
+    )
+    shown = plotting.field_comparison(filled, noisy, p.score, sigma=sigma, threshold=THRESHOLD, n=200, n_arrows=13)
+    filled.set_title(
+        f"4  noise fills the gaps: with $\\sigma$ = {sigma:.1f}\noff by over half on {shown.share:.1%} of the box"
+    )
+    for ax in (wrong, filled):
+        ax.set_xlabel("exact: broad, blue; learned: thin, orange; dark: the error")
+    annealed.set_title(f"5  from much noise to little, weights\nare found, nearly: {arrays['share.annealed']:.2f}")
+    images.imshow(plotting.mosaic(torch.from_numpy(1 - arrays["digits"]), n_columns=N_SIDE), origin="upper")
+    images.set(xticks=[], yticks=[], title="6  the same loss and sampler,\nanother network: digits")
+    images.set_gid(f"{len(arrays['digits'])} sampled digits of 8 x 8 pixels, black on white.")
+    return figure
