@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -67,6 +68,7 @@ MODULES = (
     "pretrained",
     "evaluation",
 )
+MARKS = {'"': "\u0308", "'": "\u0301", "`": "\u0300", "^": "\u0302", "~": "\u0303"}  # of TeX, to be put after a letter
 FIGURE = """# {title}
 
 ```{{image}} {file}
@@ -208,27 +210,27 @@ def papers(folder: Path) -> None:
         where = entry.get("journal") or entry.get("booktitle") or ""
         volume = f" {entry['volume']}" if "volume" in entry else ""
         link = f" [arXiv:{entry['eprint']}](https://arxiv.org/abs/{entry['eprint']})" if "eprint" in entry else ""
-        lines.append(f"## {key}\n\n{entry['author']} ({entry['year']}). *{entry['title']}*. {where}{volume}.{link}\n")
+        lines.append(f"## {key}\n\n{entry['author'].replace(' and ', '; ')} ({entry['year']}). *{entry['title']}*. {where}{volume}.{link}\n")
     (folder / "docs" / "papers.md").write_text("\n".join(lines))
 
 
 def entries(text: str) -> Iterator[tuple[str, dict[str, str]]]:
     """(key, fields) of a bibliography whose fields stand on lines of their own, in braces."""
-    accents = {
-        r"{\"a}": "ä",
-        r"{\"o}": "ö",
-        r"{\"u}": "ü",
-        r"{\'e}": "é",
-        r"{\'o}": "ó",
-        r"{\`e}": "è",
-        r"{\ss}": "ß",
-        r"{\o}": "ø",
-    }
     for kept in re.split(r"^@\w+", text, flags=re.MULTILINE)[1:]:
-        for accent, letter in accents.items():
-            kept = kept.replace(accent, letter)
-        fields = dict(re.findall(r"^\s*(\w+)\s*=\s*\{(.*)\},?$", kept, re.MULTILINE))
-        yield kept[1 : kept.index(",")], {k: re.sub(r"[{}]", "", v).replace("--", "–") for k, v in fields.items()}
+        fields = re.findall(r"^\s*(\w+)\s*=\s*\{(.*)\},?$", kept, re.MULTILINE)
+        yield kept[1 : kept.index(",")], {key: plain(value) for key, value in fields}
+
+
+def plain(text: str) -> str:
+    """TeX's accents as letters, its braces gone, its formulas kept."""
+    accented = re.sub(
+        r"""\{?\\(["'`^~])\{?([A-Za-z])\}?\}?""",
+        lambda found: unicodedata.normalize("NFC", found[2] + MARKS[found[1]]),
+        text,
+    )
+    parts = re.split(r"(\$.*?\$)", accented.replace(r"{\l}", "ł"))
+    parts[::2] = [re.sub(r"[{}]", "", part).replace("--", "–") for part in parts[::2]]
+    return "".join(parts)
 
 
 def adapted(path: Path, folder: Path) -> str:

@@ -1,7 +1,8 @@
 """Build the notebooks from their sources: ``python notebooks/build.py [--check] [NN ...]``.
 
 ``NN_name.py`` (jupytext, percent format) is what is written and reviewed; ``NN_name.ipynb`` is made from it: cells numbered,
-run from top to bottom, and stored with their outputs less all that changes from run to run. Two builds give the same bytes.
+run from top to bottom, and stored with their outputs less all that changes from run to run. Two builds give the same bytes. Added are
+badges that open it on Colab and on Binder at this release, and a cell that fetches the release on Colab and does nothing elsewhere.
 ``--check`` builds and compares, and writes nothing.
 """
 
@@ -13,6 +14,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import toyscore
 
 FOLDER = Path(__file__).parent
 LIVE = "application/vnd.jupyter.widget-view+json"  # meaningless without the kernel it came from
@@ -26,6 +29,28 @@ METADATA = {
     },
 }
 
+REPOSITORY = "https://github.com/toyscore/toyscore"
+RELEASE = f"v{toyscore.__version__}"  # the tag
+BADGES = {
+    "Colab": f"https://colab.research.google.com/github/{REPOSITORY.partition('.com/')[2]}/blob/{RELEASE}/notebooks/{{name}}.ipynb",
+    "Binder": f"https://mybinder.org/v2/gh/{REPOSITORY.partition('.com/')[2]}/{RELEASE}?labpath=notebooks%2F{{name}}.ipynb",
+}
+COLAB = f"""import sys
+
+if "google.colab" in sys.modules:  # only there: the course as released, and what it needs
+    !git clone -q --depth 1 --branch {RELEASE} {REPOSITORY}
+    !pip install -q "./toyscore[metrics,images]"
+    %cd -q toyscore/notebooks"""
+
+
+def badges(name: str) -> str:
+    """What opens a notebook elsewhere."""
+    shown = (
+        f"[![open in {place}](../docs/static/{place.lower()}.svg)]({address.format(name=name)})"
+        for place, address in BADGES.items()
+    )
+    return " ".join(shown)
+
 
 def sources(chosen: list[str]) -> list[Path]:
     """The notebooks' sources, those whose number is chosen."""
@@ -35,11 +60,18 @@ def sources(chosen: list[str]) -> list[Path]:
 def read(path: Path) -> Any:
     """A source as a notebook that has not run."""
     import jupytext
+    import nbformat
 
     notebook = jupytext.read(path, fmt="py:percent")
     notebook.metadata = METADATA
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
+    head = notebook.cells[0]
+    if head.cell_type == "markdown":
+        title, _, rest = head.source.partition("\n")
+        head.source = f"{title}\n\n{badges(path.stem)}\n{rest}"
+    form = {"tags": ["colab"], "jupyter": {"source_hidden": True}}
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(COLAB, id="colab", metadata=form))
     return notebook
 
 

@@ -1,0 +1,120 @@
+"""The documentation: made without a warning, a dead link or a network, searched without a server, read on a laptop and on a phone."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from test_browser import browser  # noqa: F401  (a fixture)
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+import make_site  # noqa: E402
+
+KINDS = [
+    "index.html",
+    "notebooks/README.html",
+    "notebooks/09_annealed_langevin.html",
+    "figures/README.html",
+    "figures/ncsn-fig2.html",
+    "docs/api/samplers.html",
+    "docs/conventions.html",
+    "docs/equations.html",
+    "docs/reliability.html",
+    "benchmarks/results.html",
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """All pages, by the command that makes them."""
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, str(ROOT / "docs" / "make_site.py"), "--out", str(folder)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+def test_everything_has_its_page(site):
+    pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+    assert set(KINDS) <= pages
+    for path in ROOT.glob("notebooks/[0-9]*.ipynb"):
+        assert f"notebooks/{path.stem}.html" in pages
+    for path in ROOT.glob("figures/*.p[ny][gy]"):
+        if path.stem != "run":
+            assert f"figures/{path.stem}.html" in pages
+    modules = {path.stem for path in (ROOT / "toyscore").glob("[a-z]*") if path.suffix in ("", ".py")}
+    private = {"__pycache__", "cli", "weights"}  # the command line has its own help
+    assert {f"docs/api/{name}.html" for name in modules - private} <= pages
+
+
+def test_a_figures_page_has_its_numbers_and_its_script(site):
+    text = re.sub(r"<[^>]*>", "", (site / "figures" / "ncsn-fig3.html").read_text())
+    assert re.search(r"predicted_annealed\s+0\.78\d+\s+0\.0001\s", text)
+    assert "figures/run.py --only ncsn-fig3" in text
+    assert "def compute(seed: int, quick: bool)" in text
+
+
+def test_a_notebooks_page_shows_outputs_and_keeps_solutions_closed(site):
+    text = (site / "notebooks" / "05_langevin_dynamics.html").read_text()
+    assert text.count('class="cell_output') > 5
+    assert "google.colab" not in text
+    before, _, _ = text.partition('def</span><span class="w"> </span><span class="nf">solution')
+    assert before.rfind("<details") > before.rfind("</details>")
+
+
+def test_what_is_dead_is_found(tmp_path):
+    """A link to no file, one to no anchor, one to another page's no anchor, and a script from a network; nothing else."""
+    (tmp_path / "a.html").write_text(
+        '<p id="here"><a href="#here">x</a><a href="b.html#there">x</a><a href="https://elsewhere.org">x</a>'
+        '<a href="#gone">x</a><a href="c.html">x</a><a href="b.html#gone">x</a><script src="https://cdn.org/x.js"></script>'
+    )
+    (tmp_path / "b.html").write_text('<p id="there">')
+    dead = "\n".join(make_site.dead_links(tmp_path))
+    assert len(dead.splitlines()) == 4
+    for words in ("#gone has no such anchor", "c.html is no file", "b.html#gone has no such", "asks for a network"):
+        assert words in dead
+
+
+def test_the_bibliography_is_read():
+    found = dict(make_site.entries((ROOT / "docs" / "references.bib").read_text()))
+    assert found["hyvarinen2005"]["author"] == "Hyvärinen, Aapo"
+    assert all({"title", "author", "year"} <= entry.keys() for entry in found.values())
+    assert r"$\widehat{R}$" in found["vehtari2021"]["title"]
+    assert not [entry for entry in found.values() if "\\" in entry["author"]]
+
+
+def test_the_search_works_without_a_server(site, browser):  # noqa: F811
+    browser.get((site / "search.html").as_uri() + "?q=freeze")
+    for _ in range(60):
+        found = browser.find_elements("css selector", "#search-results li a")
+        if found:
+            break
+        time.sleep(0.5)
+    assert any("freeze" in link.get_attribute("href") for link in found)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)], ids=["laptop", "phone"])
+def test_pages_fit_a_laptop_and_a_phone(site, browser, width, height):  # noqa: F811
+    """No page is wider than the window, every picture has words, and equations are set, not shown as source."""
+    form = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", form)
+    try:
+        for page in KINDS:
+            browser.get((site / page).as_uri())
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page
+            assert not browser.execute_script(
+                "return [...document.images].filter(i => !i.alt || !i.naturalWidth).length"
+            ), page
+        browser.get((site / "notebooks" / "09_annealed_langevin.html").as_uri())
+        for _ in range(60):
+            if browser.find_elements("css selector", "mjx-container"):
+                break
+            time.sleep(0.5)
+        assert len(browser.find_elements("css selector", "mjx-container")) > 20
+        assert not browser.find_elements("css selector", "mjx-merror, [data-mjx-error]")
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
