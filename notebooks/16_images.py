@@ -112,7 +112,7 @@ print("decided by level 6, 12, 18, 24:", *(f"{share:.2f}" for share in decided[6
 # $$ \ell = E_\sigma\, \sigma^2\, \tfrac12 E \Big\| s(x + \sigma z, \sigma) + \frac{z}{\sigma} \Big\|^2. $$
 #
 # New are the data, the network (NCSN's layers, with few channels) and the law of $\sigma$, which spends its draws where there is something
-# to learn (notebook 12). `EMA` keeps an average of the weights (notebook 10). At some steps the average is judged by three numbers; for
+# to learn (notebook 12). `EMA` keeps a running average of the weights. At some steps the average is judged by three numbers; for
 # all of them lower is better:
 #
 # - its **loss** on held-out digits, the same draws each time, as the share of the noise that is left;
@@ -173,7 +173,7 @@ view_2
 
 # %%
 print(view_2.words)
-note("real digits", digits.network, real[:N])
+note("real digits (loss as above)", digits.network, real[:N])
 for name, mark in marks.items():
     print(f"{name}:", ", ".join(f"{key} {value:.2f}" for key, value in mark.items()))
 print("160 to package:", *(f"{k} {marks['package'][k] / v - 1:+.0%}" for k, v in marks["160"].items()))
