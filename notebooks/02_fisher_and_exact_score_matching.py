@@ -202,7 +202,7 @@ for width, (losses, _, _, fisher) in runs.items():
         last, (_, share, within) = torch.tensor(losses[n - 20 : n]), off(width, n // 20)
         print(f"  step {n}: F = {fisher[n // 20]:.2g}", end="; ")
         print(f"loss of the last 20 batches {last.mean():.1f}, give or take {last.std():.1f} each")
-        print(f"            off by over 50% on {share:.0%} of the box, {within:.0%} of the area inside the line")
+        print(f"        off by over 50% on {share:.0%} of the box, {within:.0%} of the area inside the line")
 
 # %% [markdown]
 # Three things to see.
