@@ -192,9 +192,9 @@ view_2 = panel(figure, draw_two, play="step", name="step-size", step_size=step_s
 view_2
 
 # %%
-print(view_2.words, "variances after 100 steps:", sep="\n")
+print(view_2.words, "variances after 100 steps, times the exact ones:", sep="\n")
 for s in (0.05, 0.75, 1.0, 1.1):
-    print("step size {}: narrow {:.3g}, wide {:.3g} times the exact".format(s, *runs[s][100].var(0) / variances))
+    print("step size {}: narrow {:.3g}, wide {:.3g}".format(s, *runs[s][100].var(0) / variances))
 
 # %% [markdown]
 # 1. **Move the step size up.** The narrow direction fattens: at 0.75, three times its variance, it settles at four times what it should
