@@ -204,7 +204,7 @@ for width, (losses, _, _, fisher) in runs.items():
         print(f"loss of the last 20 batches {last.mean():.1f}, give or take {last.std():.1f} each")
         print(f"        off by over 50% on {share:.0%} of the box, {within:.0%} of the area inside the line")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # Three things to see.
 #
 # 1. **Arrows stay wrong where there is no data.** *Play* the step with 16 units. $F$ is an average over $p$: what happens where $p$ is
@@ -214,7 +214,8 @@ for width, (losses, _, _, fisher) in runs.items():
 #    and for real data you do not. And the loss of a batch jumps: with 64 units $F$ falls nearly tenfold from step 200 to step 600,
 #    while the loss moves by about the size of its jumps. Here the truth is known, so look at $F$.
 # 3. **Too small a network stays wrong** with any patience: change *width* to 4. Its loss alone does not say so.
-#
+
+# %% [markdown]
 # ## Check yourself: the trace form
 #
 # Complete the function. You get, at the points of a grid: `s` `[N, 2]`, the values of some field that is nobody's score, its `jacobian`

@@ -162,7 +162,7 @@ for n in (0, 4, 9, 19, 39):
     print(f"sigma {levels[n]:.1f}: spread of the targets {behind.var(0).sum().sqrt():5.2f}", end=", ")
     print(f"best loss {floors[n]:5.2f}, times sigma² {levels[n] ** 2 * floors[n]:.2f}; bias {bias[n]:.3f}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # The mean of the targets and the score agree, at any place and any sigma, up to the noise of 20,000 draws. Now move *sigma* down
 # to 0.1: on the right each step draws the curves a little further.
 #
@@ -180,7 +180,8 @@ for n in (0, 4, 9, 19, 39):
 # - **Large sigma, right.** The black curve, *bias*, is the price. What is learned is the score of $q_\sigma$, *not* that of $p$; the
 #   curve is the Fisher divergence between them, over the clean data. Small sigma is noisy, large sigma is biased. Noise-conditional
 #   models do not choose: they learn all levels.
-#
+
+# %% [markdown]
 # ## A loss that hardly moves
 #
 # Three networks learn the score of $q_\sigma$ by denoising, each at a sigma of its own, and the Fisher divergence from the exact
@@ -236,13 +237,14 @@ for level, (loss, fisher, floor) in runs.items():
     ends = f"loss {loss[0]:.3g} to {loss[-5:].mean():.2g}, F {fisher[0]:.1g} to {fisher[-1]:.1g}"
     print(f"sigma {level:>3}: {ends}; floor {floor:.3g}; weighted {loss[-5:].mean() * float(level) ** 2:.2g}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # It was (2): 0.8 against 0.2, while the losses are 99 and 9.7. At sigma = 0.1 the loss stands at a hundred and hardly moves, yet
 # more than half of the error is gone. Two things are true at once: *the size* of the loss means nothing, since the floor is known
 # noise; and *the noise* of the loss is real, and makes small sigma slow to learn: among these three, $F$ is largest at the end
-# where sigma is least. Tick *weighted* and change *sigma*: now the losses lie between one half and one (*weighted* above), and
-# one network can learn all levels together.
-#
+# where sigma is least. Tick *weighted* and change *sigma*: now the losses lie between one half and one, and one network can learn
+# all levels together.
+
+# %% [markdown]
 # ## Check yourself: target and loss
 #
 # Write both. `x_clean` and `x_noisy` are `[B, D]` and `sigma` is `[B]`, one per example. The target is the score of the noisy point

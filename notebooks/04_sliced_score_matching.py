@@ -120,7 +120,7 @@ print(f"rademacher at n = 300: {at_300[0]:.2f} ± {at_300[1]:.2f}, the truth is 
 bands = (f"{law} {running[law][-1]:.2f} ± {1.96 * stds[law][-1] / 1000**0.5:.2f}" for law in directions)
 print("at n = 1,000", *bands, sep="\n  ")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # Why the laws differ: write $v^T J v = \sum_i J_{ii} v_i^2 + \sum_{i \ne j} J_{ij} v_i v_j$. For signs $v_i^2 = 1$, always: the
 # diagonal, which is what you want, comes without noise, and only the off-diagonal entries add some. Normal numbers make noise of the
 # diagonal too. On the sphere the $v_i^2$ at least add up to $D$, so a multiple of the identity comes without noise. For the Jacobian
@@ -128,10 +128,11 @@ print("at n = 1,000", *bands, sep="\n  ")
 # the least noisy of all. Among laws with independent coordinates they are; the coordinates on a sphere are not independent, and here
 # it is a shade better. Which of the two wins depends on $J$.
 #
-# The band shrinks with the root of $n$: four times the directions, half the width. It is wrong 5 times of 100: with signs the truth
-# is just outside at n = 300, as a line above says. And vectors of *radius one* have the narrowest band of all (the last line), around
-# a wrong value: the trace divided by $D$. A band says how sure you are of the mean. It does not say that the mean is right.
-#
+# The band shrinks with the root of $n$: four times the directions, half the width. It is wrong 5 times of 100: with signs the
+# truth is just outside at n = 300. And vectors of *radius one* have the narrowest band of all, around a wrong value: the trace
+# divided by $D$. A band says how sure you are of the mean. It does not say that the mean is right.
+
+# %% [markdown]
 # In two dimensions there are only four sign vectors, and their mean is the exact trace, since each off-diagonal entry comes twice
 # with each sign:
 

@@ -89,13 +89,14 @@ view
 print(view.words)
 print(*(f"{kind}, {size}: {h[-1]:.2f} after 200 steps" for (kind, size), h in heights.items()), sep="\n")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **Play.** Without noise all chains end on three points: the drift finds the modes, and nothing else. Their mean log density
 #    ends far *above* that of samples. A good sample is not a likely one: samples spread, because there is more room around
 #    a mode than on it. The noise spreads them, the drift holds them back, and for small steps the law at which the two balance is $p$.
 # 2. **Choose 0.02**, then 0.4, and play. With the small step the chains are still on their way at the end. With the large one they are
 #    there at once, and stay below the dashed line: they are spread too wide. Below you derive by how much.
-#
+
+# %% [markdown]
 # ## Why the *root* of epsilon?
 #
 # A step takes the time $\epsilon$, so in a time of 1 there are $n = 1/\epsilon$ steps. Variances of independent draws add. Noise
@@ -196,7 +197,7 @@ print(view_2.words, "variances after 100 steps, times the exact ones:", sep="\n"
 for s in (0.05, 0.75, 1.0, 1.1):
     print("step size {}: narrow {:.3g}, wide {:.3g}".format(s, *runs[s][100].var(0) / variances))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **Move the step size up.** The narrow direction fattens: at 0.75, three times its variance, it settles at four times what it should
 #    be. At 1, four times its variance, it no longer settles; at 1.1 it runs away. The wide direction, on its own, could take 16.
 # 2. **Set it to 0.05, and play.** Now the narrow direction is nearly right (it settles at 1.05 times its variance), and the wide
@@ -204,7 +205,8 @@ for s in (0.05, 0.75, 1.0, 1.1):
 #
 # So the narrowest direction bounds the step, and the widest says how many you need. The ratio of the two is what makes a Gaussian
 # hard to sample. Two conventions make it harder, if you mix them.
-#
+
+# %% [markdown]
 # ## Two conventions, and a lost root of two
 #
 # Much code writes $x + \eta\, s(x) + \sqrt{2\eta}\, z$. That is the same step with $\epsilon = 2\eta$. But suppose that you write

@@ -142,10 +142,13 @@ for d in DISTANCES:
     shares = ", ".join(f"{share[d, n]:.2f} of {n} points" for n in SIZES)
     print(f"distance {d:2.0f}: {shares}; {mass:.1e}, {10 / mass:.0e}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # From 100 points to 1000 the wrong area shrinks a lot, at every distance: a hundred points are so few that the network learns
 # *them*, not the density they came from. After that it depends on the distance. At 5 it is nearly gone; at 13 it does not shrink
-# in this training. Is that luck? Here are two more, on other samples from other first weights:
+# in this training.
+
+# %% [markdown]
+# Is that luck? Here are two more, on other samples from other first weights:
 
 # %%
 for n in (1000, 10000):
@@ -204,12 +207,13 @@ for name, side in sides.items():
     moved = f"{part(side[-1] != sides['exact'][-1]):.2f} elsewhere than their twin"
     print(f"{name}: {part(side[-1]):.2f} at top right, {moved}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # All chains arrive at a mode: an arrow that is wrong by half still points *somewhere*, and near the modes the score is right. But
-# more than a quarter of them arrive at the other one. Noise is not to blame: with the exact score and other noise (last line)
-# only a few in a hundred change sides. So how many samples each mode gets is decided by arrows that no data has taught. And for
-# an image model this is the usual case: its chains start from noise, which is far from every image.
-#
+# more than a quarter of them arrive at the other one. Noise is not to blame: with the exact score and other noise only a few in a
+# hundred change sides. So how many samples each mode gets is decided by arrows that no data has taught. And for an image model
+# this is the usual case: its chains start from noise, which is far from every image.
+
+# %% [markdown]
 # ## It is not the denoising loss: it is every loss
 #
 # Some texts tie this problem to the denoising loss. It has nothing to do with how the loss is written. The implicit, the sliced
@@ -252,12 +256,13 @@ print(view_3.words)
 for name, region in regions.items():
     print(f"{name:18}: wrong on {part(region):.2f} of the box, of which {part(scarce[region]):.2f} scarce")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # Look at the first four: four losses, one blind spot. The explicit loss does best, since its targets have no noise, but even
 # told the truth at every data point a network must guess between them. The details depend on the loss and on the seed; the
 # place much less: all of the wrong area is scarce for the first three, 86% of it for denoising at σ = 0.3, whose targets are
 # the noisiest.
-#
+
+# %% [markdown]
 # ## The cure: noise fills the gap
 #
 # If the data does not visit the gap, send it there: add Gaussian noise of standard deviation $\sigma$ and learn the score of

@@ -180,18 +180,18 @@ for a in (1.0, 3.0, 4.0, 5.0):
     print(f"a = {a:g}: {found}; {end.mode_weights(pair(a, 0.8))[0]:.3f}, {told:.3f}")
 print(f"a share of 400 chains has a standard error of at most {0.5 / 400**0.5:.3f}")
 
-# %% [markdown]
-# 1. **From a = 2 to a = 4** it takes nearly 200 times longer (the factor is above). For large $a$ the gap falls like
-#    $a\,e^{-a^2/2}$ (the law of Eyring and Kramers, `eyring_kramers`): the exponential is the density at the pass between the
-#    modes, relative to that at the modes. For the paper's toy, where $a = \sqrt{50}$, one over the gap is longer than anyone can
-#    wait.
+# %% [markdown] tags=["answer"]
+# 1. **From a = 2 to a = 4** it takes nearly 200 times longer. For large $a$ the gap falls like $a\,e^{-a^2/2}$ (the law of Eyring
+#    and Kramers, `eyring_kramers`): the exponential is the density at the pass between the modes, relative to that at the modes.
+#    For the paper's toy, where $a = \sqrt{50}$, one over the gap is longer than anyone can wait.
 # 2. **Set a = 5 and change the weight.** The exact density changes, the chains hardly do. Only $a \le 3$ or so lets the weight
-#    in, as the shares above say.
+#    in: at weight 0.9 the shares at $a = 1, 3, 4, 5$ are 0.90, 0.77, 0.55 and 0.52.
 # 3. **At a = 1**, step through the first 50 steps: the prediction is early, because chains from far away first have to fall into
 #    a mode. From $a = 3$ on what you see between the two is mostly chance: the share of 400 chains has a standard error of up to
 #    0.025, so that twice that is nothing unusual. And the law of the chain, carried along without sampling, ends where the
-#    prediction does, as the lines above say.
-#
+#    prediction does, at 0.677 and 0.680 for $a = 3$.
+
+# %% [markdown]
 # ## What a chain remembers
 #
 # The change of the chains' law is linear in the law, like that of a vector under a matrix. Write the law as $p$ times a function.
@@ -230,10 +230,11 @@ view_2
 print(view_2.words)
 print(*("a = {:g}: {:.2f} and {:.2f} at the modes;".format(a, *at_modes[a]) for a in (2.0, 3.0, 5.0)))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # It becomes the label: flat on each mode, $\sqrt{(1-w)/w}$ on one and $-\sqrt{w/(1-w)}$ on the other, with a step at the
 # watershed. Everything else is forgotten quickly, so within a mode the samples are right; *which* mode is what a chain remembers.
-#
+
+# %% [markdown]
 # ## Counting hops
 #
 # You can measure the gap from chains. In equilibrium as many chains hop one way as the other, $w\,k_{12} = (1 - w)\,k_{21}$.

@@ -129,11 +129,12 @@ for name in ("line in R³", "line in R¹⁰", "circle in R¹⁰", "digits in R�
     print(f"{name:14}: {'; '.join(told)}")
 print(f"standard errors of these dimensions: at most {max(row[4] for row in table.values()):.1f}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # **Twice as long**, from some point on: $\|s\| = \sqrt{D - d}\, / \sigma$, the displacement $n$ shrinks with the noise, but
 # $\sigma^2$ in the denominator wins. And longer in $\mathbb R^{10}$, by $\sqrt{9/2}$, since there are more normal directions.
 # There is no limit: clean data on a line has no score at all.
-#
+
+# %% [markdown]
 # ## The score knows the dimension
 #
 # Turn this around. The mean squared norm of $\sigma s$ is the codimension $D - d$, so $D - \sigma^2 E\|s\|^2$ is the dimension
@@ -224,7 +225,7 @@ for name, p in shapes.items():
     push = float(nets[name, 0.0](noisy).detach().square().sum(1).mean().sqrt())
     print(f"{name}: 0.01 beside the clean data the network pushes {push:.1g}, the exact score {2 / 0.01:.0f}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # On clean data the loss runs away. It passes the floors of both noises and would go on: the curve bends at the end only because
 # the learning rate falls to nothing there. Beside the data the network pushes more than three times as hard as the exact score
 # does with the noise of the paper. A lower loss here is no better score; it is a sign that there is none.
@@ -234,7 +235,8 @@ for name, p in shapes.items():
 # changes no pixel by more than the eye can tell.
 #
 # So the remedy is the one of notebook 06. There noise filled the gaps between modes, here it gives a thin sheet some volume.
-#
+
+# %% [markdown]
 # ## Check yourself: the codimension from scores
 #
 # Someone hands you samples of a score at noise `sigma`, as an array `scores` `[N, D]`. Write the estimate of the codimension
