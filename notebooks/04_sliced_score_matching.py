@@ -60,10 +60,10 @@ for law, v in directions.items():
     print(f"{law:10} mean square of a coordinate {v.square().mean():.2f}, mean of v^T J v {mean:6.2f}")
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** Left: how single estimates $v^T J v$ spread. Right: the mean of the first n of them, and the band that holds the
-# truth 95 times of 100. All three laws are right on average. Which has the narrowest band: random signs, normal numbers or the
-# sphere, or are they alike? From 100 to 400 directions, will the band be half as wide or a quarter? And what will vectors of length
-# one do?
+# **Predict first.** Left: how single estimates $v^T J v$ spread. Right: the mean of the first n of them, and the band that holds
+# the truth 95 times of 100. All three laws are right on average. Which has the narrowest band: random signs (*rademacher*),
+# normal numbers (*gaussian*) or the *sphere*, or are they alike? From 100 to 400 directions, will the band be half as wide or a
+# quarter? And what will vectors of length one do (*radius one*)?
 
 # %% tags=["live"]
 figure, (left, right) = plotting.canvas(1, 2)
