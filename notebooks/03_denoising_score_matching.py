@@ -63,8 +63,8 @@ print("score of the noisy point", score, "-z / sigma", -z / sigma, sep="\n")
 # is that mean, the score of $q_\sigma$ (Vincent 2011; Eq. 2 of Song & Ermon 2019, and Eq. 5 with this target). Why: given
 # $\tilde x$, the difference $t - \nabla \log q_\sigma$ has mean zero, so the square splits without a cross term,
 #
-# $$ \tfrac12\, E\, \| s_\theta - t \|^2 = \tfrac12\, E\, \| s_\theta - \nabla \log q_\sigma \|^2
-# + \tfrac12\, E\, \| \nabla \log q_\sigma - t \|^2. $$
+# $$ \tfrac12\, E\, \| s_\theta - t \|^2 = \tfrac12\, E\, \| s_\theta - \nabla \log q_\sigma \|^2 +
+# \tfrac12\, E\, \| \nabla \log q_\sigma - t \|^2. $$
 #
 # The first part is the Fisher divergence from the score of $q_\sigma$. There is no $\theta$ in the second, the *floor*.
 #

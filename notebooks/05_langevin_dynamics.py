@@ -247,7 +247,7 @@ for ratio in (0.5, 2.0, 3.5, 6.0):
 #
 # $$ E\|x_{t+1}\|^2 = E\|x_t\|^2 + \epsilon\, E[x_t \cdot s(x_t)] + \frac{\epsilon^2}{4}\, E\|s(x_t)\|^2 + \epsilon D . $$
 #
-# The two ends are equal. Divide the rest by $\epsilon D$:
+# The first two means are equal, since the chain has settled. Divide the rest by $\epsilon D$:
 #
 # $$ -\frac1D\, E\left[ x \cdot s(x) + \frac{\epsilon}{4} \|s(x)\|^2 \right] = 1. $$
 #
