@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 00 · Set-up check
 #
-# Run all cells (menu *Run → Run All Cells*). Every line of the first output should begin with *ok*, and the last one say
-# *Everything is ready.*; the slider at the end should move the picture. Nothing here needs a GPU or the network.
+# Run all cells (menu *Run → Run All Cells*). Every line of the first output but the last should begin with *ok*; the last should
+# say *Everything is ready.* The slider at the end should move the picture. Nothing here needs a GPU or the network.
 # Running time: under 10 seconds.
 
 # %%
@@ -49,3 +49,5 @@ print(view.words)
 # - **A red line under the picture**: it says what is wrong; *reset* puts every control back.
 #
 # Still stuck? Copy the whole output of the first cell into your question: it says what is missing.
+#
+# **Next:** notebook 01 says what a score is.

@@ -28,13 +28,15 @@ mixture = asymmetric()  # three unequal modes: the clean data
 # %% [markdown]
 # ## A target for free
 #
-# Take a clean point $x$ and add noise, $\tilde x = x + \sigma z$ with $z$ standard normal. Given $x$, the density of $\tilde x$ is
-# $N(\tilde x; x, \sigma^2 I)$, whatever the data. Its logarithm is $-\|\tilde x - x\|^2 / 2\sigma^2$ plus a constant, and its
-# gradient in $\tilde x$ is
+# Take a clean point $x$ and add noise, $\tilde x = x + \sigma z$ with $z$ standard normal. Given $x$, the density of $\tilde x$
+# is $q_\sigma(\tilde x \,|\, x) = N(\tilde x; x, \sigma^2 I)$, whatever the data. Its logarithm is
+# $-\|\tilde x - x\|^2 / 2\sigma^2$ plus a constant, and its gradient in $\tilde x$ is
 #
-# $$ s^*(\tilde x \,|\, x) = -\frac{\tilde x - x}{\sigma^2} = -\frac{z}{\sigma}. $$
+# $$ t(\tilde x, x) := \nabla_{\tilde x} \log q_\sigma(\tilde x \,|\, x) = -\frac{\tilde x - x}{\sigma^2} = -\frac{z}{\sigma}, $$
 #
-# Mind the sign: the arrow points *back* to the clean point. And mind the power: $\tilde x - x$ is divided by $\sigma^2$, but it
+# the *target*.
+#
+# Mind the sign: the target points *back* to the clean point. And mind the power: $\tilde x - x$ is divided by $\sigma^2$, but it
 # already holds one $\sigma$, so $z$ is divided by $\sigma$. Units tell you: a score is one over a length, $z$ has none. The library's
 # score of a single point with noise, a mixture of one component without variance, says the same:
 
@@ -47,22 +49,30 @@ print("score of the noisy point", score, "-z / sigma", -z / sigma, sep="\n")
 # ## Why the mean of the targets is the score
 #
 # A noisy point $\tilde x$ may have come from many clean ones, and each has its own target. The density of noisy points is
-# $q_\sigma(\tilde x) = \int p(x)\, N(\tilde x; x, \sigma^2 I)\, dx$. Differentiate under the integral, where $\nabla N = N\,
-# s^*(\tilde x | x)$, and divide by $q_\sigma(\tilde x)$:
+# $q_\sigma(\tilde x) = \int p(x)\, N(\tilde x; x, \sigma^2 I)\, dx$. Differentiate under the integral, where
+# $\nabla N = N\, t(\tilde x, x)$, and divide by $q_\sigma(\tilde x)$:
 #
-# $$ \nabla \log q_\sigma(\tilde x) = \int \frac{p(x)\, N(\tilde x; x, \sigma^2 I)}{q_\sigma(\tilde x)}\, s^*(\tilde x \,|\, x)\, dx
-# = E\big[s^*(\tilde x \,|\, x) \,\big|\, \tilde x\big]. $$
+# $$ \nabla \log q_\sigma(\tilde x) = \int \frac{p(x)\, N(\tilde x; x, \sigma^2 I)}{q_\sigma(\tilde x)}\, t(\tilde x, x)\, dx
+# = E\big[t(\tilde x, x) \,\big|\, \tilde x\big]. $$
 #
-# The fraction is the chance of $x$ given $\tilde x$, by Bayes. So the score of the noisy density is the **mean of the targets** over
+# The fraction is the density of $x$ given $\tilde x$, by Bayes. So the score of the noisy density is the **mean of the targets** over
 # the clean points that may have led to $\tilde x$. And least squares finds means: the best answer $s_\theta(\tilde x)$ to
 #
-# $$ \tfrac12\, E\, \| s_\theta(\tilde x) - s^*(\tilde x \,|\, x) \|^2 $$
+# $$ \tfrac12\, E\, \| s_\theta(\tilde x) - t(\tilde x, x) \|^2 $$
 #
-# is that mean, the score of $q_\sigma$ (Vincent 2011; Eq. 5 of Song & Ermon 2019). Put $-(\tilde x - x)/\sigma^2$ into it and solve
-# for the mean of $x$, and you have **Tweedie's formula**: $E[x \,|\, \tilde x] = \tilde x + \sigma^2\, \nabla \log q_\sigma(\tilde
-# x)$. To know the score is to know the best guess of the clean point.
+# is that mean, the score of $q_\sigma$ (Vincent 2011; Eq. 2 of Song & Ermon 2019, and Eq. 5 with this target). Why: given
+# $\tilde x$, the difference $t - \nabla \log q_\sigma$ has mean zero, so the square splits without a cross term,
 #
-# Both at one $\tilde x$, by 200,000 clean points, each weighed by its chance of having led there:
+# $$ \tfrac12\, E\, \| s_\theta - t \|^2 = \tfrac12\, E\, \| s_\theta - \nabla \log q_\sigma \|^2 +
+# \tfrac12\, E\, \| \nabla \log q_\sigma - t \|^2. $$
+#
+# The first part is the Fisher divergence from the score of $q_\sigma$. There is no $\theta$ in the second, the *floor*.
+#
+# Put $t = -(\tilde x - x)/\sigma^2$ into the mean and solve for the mean of $x$, and you have **Tweedie's formula**:
+# $E[x \,|\, \tilde x] = \tilde x + \sigma^2\, \nabla \log q_\sigma(\tilde x)$. To know the score is to know the best guess of
+# the clean point.
+#
+# Both at one $\tilde x$, by 200,000 clean points, each weighed by how likely it is to have led there:
 
 # %%
 noisy, sigma = torch.tensor([[0.5, 0.5]]), 2.0
@@ -86,23 +96,21 @@ at_clean, masses = (t.float() for t in quadrature(mixture, nodes_per_std=2))
 for level in levels.tolist():  # D / 2 is 1
     at, noisy_masses = (t.float() for t in quadrature(mixture, level, nodes_per_std=2))
     floors.append(1 / level**2 - float(noisy_masses @ mixture.score(at, level).square().sum(1)) / 2)
-    gap = mixture.score(at_clean, level) - mixture.score(at_clean)
-    bias.append(float(masses @ gap.square().sum(1)) / 2)
-floors, bias = torch.tensor(floors), torch.tensor(bias)
+    change = mixture.score(at_clean, level) - mixture.score(at_clean)
+    bias.append(float(masses @ change.square().sum(1)) / 2)
 
 
 def possible_clean_points(x, sigma, n=20_000):  # by the law of clean and noisy together
-    C = mixture.covariances
-    both = torch.cat([torch.cat([C, C], 2), torch.cat([C, C + sigma**2 * torch.eye(2)], 2)], 1)
-    joint = GaussianMixture(mixture.means.repeat(1, 2), both, mixture.weights)
+    covariances = mixture.covariances.repeat(1, 2, 2) + torch.diag(torch.tensor([0, 0, sigma**2, sigma**2]))
+    joint = GaussianMixture(mixture.means.repeat(1, 2), covariances, mixture.weights)
     return joint.condition([2, 3], x).sample(n, generator=torch.Generator().manual_seed(0))
 
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** Left: a noisy point (black), and lines to 60 clean points that may have led to it, drawn from their exact law;
-# the circle is Tweedie's best guess. Middle: the targets of 300 such points (plus signs), the mean of 20,000 (star), and the exact
-# score (circle). Make sigma small: will the targets (1) agree ever better with each other, or (2) disagree ever more? And the best
-# loss that any network can reach, right: will it go to zero, stay, or grow?
+# **Predict first.** Left: a noisy point (black), and lines to 60 clean points that may have led to it, drawn from their exact
+# law; the circle is Tweedie's best guess. Middle: the targets of 300 such points (plus signs), the mean of 20,000 (white cross),
+# and the exact score (circle). Make *sigma* small: will the targets (1) agree ever better with each other, or (2) disagree ever
+# more? And the best loss that any network can reach, right: will it go to zero, stay, or grow?
 
 # %% tags=["live"]
 figure, (left, middle, right) = plotting.canvas(1, 3, size=4.0)
@@ -112,13 +120,13 @@ lines = plotting.chains(left, torch.zeros(2, 60, 2), role="denoising")
 (start,) = left.plot([], [], "ko", markersize=8)
 left.set_title("clean points behind a noisy one")
 dots = plotting.samples(middle, torch.zeros(300, 2), role="denoising", box=10.0, size=14)
-(star,) = middle.plot([], [], "*", color="white", markeredgecolor="black", markersize=14)
+(cross,) = middle.plot([], [], "X", color="white", markeredgecolor="black", markersize=13, zorder=6)
 circles = [ax.plot([], [], "o", color=blue, ms=17, mfc="none", mew=2.5, zorder=5)[0] for ax in (left, middle)]
-right.loglog(levels, floors, color=green, label="best loss")
-right.loglog(levels, levels**2 * floors, color=green, linestyle="--", label="best loss, times σ²")
-right.loglog(levels, bias, color="black", label="bias")
-(now,) = right.plot([], [], "o", color=green, markersize=9)
-right.set(xlabel="σ", ylim=(1e-4, 1e3), xticks=[0.1, 1], xticklabels=["0.1", "1"])
+rows = {"best loss": floors, "best loss, times σ²": levels**2 * torch.tensor(floors), "bias": bias}
+looks = ({"color": green}, {"color": green, "linestyle": "--"}, {"color": "black", "linestyle": ":"})
+curves = [right.loglog([], [], label=k, **look)[0] for k, look in zip(rows, looks, strict=True)]
+(now,) = right.plot([], [], "P", color=green, markersize=9)
+right.set(xlabel="σ", xlim=(0.09, 4.4), ylim=(1e-4, 1e3), xticks=[0.1, 1], xticklabels=["0.1", "1"])
 right.legend(loc="lower center")
 
 
@@ -128,14 +136,16 @@ def draw(sigma, x, y):
     exact, targets = mixture.score(noisy, sigma)[0], -(noisy - clean) / sigma**2
     mean, spread = targets.mean(0), float(targets.var(0).sum().sqrt())
     plotting.chains(left, torch.stack([noisy.expand(60, 2), clean[:60]]), role="denoising", update=lines)
-    length = (noisy - clean).norm(dim=1).mean()
-    lines[0].set_gid(f"60 lines from ({x:g}, {y:g}) to clean points, {length:.2f} long on average.")
+    lines[0].set_gid(f"60 lines from ({x:g}, {y:g}); mean length {(noisy - clean).norm(dim=1).mean():.2f}.")
     plotting.samples(middle, targets[:300], role="denoising", box=10.0, update=dots)
+    dots.set_gid(f"300 targets; the mean of 20,000 is ({mean[0]:.2f}, {mean[1]:.2f}).")
     start.set_data([x], [y])
-    star.set_data(*mean[:, None])
+    cross.set_data(*mean[:, None])
     circles[0].set_data(*tweedie(mixture.score, noisy, sigma).T)
     circles[1].set_data(*exact[:, None])
     middle.set_title(f"targets: spread {spread:.2g}, score {exact.norm():.2f}")
+    for curve, values in zip(curves, rows.values(), strict=True):
+        curve.set_data(levels[n:], values[n:])
     now.set_data([sigma], [floors[n]])
     right.set_title(f"σ = {sigma:g}: best loss {floors[n]:.3g}, times σ² {sigma**2 * floors[n]:.2g}")
     right.set_gid(f"Of the clean score the score at {sigma:g} is off by {bias[n]:.2g}.")
@@ -148,26 +158,30 @@ view
 # %%
 print(view.words)
 for n in (0, 4, 9, 19, 39):
-    scaled = levels[n] ** 2 * floors[n]
-    print(f"sigma {levels[n]:.1f}: best loss {floors[n]:6.2f}, times sigma² {scaled:.2f}; bias {bias[n]:.3f}")
+    behind = possible_clean_points(torch.tensor([0.5, 0.5]), float(levels[n])) / levels[n] ** 2
+    print(f"sigma {levels[n]:.1f}: spread of the targets {behind.var(0).sum().sqrt():5.2f}", end=", ")
+    print(f"best loss {floors[n]:5.2f}, times sigma² {levels[n] ** 2 * floors[n]:.2f}; bias {bias[n]:.3f}")
 
-# %% [markdown]
-# The mean of the targets and the score agree, at any place and any sigma, up to the noise of 20,000 draws. Now *play* sigma.
+# %% [markdown] tags=["answer"]
+# The mean of the targets and the score agree, at any place and any sigma, up to the noise of 20,000 draws. Now move *sigma* down
+# to 0.1: on the right each step draws the curves a little further.
 #
 # - **Small sigma, left and middle.** All clean points that may have led to $\tilde x$ are near it, so you might think that the
 #   targets agree. But a target is a difference *divided by* $\sigma^2$: the differences shrink like $\sigma$, and the spread of the
-#   targets grows like $1/\sigma$. The score stays their mean, sober among ever wilder targets.
+#   targets grows like $1/\sigma$. The score stays their mean.
 # - **Small sigma, right.** That spread cannot be predicted by any network. It is the floor under the loss,
 #
-#   $$ \tfrac12 E\|s^*(\tilde x|x)\|^2 -
+#   $$ \tfrac12 E\,\| \nabla \log q_\sigma - t \|^2 = \tfrac12 E\,\|t\|^2 -
 #   \tfrac12 E_{q_\sigma}\|\nabla \log q_\sigma\|^2 = \frac{D}{2\sigma^2} - \tfrac12 E_{q_\sigma}\|\nabla \log q_\sigma\|^2, $$
 #
-#   the constant of this objective: loss = Fisher divergence + floor. It explodes as $1/\sigma^2$ while the score is fine. Multiplied
-#   by the weight $\sigma^2$ it tends to $D/2$, here 1. Hence the default weight of the library: it makes levels comparable.
+#   by the same split, with $E\,\|t\|^2 = E\,\|z\|^2/\sigma^2 = D/\sigma^2$: loss = Fisher divergence + floor. It explodes as
+#   $1/\sigma^2$ while the score is fine. Multiplied by the weight $\sigma^2$ it tends to $D/2$, here 1. Hence the default weight
+#   of the library: it makes levels comparable.
 # - **Large sigma, right.** The black curve, *bias*, is the price. What is learned is the score of $q_\sigma$, *not* that of $p$; the
 #   curve is the Fisher divergence between them, over the clean data. Small sigma is noisy, large sigma is biased. Noise-conditional
 #   models do not choose: they learn all levels.
-#
+
+# %% [markdown]
 # ## A loss that hardly moves
 #
 # Three networks learn the score of $q_\sigma$ by denoising, each at a sigma of its own, and the Fisher divergence from the exact
@@ -187,8 +201,8 @@ for level in (0.1, 0.3, 1.0):
         losses.append(float(step.loss))
         if step.step % 20 == 0:
             fishers.append(fisher_divergence(model, mixture, points, level))
-    means = torch.tensor(losses).view(30, 20).mean(1)
-    runs[f"{level:g}"] = means, torch.tensor(fishers), floors[round(10 * level) - 1]
+    means, fishers = torch.tensor(losses).view(30, 20).mean(1), torch.tensor(fishers)
+    runs[f"{level:g}"] = means, fishers, floors[round(10 * level) - 1]
 
 # %% [markdown] tags=["predict"]
 # **Predict first.** This is sigma = 0.3: the loss, its floor, and the exact Fisher divergence F. At sigma = 0.1 the loss is about ten
@@ -218,18 +232,19 @@ view_2 = panel(figure_2, draw_2, name="denoising-loss", sigma=Choice(list(runs),
 view_2
 
 # %%
-print(view_2.words)
+print(view_2.words, "from step 20 to step 600:", sep="\n")
 for level, (loss, fisher, floor) in runs.items():
     ends = f"loss {loss[0]:.3g} to {loss[-5:].mean():.2g}, F {fisher[0]:.1g} to {fisher[-1]:.1g}"
-    print(f"sigma {level:>3}: from step 20 to 600 {ends}; floor {floor:.3g}")
+    print(f"sigma {level:>3}: {ends}; floor {floor:.3g}; weighted {loss[-5:].mean() * float(level) ** 2:.2g}")
+
+# %% [markdown] tags=["answer"]
+# It was (2): 0.8 against 0.2, while the losses are 99 and 9.7. At sigma = 0.1 the loss stands at a hundred and hardly moves, yet
+# more than half of the error is gone. Two things are true at once: *the size* of the loss means nothing, since the floor is known
+# noise; and *the noise* of the loss is real, and makes small sigma slow to learn: among these three, $F$ is largest at the end
+# where sigma is least. Tick *weighted* and change *sigma*: now the losses lie between one half and one, and one network can learn
+# all levels together.
 
 # %% [markdown]
-# It was (2): 0.8 against 0.2, while the losses are 99 and 9.7. At sigma = 0.1 the loss stands at a hundred and hardly moves, yet more
-# than half of the error is gone. Who trains by the loss curve stops, or hunts for a bug that is not there. Two things are true at once:
-# *the size* of the loss means nothing, since the floor is known noise; and *the noise* of the loss is real, and makes small sigma slow
-# to learn: among these three, $F$ is largest at the end where sigma is least. Tick *weighted* and change sigma: now the losses lie
-# between one half and one, and one network can learn all levels together.
-#
 # ## Check yourself: target and loss
 #
 # Write both. `x_clean` and `x_noisy` are `[B, D]` and `sigma` is `[B]`, one per example. The target is the score of the noisy point
@@ -251,7 +266,7 @@ def my_loss(s, target, sigma):
 denoising.target_and_loss(my_target, my_loss)
 
 # %% [markdown]
-# The solution is in the collapsed cell below; click the bar at its left to open it.
+# The solution is in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -266,9 +281,11 @@ def solution_loss(s, target, sigma):
 denoising.target_and_loss(solution_target, solution_loss)
 
 # %% [markdown]
-# A wrong target does not crash, and its loss falls too. With the sign turned, the network learns a field that pushes chains away from
-# the data. With $1/\sigma^2$ on $z$ in place of $1/\sigma$ its arrows are $1/\sigma$ times too long, which is right at $\sigma = 1$
-# and nowhere else. The README's figure "Ten classic mistakes" shows what samplers make of such scores.
+# A wrong target does not crash, and its loss falls too. With the sign turned, the network learns a field that pushes chains away
+# from the data. With $1/\sigma^2$ on $z$ in place of $1/\sigma$ its arrows are $1/\sigma$ times as long as they should be: right
+# at $\sigma = 1$ and nowhere else. The figure `bug-museum` of the [gallery](../figures/README.md) has the first, and one like the
+# second.
 #
-# Denoising gave up the clean score for a target without derivatives. Notebook 04 keeps the clean score, and pays for one derivative
-# instead of $D$.
+# Denoising gave up the clean score for a target without derivatives.
+#
+# **Next:** notebook 04 keeps the clean score, and pays for one derivative instead of $D$.

@@ -60,10 +60,10 @@ for law, v in directions.items():
     print(f"{law:10} mean square of a coordinate {v.square().mean():.2f}, mean of v^T J v {mean:6.2f}")
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** Left: how single estimates $v^T J v$ spread. Right: the mean of the first n of them, and the band that holds the
-# truth 95 times of 100. All three laws are right on average. Which has the narrowest band: random signs, normal numbers or the
-# sphere, or are they alike? From 100 to 400 directions, will the band be half as wide or a quarter? And what will vectors of length
-# one do?
+# **Predict first.** Left: how single estimates $v^T J v$ spread. Right: the mean of the first n of them, and the band that holds
+# the truth 95 times of 100. All three laws are right on average. Which has the narrowest band: random signs (*rademacher*),
+# normal numbers (*gaussian*) or the *sphere*, or are they alike? From 100 to 400 directions, will the band be half as wide or a
+# quarter? And what will vectors of length one do (*radius one*)?
 
 # %% tags=["live"]
 figure, (left, right) = plotting.canvas(1, 2)
@@ -117,19 +117,22 @@ for law, std in theory.items():
     print(f"band at n = 100: {n[0]:.2f}, at 400: {n[1]:.2f}")
 at_300 = running["rademacher"][299], 1.96 * stds["rademacher"][299] / 300**0.5
 print(f"rademacher at n = 300: {at_300[0]:.2f} ± {at_300[1]:.2f}, the truth is {exact:.2f}")
+bands = (f"{law} {running[law][-1]:.2f} ± {1.96 * stds[law][-1] / 1000**0.5:.2f}" for law in directions)
+print("at n = 1,000", *bands, sep="\n  ")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # Why the laws differ: write $v^T J v = \sum_i J_{ii} v_i^2 + \sum_{i \ne j} J_{ij} v_i v_j$. For signs $v_i^2 = 1$, always: the
 # diagonal, which is what you want, comes without noise, and only the off-diagonal entries add some. Normal numbers make noise of the
 # diagonal too. On the sphere the $v_i^2$ at least add up to $D$, so a multiple of the identity comes without noise. For the Jacobian
-# of a score, whose diagonal is large and negative, signs and the sphere are better than normal numbers. You may read that signs are
+# of a score, whose diagonal is large and negative, signs and the sphere are better than normal numbers. Some texts say that signs are
 # the least noisy of all. Among laws with independent coordinates they are; the coordinates on a sphere are not independent, and here
 # it is a shade better. Which of the two wins depends on $J$.
 #
-# The band shrinks with the root of $n$: four times the directions, half the width. It is wrong 5 times of 100: with signs the truth
-# is just outside at n = 300, as the last line above says. And vectors of *radius one* have the narrowest band of all, around a wrong
-# value: the trace divided by $D$. A band says how sure you are of the mean. It does not say that the mean is right.
-#
+# The band shrinks with the root of $n$: four times the directions, half the width. It is wrong 5 times of 100: with signs the
+# truth is just outside at n = 300. And vectors of *radius one* have the narrowest band of all, around a wrong value: the trace
+# divided by $D$. A band says how sure you are of the mean. It does not say that the mean is right.
+
+# %% [markdown]
 # In two dimensions there are only four sign vectors, and their mean is the exact trace, since each off-diagonal entry comes twice
 # with each sign:
 
@@ -143,10 +146,11 @@ print("four estimates", forms, "mean", forms.mean(), "trace", small.trace())
 # ## From the trace to the loss
 #
 # Put the estimate in place of the trace, and the loss of one example is $\frac12\|s\|^2 + v^T J v$, Eq. 3 of Song & Ermon (2019). It
-# is called *variance reduced*, beside the older form $\frac12 (v^T s)^2 + v^T J v$, which slices both terms: $E[(v^T s)^2] =
-# \|s\|^2$, so both have the right mean. But why estimate what you know? Below, both at one point; then the older form with ten
-# directions, averaged well and badly. The last line averages $v^T s$ over ten directions *before* the square: the average is nearly
-# zero, and so the term that holds the arrows back is nearly gone. Averages of directions belong outside the square.
+# is called *variance reduced*, beside the older form $\frac12 (v^T s)^2 + v^T J v$, which slices both terms:
+# $E[(v^T s)^2] = \|s\|^2$, so both have the right mean. But why estimate what you know? Below, both at one point; then the older form
+# with ten directions, averaged well and badly. The last line averages $v^T s$ over ten directions *before* the square. The average of
+# ten has a tenth of the mean square, so only a tenth of the term that holds the arrows back is left. Averages of directions belong
+# outside the square.
 
 # %%
 many = x.expand(4000, D)
@@ -185,8 +189,8 @@ for h in (1e-1, 1e-2, 1e-3):
     print(f"h = {h:g}: largest difference from the sliced loss {error.abs().max():.0e}")
 
 # %% [markdown]
-# Is the noise worth it? The README's figure "Five objectives, one budget" compares all five at equal cost in two dimensions, where
-# the exact trace is cheap. In 784 it is not.
+# Is the noise worth it? The figure `objectives` of the [gallery](../figures/README.md) compares all five at equal cost in two
+# dimensions, where the exact trace is cheap. In the 64 of the digits of notebook 08 it is not.
 #
 # ## Check yourself: an estimate, and how sure it is
 #
@@ -209,7 +213,7 @@ def my_interval(estimates):
 sliced_checks.estimate_and_interval(my_estimate, my_interval)
 
 # %% [markdown]
-# The solution is in the collapsed cell below; click the bar at its left to open it.
+# The solution is in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -225,4 +229,6 @@ def solution_interval(estimates):
 sliced_checks.estimate_and_interval(solution_estimate, solution_interval)
 
 # %% [markdown]
-# You have three ways to a score: exact, denoised and sliced. The next notebook puts a score to use, and draws samples with it.
+# You have three ways to a score: exact, denoised and sliced.
+#
+# **Next:** notebook 05 puts a score to use, and draws samples with it.

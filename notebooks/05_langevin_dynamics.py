@@ -44,8 +44,7 @@ print("langevin_step", langevin_step(x, p.score(x), epsilon, generator=torch.Gen
 
 # %% tags=["setup"]
 p, generator = asymmetric(), torch.Generator().manual_seed(5)
-start = p.perturb(2.0).sample(300, generator=generator)
-paths = {}  # (kind, step size) -> [201, 300, 2]
+start, paths = p.perturb(2.0).sample(300, generator=generator), {}  # (kind, step size) -> [201, 300, 2]
 for size in ("0.02", "0.1", "0.4"):
     chain = langevin(p.score, start, step_size=float(size), n_steps=200, generator=generator)
     paths["drift and noise", size], drifts = torch.stack([start, *chain]), [start]
@@ -82,26 +81,28 @@ def draw(step, step_size):
         ax.set_title(f"{kind}, step {step}")
 
 
-steps, sizes = Slider(0, 200, 100, step=4), Choice(("0.02", "0.1", "0.4"), "0.1")
+steps, sizes = Slider(0, 200, 8, step=4), Choice(("0.02", "0.1", "0.4"), "0.1")
 view = panel(figure, draw, play="step", name="langevin-dynamics", step=steps, step_size=sizes)
 view
 
 # %%
 print(view.words)
-print({size: f"{heights['drift and noise', size][-1]:.2f} after 200 steps" for size in sizes.options})
+print(*(f"{kind}, {size}: {h[-1]:.2f} after 200 steps" for (kind, size), h in heights.items()), sep="\n")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **Play.** Without noise all chains end on three points: the drift finds the modes, and nothing else. Their mean log density
 #    ends far *above* that of samples. A good sample is not a likely one: samples spread, because there is more room around
 #    a mode than on it. The noise spreads them, the drift holds them back, and for small steps the law at which the two balance is $p$.
 # 2. **Choose 0.02**, then 0.4, and play. With the small step the chains are still on their way at the end. With the large one they are
 #    there at once, and stay below the dashed line: they are spread too wide. Below you derive by how much.
-#
+
+# %% [markdown]
 # ## Why the *root* of epsilon?
 #
-# Variances of independent draws add. In a time $T$ there are $n = T/\epsilon$ steps. Noise of standard deviation
-# $\sqrt\epsilon$ then adds up to the variance $n\epsilon = T$, however fine the steps are. Noise of standard deviation $\epsilon$ would
-# add up to $n\epsilon^2 = T\epsilon$, which vanishes as the steps get finer: only the drift would be left.
+# A step takes the time $\epsilon$, so in a time of 1 there are $n = 1/\epsilon$ steps. Variances of independent draws add. Noise
+# of standard deviation $\sqrt\epsilon$ adds up to the variance $n\epsilon = 1$, however fine the steps are. Noise of standard
+# deviation $\epsilon$ would add up to $n\epsilon^2 = \epsilon$, which vanishes as the steps get finer: only the drift would be
+# left.
 
 # %%
 for n in (10, 100, 1000):
@@ -136,7 +137,7 @@ for ratio in (0.1, 1.0, 2.0, 3.0, 3.9):
 try:
     final(langevin(gaussian.score, x, step_size=1.25, n_steps=1000, generator=generator))
 except DivergenceError as error:
-    print(f"stable below {diagnostics.stability_bound(v)}; beyond, DivergenceError: {error}")
+    print(f"stable below {diagnostics.stability_bound(v)}; beyond it: {str(error).split(':')[0]}")
 
 # %% [markdown]
 # A chain that runs away grows by $|f|$ at each step until its numbers overflow. `langevin` looks every 16 steps and stops it
@@ -149,7 +150,7 @@ except DivergenceError as error:
 # solid blue one those of the exact law, the dashed black one those at which the chains settle.
 
 # %% tags=["setup"]
-variances, generator = torch.tensor([0.25, 4.0]), torch.Generator().manual_seed(6)
+variances, generator = torch.tensor([0.25, 4.0]), torch.Generator().manual_seed(12)
 tall, corner, runs = GaussianMixture([[0.0, 0.0]], variances[None]), torch.full((800, 2), 6.0), {}
 for size in [round(0.05 * k, 2) for k in range(1, 23)]:  # runs: step size -> [101, 800, 2]
     chain = langevin(tall.score, corner, step_size=size, n_steps=100, generator=generator)
@@ -158,7 +159,7 @@ for size in [round(0.05 * k, 2) for k in range(1, 23)]:  # runs: step size -> [1
 # %% [markdown] tags=["predict"]
 # **Predict first.** Chains follow the exact score of a Gaussian with variance 1/4 in one direction and 4 in the other. Which is the
 # largest step size $\epsilon$ at which they still settle: just below *1/16*, *1/4*, *1/2*, *1*, or *16*? Which of the two directions
-# decides? Vote; then move `step size`.
+# decides? Vote; then move *step size*.
 
 # %% tags=["live"]
 figure, (left, right) = plotting.canvas(1, 2)
@@ -187,23 +188,25 @@ def draw_two(step_size, step):
     right.set_gid("Dashed: narrow settles at {:.2f}, wide at {:.2f}.".format(*settled / variances))
 
 
-step_sizes = Slider(0.05, 1.1, 0.75, step=0.05)
+step_sizes = Slider(0.05, 1.1, 0.05, step=0.05)
 view_2 = panel(figure, draw_two, play="step", name="step-size", step_size=step_sizes, step=Slider(0, 100, 30))
 view_2
 
 # %%
-print(view_2.words)
-print({s: f"{(runs[s][100].var(0) / variances).numpy().round(2)} after 100 steps" for s in (0.05, 0.75)})
+print(view_2.words, "variances after 100 steps, times the exact ones:", sep="\n")
+for s in (0.05, 0.75, 1.0, 1.1):
+    print("step size {}: narrow {:.3g}, wide {:.3g}".format(s, *runs[s][100].var(0) / variances))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **Move the step size up.** The narrow direction fattens: at 0.75, three times its variance, it settles at four times what it should
 #    be. At 1, four times its variance, it no longer settles; at 1.1 it runs away. The wide direction, on its own, could take 16.
-# 2. **Set it to 0.05, and play.** Now the narrow direction is right, and the wide one needs the steps: after all 100 it has not
-#    forgotten where it started.
+# 2. **Set it to 0.05, and play.** Now the narrow direction is nearly right (it settles at 1.05 times its variance), and the wide
+#    one needs the steps: after all 100 it has not forgotten where it started.
 #
 # So the narrowest direction bounds the step, and the widest says how many you need. The ratio of the two is what makes a Gaussian
 # hard to sample. Two conventions make it harder, if you mix them.
-#
+
+# %% [markdown]
 # ## Two conventions, and a lost root of two
 #
 # Much code writes $x + \eta\, s(x) + \sqrt{2\eta}\, z$. That is the same step with $\epsilon = 2\eta$. But suppose that you write
@@ -240,7 +243,11 @@ for ratio in (0.5, 2.0, 3.5, 6.0):
 # ## A test that needs no truth
 #
 # How can you tell that a chain is right when you do not know $p$, only its score? Once a chain has settled, $E\|x\|^2$ no longer changes
-# from step to step. Write the step out, square it and take the mean; the noise adds $\epsilon D$ in $D$ dimensions, and what is left is
+# from step to step. Write the step out, square it and take the mean, in $D$ dimensions. The noise $z_t$ is independent of $x_t$, so
+#
+# $$ E\|x_{t+1}\|^2 = E\|x_t\|^2 + \epsilon\, E[x_t \cdot s(x_t)] + \frac{\epsilon^2}{4}\, E\|s(x_t)\|^2 + \epsilon D . $$
+#
+# The first two means are equal, since the chain has settled. Divide the rest by $\epsilon D$:
 #
 # $$ -\frac1D\, E\left[ x \cdot s(x) + \frac{\epsilon}{4} \|s(x)\|^2 \right] = 1. $$
 #
@@ -250,7 +257,7 @@ for ratio in (0.5, 2.0, 3.5, 6.0):
 # %%
 x = p.sample(4000, generator=generator)
 one_mode = GaussianMixture(p.means[:1], p.covariances[:1]).sample(4000, generator=generator)
-cases = [("right", 1, 0.2, x), ("root of two lost", 2, 0.1, x), ("half of the drift lost", 2, 0.2, x)]
+cases = [("right", 1, 0.2, x), ("root of two lost", 2, 0.1, x), ("drift without the half", 2, 0.2, x)]
 for name, k, size, begin in [*cases, ("right, but all in one mode", 1, 0.2, one_mode)]:
     options = {"step_size": size, "n_steps": 200, "generator": generator}
     ends = final(langevin(lambda x, _, k=k: k * p.score(x), begin, **options))
@@ -259,9 +266,9 @@ for name, k, size, begin in [*cases, ("right, but all in one mode", 1, 0.2, one_
     print(f"{name:26} {number.mean():.2f} ± {number.std() / 4000**0.5:.2f}; share of mode one {share:.2f}")
 
 # %% [markdown]
-# A lost factor moves the number far from one. But look at the last line: chains that all started in the first mode
-# pass, though that mode should hold 0.5 of them. They have settled *within* a mode, and the score there does not tell them of the
-# others. Keep that in mind.
+# Both mistakes double the drift beside the noise, and move the number far from one. But look at the last line: chains that all
+# started in the first mode pass, though that mode should hold 0.5 of them. They have settled *within* a mode, and the score there
+# does not tell them of the others. Keep that in mind.
 #
 # ## Check yourself: predict the variance, and find where it diverges
 #
@@ -281,7 +288,7 @@ def stationary(v, epsilon):
 stepping.stationary_variance(stationary)
 
 # %% [markdown]
-# The solution is in the collapsed cell below; click the bar at its left to open it.
+# The solution is in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -293,5 +300,7 @@ def solution(v, epsilon):
 stepping.stationary_variance(solution)
 
 # %% [markdown]
-# You now have a sampler, its bias on a Gaussian to the last digit, and a test of it. The next notebooks show how it fails all the
-# same: with a score that was learned where there was hardly any data, and, with the exact score, when modes are far apart.
+# You now have a sampler, its bias on a Gaussian to the last digit, and a test of it.
+#
+# **Next:** notebook 06 shows how it fails with a score learned where there was hardly any data, notebook 07 how it fails with the
+# exact one.

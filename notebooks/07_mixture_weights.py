@@ -39,15 +39,16 @@ ends = final(langevin(p.score, start, step_size=0.1, n_steps=1000, generator=gen
 print(f"weight 0.8, share of chains {mode_weights(ends, p)[0]:.3f} ± {mode_weight_errors(ends, p)[0]:.3f}")
 
 # %% [markdown]
-# Within each mode nothing is wrong (the README's figure `ncsn-fig3` shows the clouds). But the share of the chains in the first
-# mode is about one half instead of 0.8, and no plot of a single mode would tell you.
+# Within each mode the samples are right, up to the bias of a finite step (notebook 05; the figure `ncsn-fig3` of the
+# [gallery](../figures/README.md) shows the clouds). But the share of the chains in the first mode is about one half instead of
+# 0.8, and no plot of a single mode would tell you.
 #
 # ## Are the weights in the score at all?
 #
-# You may have read, in older texts of this course for one, that the score of a mixture is the sum of its components' scores and so
-# does not depend on the weights. Both halves are wrong. The score is the responsibility-weighted **mean** of the components'
-# scores, $s(x) = \sum_k r_k(x)\, s_k(x)$, and responsibilities contain the weights. For unit modes at $a$ and $-a$ with
-# weights $w$ and $1 - w$, both pulls are simple, $s_1 = a - x$ and $s_2 = -a - x$, and so
+# Some texts say that the score of a mixture is the sum of its components' scores and so does not depend on the weights. Both
+# halves are wrong. The score is the responsibility-weighted **mean** of the components' scores, $s(x) = \sum_k r_k(x)\, s_k(x)$,
+# and responsibilities contain the weights. For unit modes at $a$ and $-a$ with weights $w$ and $1 - w$, both pulls are simple,
+# $s_1 = a - x$ and $s_2 = -a - x$, and so
 #
 # $$ s(x) = -x + a\,(r_1 - r_2), \qquad r_1 - r_2 = \tanh(a x + \ell), \qquad \ell = \tfrac12 \log \frac{w}{1 - w}, $$
 #
@@ -56,26 +57,27 @@ print(f"weight 0.8, share of chains {mode_weights(ends, p)[0]:.3f} ± {mode_weig
 
 
 # %%
-for a in (1.0, 2.0, 3.0, 5.0):
+for a in (1.0, 3.0):
     x = torch.tensor([[a], [0.0], [2 * a]])
     for w in (0.8, 0.2):
         by_hand = a * torch.tanh(a * x + math.log(w / (1 - w)) / 2) - x
         at_mode, between, far = pair(a, w).score(x)[:, 0].tolist()
         assert torch.allclose(by_hand, pair(a, w).score(x), atol=1e-5)
-        print(f"a = {a:g}, w = {w}: at the mode {at_mode:z6.3f}, between {between:z6.3f}", end=", ")
-        print(f"beyond {far:z6.3f}; the *sum* of the scores would be {-2 * a:g}, 0, {-4 * a:g}")
+        print(f"a = {a:g}, w = {w}: at the mode {at_mode:z6.3f}, between {between:z6.3f}, beyond {far:z6.3f}")
+    print(f"       the *sum* of the scores would be {-2 * a:g}, 0 and {-4 * a:g}")
 
 # %% [markdown]
-# Compare the two lines of each $a$. At $a = 1$ the weights are visible everywhere. From $a = 3$ on they have gone from the
-# modes and from beyond them; only between the modes do they show, and there the data have no mass. So weights drop out where
-# the components are nearly disjoint, not because a score "cannot know" them. (The sum is wrong altogether: it would push
-# samples out of the mode that they are in.)
+# Compare the two lines of each $a$. At $a = 1$ the weights are visible everywhere. At $a = 3$ they have gone from the modes and
+# from beyond them; only between the modes do they show, and there the data have next to no mass. So weights drop out of the score
+# where the data are, once the components are nearly disjoint. (The sum is wrong altogether: it would push samples out of the mode
+# that they are in.)
 #
 # ## Cause one: where the data are, the score is blind
 #
 # Take the toy with weights 0.8 : 0.2 and the same with 0.5 : 0.5. How far apart are they? The Kullback-Leibler divergence, the
 # mean of $\log (p/q)$ over $p$, here with $q$ the second density, sees the weights; the Fisher divergence, which every
-# score-matching objective minimises, hardly does. (The README's figure *fisher-blindness* draws both.)
+# score-matching objective minimises, hardly does. (The figure `fisher-blindness` of the [gallery](../figures/README.md) draws
+# both.)
 
 # %%
 blind = diagnostics.weight_blindness(p, [0.5, 0.5], [0.0, 1.0, 3.0, 6.0])
@@ -105,8 +107,9 @@ print(f"of the chains, predicted, {law.mode_weights(line)[0]:.3f} end there")
 #
 # $$ u(t) = w + (u_0 - w)\, e^{-\lambda t}, \qquad \lambda = k_{12} + k_{21}. $$
 #
-# $\lambda$ is the **spectral gap** of Langevin dynamics, and `spectral_gap` computes it from the density. In the panel, modes are
-# at $\pm a$ on a line, and 400 chains start evenly on $[-8, 8]$, so that $u_0 = \frac12 + \ell/16a$.
+# $\lambda$ is the **spectral gap** of Langevin dynamics, and `spectral_gap` computes it from the density. (It has nothing to do
+# with the gap between modes in notebook 06; here their distance is $2a$.) In the panel, modes are at $\pm a$ on a line, and 400
+# chains start evenly on $[-8, 8]$, so that $u_0 = \frac12 + \ell/16a$.
 
 # %% tags=["setup"]
 start = ((torch.arange(400) + 0.5) / 25 - 8)[:, None]
@@ -122,8 +125,9 @@ gaps = [diagnostics.spectral_gap(pair(a, w)) for a, w in grid]
 
 # %% [markdown] tags=["predict"]
 # **Predict first.** Two modes of width 1 stand at $\pm a$, with weights $w$ and $1 - w$. Chains start evenly spread and follow
-# the exact score. Doubling the distance, from $a = 2$ to $a = 4$: how many times longer must the chains run until the shares
-# are right? About *2*, *4*, *20*, or *200* times? Vote; then play at both.
+# the exact score. Doubling the distance, from $a = 2$ to $a = 4$: how many times longer must the chains run until the shares are
+# right? About *2*, *4*, *20*, or *200* times? Vote; then set *a* to both: the left title says when half of the start is
+# forgotten.
 
 # %% tags=["live"]
 figure, (left, right) = plotting.canvas(1, 2)
@@ -135,8 +139,7 @@ left.set(xlim=(-8, 8), ylim=(0, 0.6), xlabel="x", xticks=range(-8, 9, 4))
 truth = right.axhline(0.8, color=exact.colour, linewidth=2.5, label="weight")
 (counted,) = right.plot([], [], color=chains.colour, linewidth=2.5, label="chains")
 (theory,) = right.plot([], [], "k--", label="predicted")
-right.set(xlim=(0, 1000), xlabel="step", ylabel="share of the right mode")
-right.set(ylim=(0.4, 1.2), yticks=[0.4, 0.6, 0.8, 1])
+right.set(xlim=(0, 1000), ylim=(0.4, 1.2), xlabel="step", ylabel="share at right", yticks=[0.4, 0.6, 0.8, 1])
 for ax in (left, right):
     ax.legend(loc="upper left")
 
@@ -164,39 +167,45 @@ view
 
 # %%
 print(view.words)
-rates = {a: diagnostics.spectral_gap(pair(a, 0.8)) for a in (2.0, 3.0, 4.0, 5.0, 50**0.5)}
+rates = {a: diagnostics.spectral_gap(pair(a, 0.8)) for a in (1.0, 2.0, 3.0, 4.0, 5.0, 50**0.5)}
 for a, rate in rates.items():
     print(f"a = {a:.2f}: gap {rate:.2g}, 1 / gap = {float(f'{10 / rate:.2g}'):,.0f} steps")
 print(f"from a = 2 to a = 4 a chain must run {rates[2.0] / rates[4.0]:.0f} times longer")
 spread = diagnostics.uniform_cloud(-8, 8, 1, n=4000)
-for a in (3.0, 4.0):
+print("shares after 1,000 steps at weight 0.5, 0.8, 0.9; that at 0.8 by the law of the chain, and predicted")
+for a in (1.0, 3.0, 4.0, 5.0):
+    found = ", ".join(f"{shares[-1, grid.index((a, w))]:.2f}" for w in (0.5, 0.8, 0.9))
     end = final(diagnostics.propagate(pair(a, 0.8), spread, [diagnostics.Stage(0.0, 0.1, 1000)]))
     told = 0.8 + (0.5 + math.log(4) / (32 * a) - 0.8) * math.exp(-rates[a] * 100)
-    print(f"a = {a:g}: share by the law of the chain {end.mode_weights(pair(a, 0.8))[0]:.3f}", end=", ")
-    print(f"predicted {told:.3f}, scatter of 400 chains at most {(told * (1 - told) / 400) ** 0.5:.2f}")
+    print(f"a = {a:g}: {found}; {end.mode_weights(pair(a, 0.8))[0]:.3f}, {told:.3f}")
+print(f"a share of 400 chains has a standard error of at most {0.5 / 400**0.5:.3f}")
+
+# %% [markdown] tags=["answer"]
+# 1. **From a = 2 to a = 4** it takes nearly 200 times longer. For large $a$ the gap falls like $a\,e^{-a^2/2}$ (the law of Eyring
+#    and Kramers, `eyring_kramers`): the exponential is the density at the pass between the modes, relative to that at the modes.
+#    For the paper's toy, where $a = \sqrt{50}$, one over the gap is longer than anyone can wait.
+# 2. **Set a = 5 and change the weight.** The exact density changes, the chains hardly do. Only $a \le 3$ or so lets the weight
+#    in: at weight 0.9 the shares at $a = 1, 3, 4, 5$ are 0.90, 0.77, 0.55 and 0.52.
+# 3. **At a = 1**, step through the first 50 steps: the prediction is early, because chains from far away first have to fall into
+#    a mode. From $a = 3$ on what you see between the two is mostly chance: the share of 400 chains has a standard error of up to
+#    0.025, so that twice that is nothing unusual. And the law of the chain, carried along without sampling, ends where the
+#    prediction does, at 0.677 and 0.680 for $a = 3$.
 
 # %% [markdown]
-# 1. **Play at a = 2, then at a = 4.** The hops die off like $a\,e^{-a^2/2}$; the exponential is the density on the pass between the
-#    modes against that on them. The factor from $a = 2$ to $a = 4$ is the one above; and for the paper's toy, where $a = \sqrt{50}$,
-#    one over the gap is longer than anyone can wait.
-# 2. **Set a = 5 and change the weight.** The exact density changes, the chains hardly do. Only $a \le 3$ or so lets the weight in.
-# 3. **At a = 1**, step through the first 50 steps: the prediction is early, because chains from far away first have to fall
-#    into a mode. From $a = 3$ on what you see between the two is mostly chance: the share of 400 chains scatters by up to 0.02,
-#    and the law of the chain, carried along without sampling, ends where the prediction does, as the last lines above say.
-#
 # ## What a chain remembers
 #
-# The change of the chains' law is linear in the law, like that of a vector under a matrix. Write the law as $p$ times a
-# function. Then the constant is one eigenfunction, with rate 0: $p$ stays $p$. The gap is the next smallest rate, and its
-# eigenfunction $\varphi$ says *what* is forgotten so slowly: a law $p\,(1 + c\,\varphi)$ turns into $p\,(1 + c\,e^{-\lambda t}
-# \varphi)$. Here it is with the label of the mode, scaled alike: mean 0 and variance 1.
+# The change of the chains' law is linear in the law, like that of a vector under a matrix. Write the law as $p$ times a function.
+# Then the constant is one eigenfunction, with rate 0: $p$ stays $p$. The gap is the next smallest rate, and its eigenfunction
+# $\varphi$ says *what* is forgotten so slowly: a law $p\,(1 + c\,\varphi)$ turns into $p\,(1 + c\,e^{-\lambda t} \varphi)$. Here
+# it is with the label of the mode, scaled alike: mean 0 and variance 1.
 
 # %% tags=["setup"]
 slow = {k / 2: diagnostics.slow_modes(pair(k / 2, 0.8)) for k in range(2, 11)}
+at_modes = {a: [m.functions[0][(m.axes[0] - b).abs().argmin()] for b in (-a, a)] for a, m in slow.items()}
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** A chain forgets most things fast, and one thing slowly. As the modes move apart, what will the slowest
-# function look like: a *straight line*, a *wave*, or a *step*? Vote; then move the slider.
+# **Predict first.** A chain forgets most things fast, and one thing slowly. This is the function of $x$ that it forgets most slowly,
+# for modes at $\pm 1$. As they move apart, what will it look like: a *straight line*, a *wave*, or a *step*? Vote; then press *play*.
 
 # %% tags=["live"]
 figure, ax = plotting.canvas(size=4.8)
@@ -207,25 +216,25 @@ ax.legend(loc="upper left")
 
 
 def draw_two(a):
-    x, f = slow[a].axes[0], slow[a].functions[0]
+    x, f, cut = slow[a].axes[0], slow[a].functions[0], -math.log(4) / (2 * a)
     shape.set_data(x.numpy(), f.numpy())
-    label.set_data([-8, -math.log(4) / (2 * a), -math.log(4) / (2 * a), 8], [-2, -2, 0.5, 0.5])
-    values = [float(f[(x - m).abs().argmin()]) for m in (-a, a)]
-    ax.set_title(f"a = {a:g}: rate {float(slow[a].rates[0]):.2g}")
-    ax.set_gid(f"At the modes it is {values[0]:.2f} and {values[1]:.2f}; the label is -2 and 0.5.")
+    label.set(data=([-8, cut, cut, 8], [-2, -2, 0.5, 0.5]), visible=a > 1)  # after the vote
+    ax.set_title(f"a = {a:g}: gap {float(slow[a].rates[0]):.2g}")
+    ax.set_gid("At the modes it is {:.2f} and {:.2f}.".format(*at_modes[a]))
 
 
-view_2 = panel(figure, draw_two, play="a", name="slow-mode", a=Slider(1.0, 5.0, 3.0, step=0.5))
+view_2 = panel(figure, draw_two, play="a", name="slow-mode", a=Slider(1.0, 5.0, 1.0, step=0.5))
 view_2
 
 # %%
 print(view_2.words)
+print(*("a = {:g}: {:.2f} and {:.2f} at the modes;".format(a, *at_modes[a]) for a in (2.0, 3.0, 5.0)))
+
+# %% [markdown] tags=["answer"]
+# It becomes the label: flat on each mode, $\sqrt{(1-w)/w}$ on one and $-\sqrt{w/(1-w)}$ on the other, with a step at the
+# watershed. Everything else is forgotten quickly, so within a mode the samples are right; *which* mode is what a chain remembers.
 
 # %% [markdown]
-# It becomes the label: flat on each mode, $\sqrt{(1-w)/w}$ on one and $-\sqrt{w/(1-w)}$ on the other, with a step at the
-# watershed. Everything else is forgotten quickly, so within a mode the samples are perfect; *which* mode is what a chain
-# remembers.
-#
 # ## Counting hops
 #
 # You can measure the gap from chains. In equilibrium as many chains hop one way as the other, $w\,k_{12} = (1 - w)\,k_{21}$.
@@ -234,15 +243,15 @@ print(view_2.words)
 #
 # $$ w\,k_{12} + (1 - w)\,k_{21} = 2\, w\, (1 - w)\, \lambda. $$
 #
-# A chain that jitters on the pass has not hopped. So a chain keeps its label until it enters the *core* of the other mode.
-# `hop_rate` counts like that.
+# A chain that jitters on the pass has not hopped. So a chain keeps its label until it enters the *core* of the other mode, an
+# ellipsoid around its mean that holds most of the mode's mass. `hop_rate` counts like that.
 
 # %%
 pairs = pair(3.0, 0.8)
 begin = pairs.sample(2000, generator=generator)
 chain = langevin(pairs.score, begin, step_size=0.04, n_steps=2000, generator=generator)
 found = diagnostics.hop_rate(chain, pairs, step_size=0.04, n_discard=200)
-print(f"{found.n_hops} hops: gap {found.gap:.4f}, 95 % from {found.low:.4f} to {found.high:.4f}", end="; ")
+print(f"{found.n_hops} hops: gap {found.gap:.4f}, 95% from {found.low:.4f} to {found.high:.4f}", end="; ")
 print(f"exact {rates[3.0]:.4f}")
 
 # %% [markdown]
@@ -263,7 +272,7 @@ def my_gap(labels, weight, step_size):
 hops.gap(my_gap)
 
 # %% [markdown]
-# The solution is in the collapsed cell below; click the bar at its left to open it.
+# The solution is in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -276,15 +285,15 @@ def solution(labels, weight, step_size):
 hops.gap(solution)
 
 # %% [markdown]
-# Both causes point to one cure. Blur the data with noise of standard deviation sigma, and the Fisher divergence sees the
-# weights again: that was the table above, from sigma = 3 on. And the pass between the modes fills up, so that chains hop:
+# Both causes point to one cure. Blur the data with noise of standard deviation $\sigma$, and the Fisher divergence is no longer blind
+# to the weights: that was the table above, from $\sigma = 3$ on. And the pass between the modes fills up, so that chains hop:
 
 # %%
 for sigma in (0.0, 2.0, 4.0, 6.0):
     print(f"sigma = {sigma:g}: gap of the toy {diagnostics.spectral_gap(line, sigma=sigma):.2g}")
 
 # %% [markdown]
-# So sample the blurred density first, and then blur less and less. That is annealed Langevin dynamics, and where this
-# course is going.
+# (At $\sigma = 6$ the modes have merged; what is left to wait for is the way across one wide hill.) So sample the blurred density
+# first, and then blur less and less. That is annealed Langevin dynamics, and where this course is going.
 #
-# **Next.** Before that, notebook 08 has one more reason for noise: data that fill no volume have no score at all.
+# **Next:** notebook 08 has one more reason for noise: data that fill no volume have no score at all.
