@@ -44,8 +44,8 @@ for rule, q in RULES.items():
 #
 # ## 2. The ratio: neighbours must overlap
 #
-# In $D$ dimensions pure noise of deviation $\sigma$ does not fill a ball: its radius $r$ lies in a thin shell about $\sqrt{D}\,
-# \sigma$, a few times $\sigma / \sqrt 2$ thick. A chain that has finished level $i$ sits in the shell of $\sigma_i$. If the
+# In $D$ dimensions pure noise of deviation $\sigma$ does not fill a ball: its radius $r$ lies in a thin shell about
+# $\sqrt{D}\, \sigma$, a few times $\sigma / \sqrt 2$ thick. A chain that has finished level $i$ sits in the shell of $\sigma_i$. If the
 # shell of the next level does not overlap with it, the network has never seen such points at that level. NCSNv2 takes the
 # radius for normal, $r \sim N(\sqrt D \sigma, \sigma^2/2)$, and asks for the chance that a radius of the lower level lies
 # within three deviations of the shell of the level above; with the ratio $\gamma = \sigma_{i-1} / \sigma_i$ it is
