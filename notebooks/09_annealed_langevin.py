@@ -129,7 +129,7 @@ theory = diagnostics.freeze_out(line, start, planned := diagnostics.annealed_sta
 # the data. Will its share of the chains end **at 0.80, above it, or below it**? And *when* is it decided: in the first steps,
 # in the middle, or in the last? Vote, then press *play*.
 
-# %% tags=["live"]
+# %% tags=["live"] before="step=0"
 figure, (left, right) = plotting.canvas(1, 2)
 image, lines = plotting.density(left, p.log_prob, sigma=20.0, box=24.0, n=80), {}
 (dots := plotting.samples(left, box[:400], role="annealed", box=24.0)).set(sizes=[16], alpha=1, ec="w", lw=1)
@@ -161,13 +161,14 @@ print(view.words)
 told = f"exact {share['exact'][-1]:.3f} ± {metrics.mode_weight_errors(paths['exact'][-1], p)[0]:.3f}"
 print(f"{told}, law {theory.final[0]:.3f}; net {share['learned'][-1]:.1f}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # The chains cross as long as the noise lets them, and gather as it falls: failure two is cured, nearly. With exact scores the
 # share ends at about 0.78, and it has been there since about step 600, long before the last level. **Below** 0.80, and not by
 # chance (the standard error is 0.004): it is predicted without a single chain, by carrying the law of the chain along on a grid
 # (`diagnostics.propagate`). Notebook 07's plain chains kept what the start gave them, about a half. The 1,000 chains with the
 # learned score come out near 0.8 too; a network's errors can push the share either way, so one such number proves nothing.
-#
+
+# %% [markdown]
 # ## Why not 0.80: weights freeze
 #
 # Look at two columns, level by level. The **equilibrium** share is what the mode would hold if the chain stayed at this level
@@ -268,13 +269,14 @@ print(view_2.words)
 for top in TOPS:
     print(f"sigma_1 = {top:>2}:", *(f"{shape} ends at {ladders[top, shape][-1, 1]:.3f};" for shape in SHAPES))
 
+# %% [markdown] tags=["answer"]
+# *Show all* draws every end. Four levels are too few from any start but the lowest: they lie so far apart that the last one that
+# mixes is still well below 0.80. From ten levels to 25 little is gained. A lower start helps at first, since steps at 40 and 20
+# are spent where the equilibrium is far from 0.80 anyway. But from 3 only the first levels can still trade mass, and they hardly
+# have the time: then *more* levels are worse, since they leave fewer steps there. Notebook 10 asks how to choose all this for
+# data whose modes nobody has counted.
+
 # %% [markdown]
-# The table is what the right panel draws when *show all* is ticked. Four levels are too few from any start but the lowest: they
-# lie so far apart that the last one that mixes is still well below 0.80. From ten levels to 25 little is gained. A lower start
-# helps at first, since steps at 40 and 20 are spent where the equilibrium is far from 0.80 anyway. But from 3 only the first
-# levels can still trade mass, and they hardly have the time: then *more* levels are worse, since they leave fewer steps there.
-# Notebook 10 asks how to choose all this for data whose modes nobody has counted.
-#
 # ## Check yourself: why the weight is not 0.80
 #
 # The simplest theory of freezing needs three things: the share at the start, and for each level, first to last, its gap × time

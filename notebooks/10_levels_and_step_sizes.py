@@ -113,11 +113,12 @@ print(view.words)
 for dim, top in [*((dim, 4.81) for dim in DIMS), ("64", 54.42)]:  # the last: one image not divided
     print(f"D = {dim}: ratio {ratios[dim, 0.5]:.4f}, levels from {top}: {len(ladder(top, ratios[dim, 0.5]))}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # The shell has a thickness that does not depend on $D$ and a radius that grows as $\sqrt D$. So the ratio shrinks towards 1,
 # its excess about as $1/\sqrt D$, and the number of levels grows as $\sqrt D$: 48 times the dimensions, seven times the levels.
-# And the forgotten division (the last line) buys nine more levels, 29 for 20, all above 5, in which there is nothing to find.
-#
+# And the forgotten division buys nine more levels, 29 for 20, all above 5, in which there is nothing to find.
+
+# %% [markdown]
 # ## 3. The network: divide by sigma
 #
 # The score of level $\sigma$ is about $\sqrt D / \sigma$ long (notebook 08). In the loss the weight $\sigma^2$ makes the levels
@@ -267,11 +268,12 @@ view_3
 print(view_3.words)
 print("at the end:", *(f"{m}: {end:.1g};" for m, end in ends.items()))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # An average over some hundred steps takes the jumps out and is better than nearly every single state. One over a thousand still
 # remembers the untrained network: it needs a training many times longer. (NCSNv2: $m = 0.999$ over hundreds of thousands of
 # steps.) The other way to the same end is a learning rate that falls to nothing, which is what `train.fit` does.
-#
+
+# %% [markdown]
 # ## Check yourself: design the levels
 #
 # Write `design_it(points, sigma_min, ratio)`. `points` is `[N, D]`. Return the `sigmas`, an array `[L]`: decreasing, geometric,

@@ -142,17 +142,18 @@ print(view.words)
 ends = {name: forward[name, "own", "x"][1][-1].covariance.diagonal().mean() for name in SDES}
 print("variance at t = 1:", *(f"{name} {v:.3g};" for name, v in ends.items()))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **Play.** VE leaves the box: its variance ends at 411, the data's and the noise's. VP's ends at **1**: the data are
 #    shrunk to nothing and replaced by noise of variance one. What VP *preserves* is the variance 1, for data that were
 #    brought to variance 1 before. These were not. (From $\dot v = -\beta v + \beta$: 1 is where it rests.)
 # 2. **Stop at 0.3.** sub-VP's is smaller. It shrinks at the same rate and adds less noise at every time; its $s_t$ is the
 #    square of VP's.
 # 3. **Set coordinates to x / alpha**, and the clock to VE's. Now the panels agree to the dot.
-#
+
+# %% [markdown]
 # ## One process, three clocks
 #
-# That is no accident. Divide $x_t = \alpha_t x_0 + s_t z$ by $\alpha_t$:
+# It is no accident that the three agree. Divide $x_t = \alpha_t x_0 + s_t z$ by $\alpha_t$:
 #
 # $$ y = \frac{x_t}{\alpha_t} = x_0 + \sigma z, \qquad \sigma = \frac{s_t}{\alpha_t}. $$
 #
@@ -253,7 +254,7 @@ for which in ("exact", "half of it"):
     weights = (f"{w:.2f}" for w in metrics.mode_weights(backward["VP", which][2][-1], p))
     print(f"VP, score: {which}, weights of the modes at the end:", *weights)
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **Exact**: the points come back to three modes, and on the right they lie on the grey line: at every time their law is
 #    that of $x_t$.
 # 2. **None**: they run away. Backwards, a drift that shrank is one that blows up, and the noise spreads as it did forwards.
@@ -262,7 +263,8 @@ for which in ("exact", "half of it"):
 # 3. **Half of it**: three modes, too wide, and with the wrong weights, for they should be 0.50, 0.30 and 0.20. The half
 #    belongs to another way back, which has *no* noise: the probability flow of notebook 13. Half the score *with* noise is a
 #    mistake of one character that still draws three modes.
-#
+
+# %% [markdown]
 # ## Where to start: the prior
 #
 # Above, the start was a sample of the exact $p_1$. For real data nobody has that, and one starts from the process's

@@ -167,14 +167,15 @@ print(view.words, f"\n{(by_step > spread).sum()} steps until σ is as small as t
 for s in (100.0, 10.0, 3.0, 1.0):
     print(f"σ = {s}, surest mode: {(q := p.perturb(s)).responsibilities(q.sample(4000)).amax(1).mean():.2f}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **Play.** DDPM's points swell out of a cloud of deviation one, NCSN's fall in from far away. They arrive at the same
 #    places.
 # 2. **Choose y = x / alpha**, and the pictures are one. Whatever you read about one of the two chains is true of the other.
 # 3. **Half of the steps** are over before the noise has the size of the data. Until $\sigma$ is about 10 nothing is decided:
 #    the surest mode of a point is hardly surer than 0.50, the largest weight. Most modes are decided between 10 and 1.
 #    Where steps are spent is a choice that betas make without saying so.
-#
+
+# %% [markdown]
 # ## One network, five samplers
 #
 # Now train a small network, once for each of three laws. The loss is `denoising_score_matching`, at a $\sigma$ drawn by a
@@ -248,7 +249,7 @@ for law, drawn in clouds.items():
 for law, curve in curves.items():
     print(f"{law}: off by", *(f"{e:.1g} at σ {s:.3g};" for s, e in curve.get_xydata()[::2]))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **All five.** The first network was trained with DDPM's law. NCSN's annealing draws from it as well as DDPM's own chain
 #    does, and so do VE, VP and an ODE. (The distance is the sliced Wasserstein distance: the mean, over directions, of how
 #    far one must move points to make one sample the other. The first line is what the exact score makes of 1,000 samples
@@ -260,7 +261,8 @@ for law, curve in curves.items():
 # 3. **EDM's law** (the normal one) **fails** at large noise here. Its published numbers (most draws between 0.09 and 1) are
 #    for data of deviation one half; these have 3.3, and a law of $\sigma$ is in units of the data. The ODE shows it worst:
 #    it starts from errors at the largest noise and carries each along, while fresh noise lets the others forget.
-#
+
+# %% [markdown]
 # ## What difference is left
 #
 # | | NCSN | DDPM | effect |

@@ -78,12 +78,13 @@ view
 # %%
 print(view.words)
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # The laws agree, the ends do not: left the noise decides where a point goes, and the pair parts at once; right its start does.
 # Lines of the SDE cross as they like. Two lines of an ODE never meet, for where they met they would have the same slope and be one.
 # On a line that has a consequence: a path keeps the same share of the mass below it, so the flow carries quantiles to quantiles. In
 # the plane there is room to pass, and no such formula; but still no two points share a path.
-#
+
+# %% [markdown]
 # ## A code for every point
 #
 # The flow runs both ways. Forward it **encodes**: a data point becomes a latent code at $t = 1$, without any noise, and backward
@@ -143,11 +144,12 @@ view_2
 print(view_2.words)
 print("of 101 places in empty space:", *(f"{kind} {(fall < level).sum()};" for kind, fall in falls.items()))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # They must cross, for the flow is continuous and continuous curves do not jump; but they hurry: in one of a hundred equal steps of
 # the code the diamonds cross what costs the crosses nearly half of their way. Codes are spread as a Gaussian is, and there is little
 # room in it for what has little mass.
-#
+
+# %% [markdown]
 # ## The density along a path
 #
 # A path carries its density along. Volume grows along it at the rate of the divergence of the drift, so the log density falls at
@@ -201,12 +203,13 @@ print(view_3.words)
 for digits, (_, *row) in maps.items():
     print("tolerance 1e-{}: {:4d} calls, median error {:.1e}, worst {:.1e}".format(digits, *row))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # Five digits of tolerance buy six digits of the worst error, for 3.4 times the calls. The solver's order is eight: where
 # steps are short, a tenth of the tolerance takes about $10^{1/8} = 1.33$ times the steps; from $10^{-3}$ to $10^{-6}$ that makes
 # $10^{3/8} = 2.4$, and here it is 534 calls to 1145, 2.1 times. At coarse tolerances the calls have a floor. The worst points lie far
 # from all modes, where the score is large; all points share their steps, so the hardest decides.
-#
+
+# %% [markdown]
 # ## The prior's share
 #
 # In practice nobody knows $p_1$. The process's own Gaussian, $N(0, \mathrm{prior\_std}^2 I)$, stands in for it, and with the flow and

@@ -126,7 +126,7 @@ for name, n_each in (("Euler-Maruyama", 0), ("DDIM", 0), ("DDIM", 1)):
     errors = [distance(run(nets["learned in 300 steps"], n // (1 + n_each), **options)) for n in budgets]
     print(f"{name + ', 300 steps':27} {n_each} corrector steps:", *(f"{error:6.2f}" for error in errors))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # The verdict, at equal calls, where differences below 0.1 are noise:
 #
 # 1. **An exact score needs no corrector.** At few calls every corrector step takes a predictor step away, and costs more than it
@@ -142,7 +142,8 @@ for name, n_each in (("Euler-Maruyama", 0), ("DDIM", 0), ("DDIM", 1)):
 #
 # The paper found that correctors pay on CIFAR-10, with a network and 1,000 steps. A toy neither proves nor refutes that; what you can
 # take along is how to ask: equal calls, a floor, and more than one score.
-#
+
+# %% [markdown]
 # ## A rule read critically
 #
 # So far `width` was the noise's standard deviation. The paper's Algorithm 4 has $\|z\| / \|\nabla \log p_t(x)\|$ there, for each point
@@ -216,12 +217,15 @@ print(view_2.words)
 for name, x in moves.items():
     print(f"{name}: share {sum(counted[name][50:]) / 51:.3f} late, farthest point {x.norm(dim=2).max():.0f}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # The rule of each row's norms moves exact samples to another law, and the share goes where it was computed to go. (The squared norm
 # alone would leave it: half of the mistake is hardly seen in this number.) Single points are flung far out: where the score is near zero,
 # the step is as long as you like. The means over the batch, which the authors' *code* takes, keep the share within a few hundredths
-# of 0.50, and so does the noise's standard deviation. Why did nobody complain? On $N(0, vI)$ the law above has the variance
-# $(1 + 2/D)^2\, v$ in each coordinate, and images have a large $D$. The variance of 1,000 points, of which $N(0, I)$ has 1:
+# of 0.50, and so does the noise's standard deviation.
+
+# %% [markdown]
+# Why did nobody complain? On $N(0, vI)$ the law above has the variance $(1 + 2/D)^2\, v$ in each
+# coordinate, and images have a large $D$. The variance of 1,000 points, of which $N(0, I)$ has 1:
 
 # %%
 for dim in (8, 32, 128):

@@ -57,8 +57,8 @@ for k, part in enumerate(parts):
 #
 # ## A dial that is not Bayes' rule
 #
-# Often the likelihood is given a **strength** $w$: $\nabla \log q_\sigma(x) + w\, \nabla \log p(y \mid x, \sigma)$. Only $w = 1$ is Bayes' rule.
-# Below, the same three modes at half their distances, so that they overlap, and samples for strengths from 0 to 4.
+# Often the likelihood is given a **strength** $w$: $\nabla \log q_\sigma(x) + w\, \nabla \log p(y \mid x, \sigma)$. Only $w = 1$ is
+# Bayes' rule. Below, the same three modes at half their distances, so that they overlap, and samples for strengths from 0 to 4.
 
 # %% tags=["setup"]
 near = GaussianMixture(p.means / 2, p.covariances, p.weights)
@@ -98,12 +98,13 @@ for w in STRENGTHS:
     off, sure = drawn[0, w].mean(0) - alone[0].mean, near.responsibilities(drawn[0, w])[:, 0].mean()
     print(f"strength {w}: {sure:.3f} sure, mean off by {off.norm():.2f}, {spread[0, w]:.2f} of the variance")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # Strength 0 is the mixture. At 1 the samples are the mode. Above 1 they are surer to be of the class, and they are no longer the
 # class: they have moved away from where classes meet, and vary less. In images that trade is often liked; it is no sampling of
 # $q(x \mid y)$. (A tempting thought is that they sample $q(x)\, p(y \mid x)^w$. That holds at each level by itself, but these laws
 # are not each other's noisy versions, so the chain that passes through them ends elsewhere.)
-#
+
+# %% [markdown]
 # ## A measurement
 #
 # Now let $y = A x_0 + \tau n$ be a **linear measurement** of the clean point: one coordinate of it, or a tilted mix of both, with
@@ -187,13 +188,15 @@ for way in WAYS:
     print(f"  largest mode off by up to {max(shift):.2f} widths, its variance up to {max(wide):.2f} times")
 print(f"energy distance of exact draws from each other: {metrics.energy_distance(*draws):.3f}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # With the exact likelihood the shares follow the exact curves. With the guess samples still fall into modes, but these are shifted by
 # up to one of their widths and have up to nearly twice the variance; and *how many* come to each can be badly wrong: at high noise
 # one Gaussian cannot say "either here or there", and that is when the shares are decided. Once $\sigma$ is so small that one
 # mode is left, the guess is exact, and it is too late. It is worst where $y$ lies between what two modes would give. (The
-# energy distance is an unbiased estimate: zero on average where the laws agree, so it can be negative.) If the data are one
-# Gaussian, the guess is no guess:
+# energy distance is an unbiased estimate: zero on average where the laws agree, so it can be negative.)
+
+# %% [markdown]
+# If the data are one Gaussian, the guess is no guess:
 
 # %%
 one, a = GaussianMixture(p.mean[None], p.covariance[None]), torch.tensor([[0.6, 0.8]]).double()
