@@ -42,8 +42,8 @@ for sigma in (0.0, 1.0, 4.0, 20.0):
 #
 # $$ \sigma_1 > \sigma_2 > \dots > \sigma_L > 0, $$
 #
-# geometric, from wider than the data to small beside its detail. Sigmas **decrease**: $\sigma_1$ is the largest. (An older text
-# of this course ordered them both ways; with the order reversed a chain would end in the most noise. The library refuses it.)
+# geometric, from wider than the data to small beside its detail. Sigmas **decrease**: $\sigma_1$ is the largest. (Some texts order
+# them both ways. With the order reversed a chain would end in the most noise; the library refuses it.)
 
 # %% tags=["setup"]
 sigmas = geometric(20.0, 0.5, 10)
@@ -53,7 +53,7 @@ def refusal(run, *arguments, **options):
     try:
         return list(run(*arguments, **options))
     except ValueError as error:
-        return error
+        return str(error).replace(": ", ":\n  ").replace("; ", ";\n  ")
 
 
 print(refusal(samplers.annealed_langevin, p.score, box, sigmas.flip(0), step_size=0.02, n_steps_each=1))
@@ -67,10 +67,10 @@ print(refusal(samplers.annealed_langevin, p.score, box, sigmas.flip(0), step_siz
 # $$ \ell = \frac1L \sum_{i=1}^{L} \lambda(\sigma_i)\; \tfrac12\, E\, \Big\| s(x + \sigma_i z, \sigma_i) + \frac{z}{\sigma_i} \Big\|^2,
 # \qquad \lambda(\sigma) = \sigma^2. $$
 #
-# Why the weight $\sigma^2$? The score at level $\sigma$ is of size $1/\sigma$, so its square times $\sigma^2$ is of size one at
-# *every* level. Without the weight the smallest level would drown all others. The sum over levels is `at_random_sigma`, the
-# square is `denoising_score_matching`, and the weight $\sigma^2$ is its default. ($\lambda(\sigma)$ is the paper's name for the
-# weight; it is not the rate $\lambda$ of notebook 07, which is called *gap* here.)
+# Why the weight $\sigma^2$? The target $-z/\sigma$ has the mean square $D/\sigma^2$; times $\sigma^2$ that is $D$ at *every*
+# level. Without the weight the smallest level would drown all others. The sum over levels is `at_random_sigma`, the square is
+# `denoising_score_matching`, and the weight $\sigma^2$ is its default. ($\lambda(\sigma)$ is the paper's name for the weight; it
+# is not the rate $\lambda$ of notebook 07, which is called *gap* here.)
 
 # %% tags=["setup"]
 torch.manual_seed(0)
@@ -98,18 +98,18 @@ for sigma, x in own.items():
 # \qquad \alpha_i = \epsilon\, \frac{\sigma_i^2}{\sigma_L^2}. $$
 #
 # Why $\sigma_i^2$? A step has a drift of length $\frac{\alpha_i}{2} \|s\| \sim \alpha_i / 2\sigma_i$ and noise of size
-# $\sqrt{\alpha_i}$. The ratio of their squares is about $\alpha_i / 4 \sigma_i^2$: constant if $\alpha_i \propto \sigma_i^2$.
-# Then no level is stiffer than any other. Compare:
+# $\sqrt{\alpha_i}$. The ratio of their squares, the *signal to noise*, is about $\alpha_i / 4 \sigma_i^2$: the same at every level
+# if $\alpha_i \propto \sigma_i^2$. Compare:
 
 # %%
 for sigma, x in own.items():
     steps = {"steps ~ σ²": 0.1 * sigma**2, "steps ~ σ": 0.1 * 0.5 * sigma, "steps ~ 1": 0.1 * 0.5**2}
     ratios = {rule: diagnostics.signal_to_noise(p.score, x, sigma, step) for rule, step in steps.items()}
-    print(f"sigma {sigma:5.2f}: signal to noise", *(f"{r:8.5f} with {rule};" for rule, r in ratios.items()))
+    print(f"sigma {sigma:5.2f}: signal to noise,", *(f"{rule}: {r:.5f};" for rule, r in ratios.items()))
 
 # %% [markdown]
 # With $\sigma^2$ it hardly changes until $\sigma$ is below the modes' own width, 1. A constant step, small enough for the last
-# level, does next to nothing at the first ones: there a thousand times the time would be needed.
+# level, does next to nothing at the first ones: there it would need $\sigma_1^2 / \sigma_L^2 = 1600$ times as many steps.
 #
 # Now run it: 10 levels, 100 steps each, $\epsilon = \sigma_L^2 / 10$, from a uniform start in the box; once with the exact
 # score, once with the network's.
@@ -121,7 +121,7 @@ for name, score, n in (("exact", p.score, 10_000), ("learned", model, 1_000)):
     paths[name] = torch.stack([box[:n], *samplers.annealed_langevin(score, box[:n], sigmas, **options)][::10])
     share[name] = [float(metrics.mode_weights(x, p)[0]) for x in paths[name]]
 start = diagnostics.Cloud(box.double() @ basis, torch.full((len(box),), 1 / len(box)))  # the starts, as a law
-theory = diagnostics.freeze_out(line, start, diagnostics.annealed_stages(sigmas, EPSILON, 100))
+theory = diagnostics.freeze_out(line, start, planned := diagnostics.annealed_stages(sigmas, EPSILON, 100))
 
 # %% [markdown] tags=["predict"]
 # **Predict first.** 10,000 chains start spread over the box, so that half of them are nearest to each mode. They take 1,000
@@ -129,12 +129,12 @@ theory = diagnostics.freeze_out(line, start, diagnostics.annealed_stages(sigmas,
 # the data. Will its share of the chains end **at 0.80, above it, or below it**? And *when* is it decided: in the first steps,
 # in the middle, or in the last? Vote, then press *play*.
 
-# %% tags=["live"]
+# %% tags=["live"] before="step=0"
 figure, (left, right) = plotting.canvas(1, 2)
 image, lines = plotting.density(left, p.log_prob, sigma=20.0, box=24.0, n=80), {}
-dots = plotting.samples(left, box[:400], role="annealed", box=24.0, size=12.0)
+(dots := plotting.samples(left, box[:400], role="annealed", box=24.0)).set(sizes=[16], alpha=1, ec="w", lw=1)
 right.stairs(theory.equilibrium[:, 0], range(0, 1001, 100), ls=":", color="k", label="level's equilibrium")
-right.axhline(0.8, color="0.6", lw=1, label="data")
+right.axhline(0.8, color="k", ls="--", lw=1, label="data")
 for name, role, style in (("exact", "truth", "-"), ("learned", "learned", "-.")):
     (lines[name],) = right.plot([], [], style, color=plotting.ROLES[role].colour, label=f"{name} score")
 right.set(xlim=(0, 1000), ylim=(0.45, 0.85), xlabel="step", ylabel="share of the mode at (5, 5)")
@@ -158,15 +158,17 @@ view
 
 # %%
 print(view.words)
-print(f"exact {share['exact'][-1]:.3f} ± 0.004, law {theory.final[0]:.3f}; net {share['learned'][-1]:.1f}")
+told = f"exact {share['exact'][-1]:.3f} ± {metrics.mode_weight_errors(paths['exact'][-1], p)[0]:.3f}"
+print(f"{told}, law {theory.final[0]:.3f}; net {share['learned'][-1]:.1f}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # The chains cross as long as the noise lets them, and gather as it falls: failure two is cured, nearly. With exact scores the
 # share ends at about 0.78, and it has been there since about step 600, long before the last level. **Below** 0.80, and not by
 # chance (the standard error is 0.004): it is predicted without a single chain, by carrying the law of the chain along on a grid
 # (`diagnostics.propagate`). Notebook 07's plain chains kept what the start gave them, about a half. The 1,000 chains with the
 # learned score come out near 0.8 too; a network's errors can push the share either way, so one such number proves nothing.
-#
+
+# %% [markdown]
 # ## Why not 0.80: weights freeze
 #
 # Look at two columns, level by level. The **equilibrium** share is what the mode would hold if the chain stayed at this level
@@ -185,8 +187,7 @@ for i, (sigma, counted) in enumerate(zip(sigmas.tolist(), share["exact"][10::10]
 # it froze*, not those of the data. A better network does not mend this; more time at the middle levels does:
 
 # %%
-stages = diagnostics.annealed_stages(sigmas, EPSILON, 100)
-longer = stages[:3] + [stage for stage in stages[3:7] for _ in range(4)] + stages[7:]
+longer = planned[:3] + [stage for stage in planned[3:7] for _ in range(4)] + planned[7:]
 print(f"four times the steps at levels 4 to 7: {diagnostics.freeze_out(line, start, longer).final[0]:.3f}")
 
 # %% [markdown]
@@ -197,13 +198,14 @@ print(f"four times the steps at levels 4 to 7: {diagnostics.freeze_out(line, sta
 # %%
 stages = diagnostics.annealed_stages(geometric(20.0, 1.0, 10).double(), 0.1, 100)
 official = [diagnostics.Stage((s.sigma**2 - 1) ** 0.5, s.step_size, s.n_steps) for s in stages]
-print(diagnostics.last_laws(line, start, official)[-1].mode_weights(line))
+print(f"official ladder: share {diagnostics.last_laws(line, start, official)[-1].mode_weights(line)[0]:.3f}")
 
 # %% [markdown]
-# Again about 0.78 for the larger mode, by theory and in the README's picture `ncsn-fig3`. But the ladder that the paper's
-# *text* gives, 10 levels from 10 to 0.1 with $\epsilon = 0.1$, cannot have been run. A chain on a Gaussian of variance $v$ is
-# stable only below the step $4v$ (notebook 05); in noise alone that is $\epsilon < 4 \sigma_L^2$, here 0.04. The first step
-# would be $\epsilon \sigma_1^2 / \sigma_L^2 = 1000$. Both the law and the chains refuse, and name the bound.
+# Again about 0.78 for the larger mode, by theory and in the README's picture [ncsn-fig3](../figures/ncsn-fig3.png). But the
+# ladder that the paper's *text* gives, 10 levels from 10 to 0.1 with $\epsilon = 0.1$, cannot have been run. A chain on a
+# Gaussian of variance $v$ is stable only below the step $4v$ (notebook 05); in noise alone that is $\epsilon < 4 \sigma_L^2$,
+# here 0.04. The first step would be $\epsilon \sigma_1^2 / \sigma_L^2 = 1000$. Both the law and the chains refuse, and name the
+# bound.
 
 # %%
 paper = {"sigmas": geometric(10.0, 0.1, 10), "step_size": 0.1, "n_steps_each": 100}
@@ -243,8 +245,8 @@ for shape, style in zip(SHAPES, ("^:", "D-", "v--"), strict=True):
 (ring,) = right_2.plot([], [], "o", ms=17, mfc="none", mec="black", mew=2)
 left_2.set(xscale="log", xlim=(48, 0.42), xticks=ticks, xticklabels=ticks, xlabel="σ of the level")
 right_2.set(xlim=(-0.4, 4.4), xticks=range(5), xticklabels=TOPS, xlabel="σ of the first level")
-for ax in (left_2, right_2):
-    ax.set(ylim=(0.5, 0.81), ylabel="share of the mode at (5, 5); 0.80 in the data")
+for ax, title in ((left_2, ""), (right_2, "its end; with show all, every end")):
+    ax.set(ylim=(0.5, 0.81), ylabel="share of the mode at (5, 5); 0.80 in the data", title=title)
     ax.legend(loc="lower center", fontsize=11)
 
 
@@ -252,8 +254,8 @@ def draw_2(sigma_1, ladder, show_all):
     rungs = ladders[sigma_1, ladder]
     path.set_data(*rungs.T)
     ring.set_data([TOPS.index(sigma_1)], rungs[-1:, 1])
-    for curve in right_2.lines[: len(SHAPES)]:
-        curve.set_visible(show_all)
+    for artist in (*right_2.lines[: len(SHAPES)], right_2.get_legend()):
+        artist.set_visible(show_all)
     left_2.set_title(f"σ₁ = {sigma_1}, {ladder}: ends at {rungs[-1, 1]:.3f}")
     left_2.set_gid(f"At the first level and the last the share is {rungs[0, 1]:.3f} and {rungs[-1, 1]:.3f}.")
 
@@ -267,13 +269,14 @@ print(view_2.words)
 for top in TOPS:
     print(f"sigma_1 = {top:>2}:", *(f"{shape} ends at {ladders[top, shape][-1, 1]:.3f};" for shape in SHAPES))
 
+# %% [markdown] tags=["answer"]
+# *Show all* draws every end. Four levels are too few from any start but the lowest: they lie so far apart that the last one that
+# mixes is still well below 0.80. From ten levels to 25 little is gained. A lower start helps at first, since steps at 40 and 20
+# are spent where the equilibrium is far from 0.80 anyway. But from 3 only the first levels can still trade mass, and they hardly
+# have the time: then *more* levels are worse, since they leave fewer steps there. Notebook 10 asks how to choose all this for
+# data whose modes nobody has counted.
+
 # %% [markdown]
-# Tick *show all*, and the right panel draws the table above. Four levels are too few: between one that mixes and the next lies
-# a factor of three, and the last that mixes is still far from 0.80. From ten levels to 25 little is gained. A lower start helps
-# first, since steps at 40 and 20 are spent where the equilibrium is far from 0.80 anyway; but from 3 on no level is left at
-# which the modes trade mass. Then *more* levels are worse: they leave fewer steps at the top, the only place where it can still
-# happen. Notebook 10 asks how to choose all this for data whose modes nobody has counted.
-#
 # ## Check yourself: why the weight is not 0.80
 #
 # The simplest theory of freezing needs three things: the share at the start, and for each level, first to last, its gap × time
@@ -296,7 +299,7 @@ def final_weight(start, gap_times, equilibrium):
 annealing.final_weight(final_weight)
 
 # %% [markdown]
-# The solution is in the collapsed cell below; click the bar at its left to open it.
+# The solution is in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -313,7 +316,7 @@ annealing.final_weight(solution)
 
 # %%
 recursion = solution(share["exact"][0], theory.gap_times.numpy(), theory.equilibrium[:, 0].numpy())
-print(f"recursion {recursion:.3f}, slow modes {theory.predicted[-1, 0]:.3f}, law {theory.final[0]:.3f}")
+print(f"recursion {recursion:.3f}, eigenfunction {theory.predicted[-1, 0]:.3f}, law {theory.final[0]:.3f}")
 
 # %% [markdown]
 # The recursion has the cause and the sign right, and overdoes it: it pretends that the whole share relaxes at the slowest rate,

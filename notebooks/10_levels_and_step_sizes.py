@@ -4,8 +4,8 @@
 # Notebook 09 ended with a ladder of noise levels whose numbers had been chosen by looking at the two modes. Nobody can look at
 # images in 3,072 dimensions. Song & Ermon (2020), *NCSNv2*, give five rules that need the data alone: the first level, the
 # ratio of levels, the form of the network, the step size, and an average of the weights. You will apply each to handwritten
-# digits, see what it costs and what breaks it, and hold all of them against the five configurations that were published.
-# Running time: under 25 seconds on a laptop with two cores and no GPU.
+# digits, see what it costs and what breaks it, and hold the levels and the steps against the five configurations that were
+# published. Running time: under 25 seconds on a laptop with two cores and no GPU.
 
 # %% tags=["setup"]
 import math
@@ -44,15 +44,16 @@ for rule, q in RULES.items():
 #
 # ## 2. The ratio: neighbours must overlap
 #
-# In $D$ dimensions pure noise of deviation $\sigma$ does not fill a ball: its radius $r$ lies in a thin shell about $\sqrt{D}\,
-# \sigma$, a few times $\sigma / \sqrt 2$ thick. A chain that has finished level $i$ sits in the shell of $\sigma_i$. If the
+# In $D$ dimensions pure noise of deviation $\sigma$ does not fill a ball: its radius $r$ lies in a thin shell about
+# $\sqrt{D}\, \sigma$, a few times $\sigma / \sqrt 2$ thick. A chain that has finished level $i$ sits in the shell of $\sigma_i$. If the
 # shell of the next level does not overlap with it, the network has never seen such points at that level. NCSNv2 takes the
 # radius for normal, $r \sim N(\sqrt D \sigma, \sigma^2/2)$, and asks for the chance that a radius of the lower level lies
 # within three deviations of the shell of the level above; with the ratio $\gamma = \sigma_{i-1} / \sigma_i$ it is
 #
-# $$ \Phi\big(\sqrt{2D}(\gamma - 1) + 3\gamma\big) - \Phi\big(\sqrt{2D}(\gamma - 1) - 3\gamma\big) \approx \tfrac12. $$
+# $$ \Phi\big(\sqrt{2D}(\gamma - 1) + 3\gamma\big) - \Phi\big(\sqrt{2D}(\gamma - 1) - 3\gamma\big) \approx \tfrac12, $$
 #
-# The exact law of the radius is chi with $D$ degrees of freedom. In many dimensions the two agree; in few they do not:
+# with $\Phi$ the distribution function of the standard normal. The exact law of the radius is chi with $D$ degrees of
+# freedom. In many dimensions the two agree; in few they do not:
 
 # %%
 for dim in (5, 64, 3072):
@@ -97,7 +98,7 @@ def draw(first_level, data, D, overlap):
     first, ratio = firsts[first_level, data], ratios[D, overlap]
     sigmas = ladder(first, ratio)
     rungs.set_segments([[(s, 0), (s, 1)] for s in sigmas])
-    mark.set_data([ratio - 1], [overlap])
+    mark.set(data=([ratio - 1], [overlap]), gid=f"An overlap of {overlap} at ratio {ratio:.4g}, D = {D}.")
     left.set_title(f"{len(sigmas)} levels, {5 * len(sigmas):,} score calls")
     left.set_gid(f"Levels from {first:.3g} to 0.02, each up to {ratio:.4g} times the next; five calls each.")
 
@@ -112,16 +113,18 @@ print(view.words)
 for dim, top in [*((dim, 4.81) for dim in DIMS), ("64", 54.42)]:  # the last: one image not divided
     print(f"D = {dim}: ratio {ratios[dim, 0.5]:.4f}, levels from {top}: {len(ladder(top, ratios[dim, 0.5]))}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # The shell has a thickness that does not depend on $D$ and a radius that grows as $\sqrt D$. So the ratio shrinks towards 1,
 # its excess about as $1/\sqrt D$, and the number of levels grows as $\sqrt D$: 48 times the dimensions, seven times the levels.
-# And the forgotten division (the last line) buys nine more levels, 29 for 20, all above 5, in which there is nothing to find.
-#
+# And the forgotten division buys nine more levels, 29 for 20, all above 5, in which there is nothing to find.
+
+# %% [markdown]
 # ## 3. The network: divide by sigma
 #
-# The score of level $\sigma$ is about $\sqrt D / \sigma$ long (notebook 08). A network whose arrows must be from 1.7 to 399
-# long learns the long ones first. So let the network proper, $f$, give numbers of size one, and set $s(x, \sigma) = f(x) /
-# \sigma$. (`MLP(sigmas=...)` does that, and tells $f$ the level besides.) The exact score of the smoothed digits:
+# The score of level $\sigma$ is about $\sqrt D / \sigma$ long (notebook 08). In the loss the weight $\sigma^2$ makes the levels
+# count alike, but the network must still give arrows from 1.7 to 399 long. So let the network proper, $s_\theta$, give numbers of
+# size one, and divide: $s(x, \sigma) = s_\theta(x) / \sigma$. (`MLP(sigmas=...)` does that, and tells the network the level
+# besides.) The exact score of the smoothed digits:
 
 # %%
 p, noise = empirical(digits), torch.randn(digits.shape, generator=torch.Generator().manual_seed(0))
@@ -145,14 +148,15 @@ print(*(f"sigma {s}: the score is {n:.1f}, times sigma {s * n:.1f}" for s, n in 
 # %% tags=["setup"]
 design = diagnostics.design_levels(digits, sigma_min=0.02, n_steps_each=5)
 plane = asymmetric().sample(1000, generator=torch.Generator().manual_seed(0))
-print(design, diagnostics.design_levels(plane, sigma_min=0.1), sep="\n")
+print(f"{design}\n{diagnostics.design_levels(plane, sigma_min=0.1)}".replace("), ", "),\n  "))
 
 # %% [markdown]
-# The second line is a toy in the plane with three modes: three levels, by the overlap; and five steps that leave nearly half
+# The second one is for a toy in the plane with three modes: three levels, by the overlap; and five steps that leave nearly half
 # too much variance. (Pass `n_levels=` to `design_ladder`, or more steps.)
 #
-# Look at the two last numbers of a line. The rule supposes that each level begins with $\gamma^2 \sigma^2$, that is, that the
-# one before ended as it should. It did not: it left a little too much, which is handed down. For CIFAR-10 as published:
+# Look at the two variances, the rule's and the one at the end of the ladder. The rule supposes that each level begins with
+# $\gamma^2 \sigma^2$, that is, that the one before ended as it should. It did not: it left a little too much, which is handed
+# down. For the ladders as published:
 
 # %%
 NAMES, SIDES = ("CIFAR-10", "CelebA", "LSUN church", "LSUN bedroom", "FFHQ"), (32, 64, 96, 128, 256)
@@ -167,11 +171,12 @@ print(f"step_lr = 2e-05 in the official image code is epsilon = {diagnostics.eps
 
 # %% [markdown]
 # Three things to read there. (Left the rule, right what was published.) The published ladders have a few per cent more levels
-# than an overlap of a half asks for. The published steps are the rule's but for LSUN church, where the number printed is about
-# twice the rule's: as if it were $\epsilon$ and not $\eta$. For there are **two conventions**: here and in the papers'
-# equations a step is $\frac{\epsilon}{2} s + \sqrt{\epsilon}\, z$, in much code it is $\eta s + \sqrt{2 \eta}\, z$. They are
-# the same chain if $\epsilon = 2 \eta$; copy a number without asking which it is, and the steps are wrong by two. And the
-# variance that is left is larger than the rule says: 1.055 by the rule on CIFAR-10, more at the end.
+# than an overlap of a half asks for. The variance that is left at the end of the ladder is larger than the rule says, in all
+# five. And there are **two conventions**: here and in the paper of 2019 a step is $\frac{\epsilon}{2} s + \sqrt{\epsilon}\, z$; in
+# NCSNv2, and in much code, it is $\eta s + \sqrt{2 \eta}\, z$ (and NCSNv2 calls $\epsilon$ what is $\eta$ here, at the last
+# level). They are the same chain if $\epsilon = 2 \eta$; copy a number without asking which it is, and the steps are wrong by
+# two. The published steps are the rule's $\eta$, but for LSUN church, where the number printed is about twice that, as if it
+# were our $\epsilon$.
 #
 # ### Do samples come out?
 #
@@ -184,13 +189,12 @@ x = design.sigmas[0] * torch.randn(200, 64, generator=generator)
 options = {"step_size": design.step_size, "n_steps_each": 5, "denoise": True, "generator": generator}
 states = [x, *samplers.annealed_langevin(p.score, x, design.sigmas, **options)]
 figure_2, ax_2 = plotting.canvas(1, 1)
-image = ax_2.imshow(torch.zeros(60, 60), cmap="gray_r", vmin=0, vmax=1, origin="upper")
+image = ax_2.imshow(plotting.mosaic(torch.zeros(36, 1, 8, 8)), origin="upper")
 ax_2.set(xticks=[], yticks=[])
 
 
 def draw_2(step):
-    tiles = torch.nn.functional.pad(states[step][:36].view(6, 6, 8, 8), (1, 1, 1, 1))
-    image.set_data(tiles.transpose(1, 2).reshape(60, 60))
+    image.set_data(plotting.mosaic(states[step][:36].view(36, 1, 8, 8)))
     ax_2.set_title(f"σ = {design.sigmas[(max(step, 1) - 1) // 5]:.2g}" if step < 101 else "denoised")
     distance = p.nearest(states[step])[1].median()
     ax_2.set_gid(f"After {step} steps the nearest training digit is {distance:.2f} away (median).")
@@ -262,13 +266,14 @@ view_3
 
 # %%
 print(view_3.words)
-print({m: float(f"{end:.1g}") for m, end in ends.items()})
+print("at the end:", *(f"{m}: {end:.1g};" for m, end in ends.items()))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # An average over some hundred steps takes the jumps out and is better than nearly every single state. One over a thousand still
 # remembers the untrained network: it needs a training many times longer. (NCSNv2: $m = 0.999$ over hundreds of thousands of
 # steps.) The other way to the same end is a learning rate that falls to nothing, which is what `train.fit` does.
-#
+
+# %% [markdown]
 # ## Check yourself: design the levels
 #
 # Write `design_it(points, sigma_min, ratio)`. `points` is `[N, D]`. Return the `sigmas`, an array `[L]`: decreasing, geometric,
@@ -288,7 +293,7 @@ def design_it(points, sigma_min, ratio):
 design_check.sigmas(design_it)
 
 # %% [markdown]
-# The solution is in the collapsed cell below; click the bar at its left to open it.
+# The solution is in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}

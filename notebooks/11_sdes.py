@@ -12,9 +12,8 @@
 # %% tags=["setup"]
 import torch
 
-from toyscore import plotting, samplers, sde
+from toyscore import metrics, plotting, samplers, sde
 from toyscore.distributions import GaussianMixture, asymmetric
-from toyscore.noise import ddpm_levels, linear_betas
 from toyscore.widgets import Choice, Slider, panel
 
 torch.set_num_threads(1)
@@ -25,14 +24,14 @@ SDES = {"VE": sde.VE(sigma_min=0.01, sigma_max=20.0), "VP": vp, "sub-VP": sde.Su
 # ## From a ladder to an equation
 #
 # Read the ladder of notebook 09 upwards, from the least noise to the most. To get from level $\sigma$ to the next,
-# $\sigma'$, add the variance that is missing; DDPM (Ho et al., 2020) besides shrinks $x$ a little at each step, by its
+# $\sigma'$, add the variance that is missing; DDPM (Ho et al., 2020) also shrinks $x$ a little at each step, by its
 # $\beta_i$:
 #
 # $$ \text{NCSN: } x' = x + \sqrt{\sigma'^2 - \sigma^2}\; z, \qquad
 # \text{DDPM: } x' = \sqrt{1 - \beta_i}\; x + \sqrt{\beta_i}\; z, \qquad z \sim N(0, I). $$
 #
-# Now take $N$ steps of length $dt = 1/N$, and more and more of them. With $\beta_i = \beta(t)\, dt$ the root is $1 -
-# \frac12 \beta(t)\, dt$, and both become
+# Now take $N$ steps of length $dt = 1/N$, and more and more of them. With $\beta_i = \beta(t)\, dt$ the root is
+# $1 - \frac12 \beta(t)\, dt$, and both become
 #
 # $$ dx = f(t)\, x\, dt + g(t)\, dw, $$
 #
@@ -65,10 +64,13 @@ for name, process in SDES.items():
 # For VP the second reads $\dot v = -\beta v + \beta$. Begun at a point, with $v(0) = 0$ and $B = \int_0^t \beta$, this
 # gives
 #
-# $$ x_t = \alpha_t x_0 + s_t \epsilon, \qquad
+# $$ x_t = \alpha_t x_0 + s_t z, \qquad
 # \begin{array}{lll} \text{VE:} & \alpha_t = 1, & s_t = \sigma_{min} (\sigma_{max}/\sigma_{min})^t \\
 # \text{VP:} & \alpha_t = e^{-B/2}, & s_t^2 = 1 - \alpha_t^2 \\
 # \text{sub-VP:} & \alpha_t = e^{-B/2}, & s_t = 1 - \alpha_t^2 \end{array} $$
+#
+# ($\alpha_t$ is a factor of $x$, not the step $\alpha_i$ of notebook 09; $s_t$, with a time, is a standard deviation, and
+# $s(x, \sigma)$ the score.)
 #
 # **VE here does not subtract** $\sigma_{min}^2$. Begun at clean data, its variance would be $s_t^2 - \sigma_{min}^2$. But
 # the ladder of NCSN ends at $\sigma_{min}$, not at zero, and so the process begins there, with $s_0 = \sigma_{min}$.
@@ -77,21 +79,6 @@ for name, process in SDES.items():
 for name, process in SDES.items():
     rows = [(*process.marginal(t), sde.noise_level(process, t)) for t in (0.0, 0.25, 0.5, 1.0)]
     print(f"{name:6} (alpha, s, s/alpha):", *(f"({a:.3g}, {b:.3g}, {c:.3g})" for a, b, c in rows))
-
-# %% [markdown]
-# **An error to know.** A popular review of these papers writes the mean of $p(x_i | x_0)$ as $\sqrt{\bar\alpha_i}\,
-# x_{i-1}$, with $\bar\alpha_i = \prod_{j \le i} (1 - \beta_j)$. It is $\sqrt{\bar\alpha_i}\, x_0$: all $i$ shrinkings act
-# on $x_0$. Only the last one acts on $x_{i-1}$, and the mean of $p(x_i | x_{i-1})$ is $\sqrt{1 - \beta_i}\, x_{i-1}$. Count
-# it, with 10,000 copies of the point $x_0 = 3$:
-
-# %%
-betas, point = linear_betas(), torch.full((10_000, 1), 3.0)  # DDPM's thousand
-alpha_bars, times = (1 - betas).cumprod(0), [0.0, *sde.level_times(vp, ddpm_levels(betas)).flip(0)]
-chain = samplers.diffuse(vp, point, times, generator=torch.Generator().manual_seed(0))
-means = torch.stack([x.mean() for x in chain])
-for i in (100, 300, 500):
-    root, counted = alpha_bars[i - 1] ** 0.5, f"step {i}: mean of x_i {means[i - 1]:.3f} ± 0.01"
-    print(f"{counted}; by x_0 {root * 3:.3f}; by x_(i-1), as in the review, {root * means[i - 2]:.3f}")
 
 # %% [markdown]
 # ## Watch it
@@ -119,12 +106,12 @@ for name, process in SDES.items():
 print(f"the data have a variance of {p.covariance.diagonal().mean():.1f} per coordinate")
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** The data are three modes, with a variance of about 10.6 per coordinate. VE adds noise up to $\sigma =
-# 20$. VP is called *variance preserving*: is its variance at $t = 1$ still **10.6**, or **11.6**, or **1**? And at $t =
-# 0.3$: which of VP and sub-VP is blurred *less*? Vote, then press *play*. Last, find the setting of *coordinates* and
+# **Predict first.** The data are three modes, with a variance of about 10.6 per coordinate. VE adds noise up to
+# $\sigma = 20$. VP is called *variance preserving*: is its variance at $t = 1$ still **10.6**, or **11.6**, or **1**? And at
+# $t = 0.3$: which of VP and sub-VP has the *smaller* variance? Vote, then press *play*. Last, find the setting of *coordinates* and
 # *clock* at which all three panels are the same to the dot.
 
-# %% tags=["live"]
+# %% tags=["live"] before="time=0"
 (figure, axes), shown = plotting.canvas(1, 3, size=3.9), {}
 for ax, name in zip(axes, SDES, strict=True):
     _, laws, paths = forward[name, "own", "x"]
@@ -155,19 +142,20 @@ print(view.words)
 ends = {name: forward[name, "own", "x"][1][-1].covariance.diagonal().mean() for name in SDES}
 print("variance at t = 1:", *(f"{name} {v:.3g};" for name, v in ends.items()))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **Play.** VE leaves the box: its variance ends at 411, the data's and the noise's. VP's ends at **1**: the data are
 #    shrunk to nothing and replaced by noise of variance one. What VP *preserves* is the variance 1, for data that were
 #    brought to variance 1 before. These were not. (From $\dot v = -\beta v + \beta$: 1 is where it rests.)
-# 2. **Stop at 0.3.** sub-VP is less blurred. It shrinks at the same rate and adds less noise at every time; its $s_t$ is
-#    the square of VP's.
+# 2. **Stop at 0.3.** sub-VP's is smaller. It shrinks at the same rate and adds less noise at every time; its $s_t$ is the
+#    square of VP's.
 # 3. **Set coordinates to x / alpha**, and the clock to VE's. Now the panels agree to the dot.
-#
+
+# %% [markdown]
 # ## One process, three clocks
 #
-# That is no accident. Divide $x_t = \alpha_t x_0 + s_t \epsilon$ by $\alpha_t$:
+# It is no accident that the three agree. Divide $x_t = \alpha_t x_0 + s_t z$ by $\alpha_t$:
 #
-# $$ y = \frac{x_t}{\alpha_t} = x_0 + \sigma \epsilon, \qquad \sigma = \frac{s_t}{\alpha_t}. $$
+# $$ y = \frac{x_t}{\alpha_t} = x_0 + \sigma z, \qquad \sigma = \frac{s_t}{\alpha_t}. $$
 #
 # It is data plus noise, whatever the process was. VE, VP and sub-VP differ in how $y$ is *scaled*, and in *when* it has
 # which $\sigma$. So a score function of the course, $s(y, \sigma) = \nabla \log q_\sigma(y)$, is the score of all of them,
@@ -196,8 +184,12 @@ for name, process in SDES.items():
 #
 # The first factor knows only the step: it says that $x_{t'}$ is about $x_t - f x_t\, dt$, give or take $g \sqrt{dt}$. It does
 # not know where the data are. That is in the second factor, and to first order all of it is the **score**. The product is
-# again a Gaussian of variance $g^2 dt$, and its mean is moved by $g^2$ times the score. So the **reverse SDE** is, with
-# $\bar w$ the noise of a walk backwards (Anderson, 1982),
+# again a Gaussian of variance $g^2 dt$ (complete the square), and its mean is moved by $g^2 dt$ times the score:
+#
+# $$ x_{t'} \approx x_t - \left[ f x_t - g^2\, \nabla \log p_t(x_t) \right] dt + g \sqrt{dt}\; z. $$
+#
+# Written for a time that runs backwards, with $dt < 0$ and $\bar w$ the noise of a walk backwards, that is the **reverse
+# SDE** (Anderson, 1982),
 #
 # $$ dx = \left[ f x - g^2\, \nabla \log p_t(x) \right] dt + g\, d\bar w. $$
 #
@@ -223,14 +215,14 @@ for name, process in SDES.items():
 # **farther out than that**? And with *half* of it: at the data, but **too narrow**, **too wide**, or **just right**? Vote,
 # then press *play*.
 
-# %% tags=["live"]
+# %% tags=["live"] before="step=0"
 figure_2, (left, right) = plotting.canvas(1, 2)
 image = plotting.density(left, p.log_prob, box=12.0, n=80)
-image.set(cmap="Greys", alpha=0.7)
-cloud = plotting.samples(left, p.means, role="truth", box=12.0, size=12)
+image.set_cmap("Blues")
+(cloud,) = left.plot([], [], "k.", ms=3, alpha=0.6)
 (told,) = right.plot([], [], color="0.75", lw=6, label="exact law of x at t")
-blue, styles = plotting.ROLES["truth"].colour, dict(zip(SCORES, ("-", "-.", ":"), strict=True))
-curves = {w: right.plot([], [], styles[w], color=blue, lw=2, label=f"score: {w}")[0] for w in SCORES}
+styles = dict(zip(SCORES, ("k-", "k-.", "k:"), strict=True))
+curves = {w: right.plot([], [], style, lw=2, label=f"score: {w}")[0] for w, style in styles.items()}
 right.set(xlim=(1, 0), ylim=(-20, 0), xlabel="time t, backwards", ylabel="mean of log p at t over the points")
 right.legend(loc="lower right")
 
@@ -238,7 +230,8 @@ right.legend(loc="lower right")
 def draw_2(step, process, score):
     k, (laws, exact, states, _) = step // 10, backward[process, score]
     plotting.density(left, laws[k].log_prob, box=12.0, n=80, update=image)
-    plotting.samples(left, states[k], box=12.0, update=cloud)
+    cloud.set_data(*states[k].T)
+    cloud.set_gid(f"600 points, mean ({', '.join(f'{m:.2f}' for m in states[k].mean(0))}); score: {score}.")
     told.set_data(times[::10], exact)
     for which, curve in curves.items():
         curve.set_data(times[: step + 1 : 10], backward[process, which][3][: k + 1])
@@ -257,17 +250,21 @@ print(view_2.words)
 for name in SDES:
     ends = (f"{w} {backward[name, w][2][-1].var(0).mean():,.1f};" for w in SCORES)
     print(f"{name:6}: variance at the end, by score:", *ends)
+for which in ("exact", "half of it"):
+    weights = (f"{w:.2f}" for w in metrics.mode_weights(backward["VP", which][2][-1], p))
+    print(f"VP, score: {which}, weights of the modes at the end:", *weights)
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **Exact**: the points come back to three modes, and on the right they lie on the grey line: at every time their law is
 #    that of $x_t$.
 # 2. **None**: they run away. Backwards, a drift that shrank is one that blows up, and the noise spreads as it did forwards.
 #    The film of a drop of ink cannot be run back by turning velocities round; something must say where the ink was. That is
 #    the score.
-# 3. **Half of it**: three modes, and too wide. The half belongs to another way back, which has *no* noise: the probability
-#    flow of notebook 13. Half the score *with* noise is a mistake that takes one character, and three modes come out all
-#    the same.
-#
+# 3. **Half of it**: three modes, too wide, and with the wrong weights, for they should be 0.50, 0.30 and 0.20. The half
+#    belongs to another way back, which has *no* noise: the probability flow of notebook 13. Half the score *with* noise is a
+#    mistake of one character that still draws three modes.
+
+# %% [markdown]
 # ## Where to start: the prior
 #
 # Above, the start was a sample of the exact $p_1$. For real data nobody has that, and one starts from the process's
@@ -295,8 +292,8 @@ for process in (sde.VE(sigma_max=3.0), sde.VE(sigma_max=10.0), sde.VE(), sde.VP(
 #
 # The data have the variance $v$ at $t = 0$, *clean*. Solve $\dot v = 2 f v + g^2$ for the variance at time $t$:
 #
-# - `ve_variance(v, t, sigma_min, sigma_max)`: VE, $f = 0$, $g^2 = d\sigma^2/dt$ with $\sigma(t) = \sigma_{min}
-#   (\sigma_{max}/\sigma_{min})^t$;
+# - `ve_variance(v, t, sigma_min, sigma_max)`: VE, $f = 0$, $g^2 = d\sigma^2/dt$ with
+#   $\sigma(t) = \sigma_{min} (\sigma_{max}/\sigma_{min})^t$;
 # - `vp_variance(v, t, beta_min, beta_max)`: VP, with $\beta$ growing linearly from `beta_min` at $t = 0$ to `beta_max` at
 #   $t = 1$.
 
@@ -317,7 +314,7 @@ def vp_variance(v, t, beta_min, beta_max):
 diffusing.variances(ve_variance, vp_variance)
 
 # %% [markdown]
-# The solution is in the collapsed cell below; click the bar at its left to open it.
+# The solution is in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -332,7 +329,7 @@ def vp_solution(v, t, beta_min, beta_max):
 diffusing.variances(ve_solution, vp_solution)
 
 # %% [markdown]
-# With $v$ the variance of a point, 0, they are the marginals $s_t^2$ of the beginning (VE's less $\sigma_{min}^2$). With $v
-# = 1$, VP's stays at 1: that is all its name says.
+# With $v$ the variance of a point, 0, they are the marginals $s_t^2$ of the beginning (VE's less $\sigma_{min}^2$). With
+# $v = 1$, VP's stays at 1: that is all its name says.
 #
 # **Next:** notebook 12 takes a DDPM and an NCSN apart, loss and sampler, and finds one algorithm.

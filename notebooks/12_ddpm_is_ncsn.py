@@ -31,12 +31,12 @@ def seeded(seed):
 # %% [markdown]
 # ## Betas are levels
 #
-# DDPM adds noise by $x_i = \sqrt{1 - \beta_i}\, x_{i-1} + \sqrt{\beta_i}\, z$. Notebook 11 found what that amounts to, from
-# $x_0$ on:
+# DDPM adds noise by $x_i = \sqrt{1 - \beta_i}\, x_{i-1} + \sqrt{\beta_i}\, z$. Each step multiplies the mean by its root, and
+# what the variance lacks of 1 by $1 - \beta_i$, so from $x_0$ on
 #
 # $$ x_i = \sqrt{\bar\alpha_i}\, x_0 + \sqrt{1 - \bar\alpha_i}\; \epsilon, \qquad \bar\alpha_i = \prod_{j \le i} (1 - \beta_j). $$
 #
-# By the identity of notebook 11, that is a level of NCSN:
+# (DDPM's $\epsilon$ is the noise $z$ of this course, not a step size.) By the identity of notebook 11, that is a level of NCSN:
 #
 # $$ y_i = \frac{x_i}{\sqrt{\bar\alpha_i}} = x_0 + \sigma_i \epsilon, \qquad \sigma_i = \sqrt{\frac{1 - \bar\alpha_i}{\bar\alpha_i}}. $$
 #
@@ -51,6 +51,16 @@ for k in (0, 9, 99, 499, 999):
 # %% [markdown]
 # So DDPM is a ladder of a thousand levels from 0.01 to 157. (Not a geometric one: you will see below how its levels lie.)
 #
+# **An error to know.** Some texts write the mean of $p(x_i | x_0)$ as $\sqrt{\bar\alpha_i}\, x_{i-1}$. It is
+# $\sqrt{\bar\alpha_i}\, x_0$: all $i$ shrinkings act on $x_0$. Only the last one acts on $x_{i-1}$, and the mean of
+# $p(x_i | x_{i-1})$ is $\sqrt{1 - \beta_i}\, x_{i-1}$. Count it for $i = 500$, with 10,000 copies of $x_0 = 3$:
+
+# %%
+times, root = [0.0, *sde.level_times(vp, by_step[:500].flip(0)).flip(0)], alpha_bars[499].sqrt()
+*_, last, x = samplers.diffuse(vp, torch.full((10_000, 1), 3.0), times, generator=seeded(0))
+print(f"mean {x.mean():.3f} ± {x.std() / 100:.3f}; by x_0 {3 * root:.3f}, by x_499 {root * last.mean():.3f}")
+
+# %% [markdown]
 # ## The loss is the same number
 #
 # DDPM's network gets $x_i$ and $i$ and predicts the noise: its "simple" loss is $\|\epsilon - \epsilon_\theta(x_i, i)\|^2$.
@@ -85,14 +95,20 @@ print(f"means {ncsn.mean():.6f} and {ddpm.mean():.6f}; rows equal: {ncsn.allclos
 # DDPM goes back by a draw from $p(x_{i-1} | x_i, x_0)$, with its guess of $x_0$ put in (its Algorithm 2, with the smaller
 # of its two variances, $\tilde\beta_i$):
 #
-# $$ x_{i-1} = \frac{1}{\sqrt{1 - \beta_i}} \left( x_i - \frac{\beta_i}{\sqrt{1 - \bar\alpha_i}}\, \epsilon_\theta \right)
-# + \sqrt{\tilde\beta_i}\; z, \qquad \tilde\beta_i = \frac{1 - \bar\alpha_{i-1}}{1 - \bar\alpha_i}\, \beta_i. $$
+# $$ x_{i-1} = \frac{1}{\sqrt{1 - \beta_i}} \left( x_i - \frac{\beta_i}{\sqrt{1 - \bar\alpha_i}}\, \epsilon_\theta \right) +
+# \sqrt{\tilde\beta_i}\; z, \qquad \tilde\beta_i = \frac{1 - \bar\alpha_{i-1}}{1 - \bar\alpha_i}\, \beta_i. $$
 #
 # The same draw on NCSN's ladder, from level $\sigma_i$ to $\sigma_{i-1}$ (*ancestral sampling for SMLD*, the 2021
 # paper's name for NCSN), needs no alphas:
 #
-# $$ y_{i-1} = y_i + (\sigma_i^2 - \sigma_{i-1}^2)\, s(y_i, \sigma_i)
-# + \sqrt{\frac{\sigma_{i-1}^2 (\sigma_i^2 - \sigma_{i-1}^2)}{\sigma_i^2}}\; z. $$
+# $$ y_{i-1} = y_i + (\sigma_i^2 - \sigma_{i-1}^2)\, s(y_i, \sigma_i) +
+# \sqrt{\frac{\sigma_{i-1}^2 (\sigma_i^2 - \sigma_{i-1}^2)}{\sigma_i^2}}\; z. $$
+#
+# To see that the two are one, note that $\sigma_i^2 = 1/\bar\alpha_i - 1$, and so
+# $\sigma_i^2 - \sigma_{i-1}^2 = \beta_i / \bar\alpha_i$. Divide DDPM's step by $\sqrt{\bar\alpha_{i-1}}$, which is
+# $\sqrt{\bar\alpha_i / (1 - \beta_i)}$, and put in $\epsilon_\theta = -\sigma_i s$. The first term becomes $y_i$, the second
+# $\frac{\beta_i}{\bar\alpha_i}\, s = (\sigma_i^2 - \sigma_{i-1}^2)\, s$, and the variance of the noise
+# $\tilde\beta_i / \bar\alpha_{i-1} = \sigma_{i-1}^2 (\sigma_i^2 - \sigma_{i-1}^2) / \sigma_i^2$.
 #
 # One step by hand, from $i = 300$, with the exact score:
 
@@ -105,7 +121,7 @@ y = y + (high**2 - low**2) * exact.score(y, high) + (low**2 * (high**2 - low**2)
 print(f"x is sqrt(alpha_bar) y, to 1e-12: {x.allclose(before.sqrt() * y, rtol=0, atol=1e-12)}")
 
 # %% [markdown]
-# And so do whole chains. `ancestral` has the step once; on VP it is DDPM's, on VE it is SMLD's. 500 points of each, with
+# Whole chains agree, too. `ancestral` has the step once; on VP it is DDPM's, on VE it is SMLD's. 500 points of each, with
 # the same score, the same $z$, and starts that are one start in two coordinates:
 
 # %% tags=["setup"]
@@ -121,25 +137,24 @@ print("x is alpha y, to 1e-9:", chains["DDPM"].allclose(roots["DDPM"] * chains["
 # **Predict first.** Two chains with the same score and the same random numbers. DDPM's begins with points of deviation 1,
 # NCSN's of deviation 157. Stop both on the way, and divide DDPM's $x_i$ by $\sqrt{\bar\alpha_i}$. Are the
 # two clouds then **unrelated**, **alike** as two samples of one law are, or **the same points**? And how many of the 999
-# steps are over before NCSN's noise is as small as the data's spread, 3.3: **a tenth**, **a half**, or **nine tenths**?
-# Vote, then press *play*.
+# steps are over before NCSN's noise, $\sigma$ in the titles, is as small as the data's spread, 3.3: **a tenth**, **a half**,
+# or **nine tenths**? Vote, then press *play*.
 
-# %% tags=["live"]
+# %% tags=["live"] before="step=0"
 (figure, axes), shown = plotting.canvas(1, 2), {}
 for ax, name in zip(axes, chains, strict=True):
-    plotting.density(ax, p.log_prob, n=80).set(cmap="Greys", alpha=0.6)
-    lines = plotting.chains(ax, chains[name][:1, :5], role="truth")
-    lines[0].set(color="black", linewidth=1, alpha=0.8)
-    shown[name] = ax, plotting.samples(ax, chains[name][0], role="truth", size=12), lines
+    plotting.density(ax, p.log_prob, n=80).set_cmap("Blues")
+    lines = ax.plot([], torch.empty(0, 5), "ko-", lw=1, ms=5, markevery=[-1])
+    shown[name] = ax, ax.plot([], [], "k.", ms=3, alpha=0.6)[0], lines
 
 
 def draw(step, coordinates):
     for name, (ax, dots, lines) in shown.items():
         states = chains[name][: step + 1] / (roots[name][: step + 1] if "y" in coordinates else 1)
-        plotting.samples(ax, states[-1], update=dots)
-        plotting.chains(ax, states[-181::9, :5], role="truth", update=lines)
-        ax.set_title(f"{name}, step {step}: largest coordinate {states[-1].abs().max():.3g}")
-        ax.set_gid(f"σ = {by_step[999 - step]:.3g}, α = {alpha_bars[999 - step].sqrt():.3g}.")
+        dots.set(data=states[-1].T, gid=f"500 points, their largest coordinate {states[-1].abs().max():.3g}.")
+        for line, path in zip(lines, states[-181::9, :5].unbind(1), strict=True):
+            line.set_data(*path.T)
+        ax.set_title(f"{name}, step {step}: σ = {by_step[999 - step]:.3g}, deviation {states[-1].std():.3g}")
 
 
 options = {"step": Slider(0, 999, 630, step=9), "coordinates": Choice(("own", "y = x / alpha"), "own")}
@@ -152,14 +167,15 @@ print(view.words, f"\n{(by_step > spread).sum()} steps until σ is as small as t
 for s in (100.0, 10.0, 3.0, 1.0):
     print(f"σ = {s}, surest mode: {(q := p.perturb(s)).responsibilities(q.sample(4000)).amax(1).mean():.2f}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **Play.** DDPM's points swell out of a cloud of deviation one, NCSN's fall in from far away. They arrive at the same
 #    places.
 # 2. **Choose y = x / alpha**, and the pictures are one. Whatever you read about one of the two chains is true of the other.
 # 3. **Half of the steps** are over before the noise has the size of the data. Until $\sigma$ is about 10 nothing is decided:
 #    the surest mode of a point is hardly surer than 0.50, the largest weight. Most modes are decided between 10 and 1.
 #    Where steps are spent is a choice that betas make without saying so.
-#
+
+# %% [markdown]
 # ## One network, five samplers
 #
 # Now train a small network, once for each of three laws. The loss is `denoising_score_matching`, at a $\sigma$ drawn by a
@@ -195,13 +211,13 @@ held_out = {s: p.perturb(s).sample(2000, generator=seeded(6)) for s in geometric
 # %% [markdown] tags=["predict"]
 # **Predict first.** One network, trained with DDPM's law, is handed to NCSN's sampler, to DDPM's, to the two reverse SDEs
 # and to an ODE. For how many of the five will the three modes come out: **one**, its own; the **two** DDPM-like ones; or
-# **all five**? Then change the law of training. At which $\sigma$ will the network of EDM's law be worst, **0.01, 1 or
-# 157**, and which of the samplers suffers most from it? Vote, then move the controls.
+# **all five**? Then change *law*, by which $\sigma$ is drawn in training (middle). At which $\sigma$ will the network of EDM's
+# law be worst, **0.01, 1 or 157**, and which of the samplers suffers most from it? Vote, then move the controls.
 
 # %% tags=["live"]
 figure_2, (left, middle, right) = plotting.canvas(1, 3, size=3.9)
-plotting.density(left, p.log_prob, n=80).set(cmap="Greys", alpha=0.6)
-cloud, curves = plotting.samples(left, z, role="learned", size=12), {}
+plotting.density(left, p.log_prob, n=80).set_cmap("Blues")
+(cloud,), curves = left.plot([], [], "k.", ms=3, alpha=0.6), {}
 for (law, draw_sigma), style in zip(LAWS.items(), ("-", "--", ":"), strict=True):
     logs = draw_sigma(20_000, generator=seeded(7)).log10()
     look = {"color": "black", "ls": style, "label": law}
@@ -214,7 +230,7 @@ right.set(xscale="log", yscale="log", xlabel="σ", title="share of the noise mis
 
 
 def draw_2(sampler, law):
-    plotting.samples(left, x := clouds[law][sampler], role="learned", update=cloud)
+    cloud.set(data=(x := clouds[law][sampler]).T, gid=f"{len(x)} points by {sampler}; score: {law}.")
     left.set_title(f"{sampler}: weights " + " ".join(f"{w:.2f}" for w in metrics.mode_weights(x, p)))
     for name, curve in curves.items():
         curve.set_linewidth(4 if name == law else 1.5)
@@ -231,21 +247,22 @@ for law, drawn in clouds.items():
     far = " ".join(f"{name} {distance(x, fresh, generator=seeded(9)):.1f}" for name, x in drawn.items())
     print(f"{law:6} law, distance to fresh samples: {far}")
 for law, curve in curves.items():
-    print(f"{law}: off by", *(f"{e:.1g} at σ = {s:.3g};" for s, e in curve.get_xydata()[::2]))
+    print(f"{law}: off by", *(f"{e:.1g} at σ {s:.3g};" for s, e in curve.get_xydata()[::2]))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # 1. **All five.** The first network was trained with DDPM's law. NCSN's annealing draws from it as well as DDPM's own chain
 #    does, and so do VE, VP and an ODE. (The distance is the sliced Wasserstein distance: the mean, over directions, of how
 #    far one must move points to make one sample the other. The first line is what the exact score makes of 1,000 samples
 #    and 200 calls.)
 # 2. **The law decides where the error is**, not what is learned. All have the same minimiser, the exact score. Compare the
 #    three at one $\sigma$ (but for EDM's at large noise all are worst near 1, where the score is hardest). Where a law
-#    seldom draws, the network is worse: at $\sigma = 0.01$, of which DDPM's sees little, its network errs about nine times
+#    seldom draws, the network is worse: at $\sigma = 0.01$, of which DDPM's sees little, its network errs several times
 #    as much as NCSN's.
 # 3. **EDM's law** (the normal one) **fails** at large noise here. Its published numbers (most draws between 0.09 and 1) are
 #    for data of deviation one half; these have 3.3, and a law of $\sigma$ is in units of the data. The ODE shows it worst:
 #    it starts from errors at the largest noise and carries each along, while fresh noise lets the others forget.
-#
+
+# %% [markdown]
 # ## What difference is left
 #
 # | | NCSN | DDPM | effect |
@@ -265,31 +282,29 @@ for law, curve in curves.items():
 #
 # ## Digits, by the same function
 #
-# `five_ways` again, with the digits network of the package (trained by denoising, $\sigma$ from 0.01 to 160) and 40 steps:
+# `five_ways` again, with the digits network of the package (trained by denoising, $\sigma$ from 0.01 to 160) and 20 or 40 steps:
 
 # %%
 digits, z = pretrained.digits(), torch.randn(9, 1, 8, 8, generator=seeded(10))
-sheets = {name: samplers.final(chain) for name, chain in five_ways(digits.network, z, 40)}
-figure_3, ax_3 = plotting.canvas(1, 1, size=4.2)
-image = ax_3.imshow(plotting.mosaic(sheets["DDPM"]), origin="upper")
-ax_3.set_axis_off()
+sheets = {k: torch.cat([samplers.final(c) for _, c in five_ways(digits.network, z, k)]) for k in (20, 40)}
+figure_3, ax_3 = plotting.canvas(1, 1, size=5.6)
+image = ax_3.imshow(plotting.mosaic(sheets[40], n_columns=9), extent=(0, 9, 5, 0))
+ax_3.set(xticks=[], yticks=[k + 0.5 for k in range(5)], yticklabels=[*clouds["exact"]])
 
 
-def draw_3(sampler):
-    image.set_data(plotting.mosaic(sheets[sampler]))
-    ax_3.set_title(sampler)
-    image.set_gid(f"Nine digits, mean {sheets[sampler].mean():.2f}; the data's {digits.data['mean']:.2f}.")
+def draw_3(steps):
+    image.set(data=plotting.mosaic(x := sheets[int(steps)], n_columns=9), gid="Five rows of nine digits.")
+    ax_3.set_title(f"{steps} steps: mean {x.mean():.2f}, the data's {digits.data['mean']:.2f}")
 
 
-view_3 = panel(figure_3, draw_3, name="digits", sampler=Choice([*sheets], "DDPM"))
-view_3
+(view_3 := panel(figure_3, draw_3, name="digits", steps=Choice(("20", "40"), "40")))
 
 # %%
-print(view_3.words, {name: round(float(x.mean()), 2) for name, x in sheets.items()})
+print(view_3.words, "Mean of each row:", *(f"{x.mean():.2f}" for x in sheets[40].split(9)))
 
 # %% [markdown]
-# All five draw digits, each others, for each uses its noise in its own way. Nine say nothing about which is best; the
-# figure `ddpm-is-ncsn` asks that.
+# All five draw digits; not the same ones, since they use the noise differently, or not at all. Nine say nothing about which
+# is best; the figure [ddpm-is-ncsn](../figures/ddpm-is-ncsn.png) asks that.
 #
 # ## Check yourself: the score from a predicted noise
 #
@@ -309,7 +324,7 @@ def score_of_x(epsilon, betas, i):
 conversion.score_from_noise(score_of_x)
 
 # %% [markdown]
-# The solution is in the collapsed cell below; click the bar at its left to open it.
+# The solution is in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -320,8 +335,8 @@ def solution(epsilon, betas, i):
 conversion.score_from_noise(solution)
 
 # %% [markdown]
-# That is notebook 03 again, $-\epsilon$ over the deviation of the noise, and the identity of notebook 11: $s(y, \sigma) /
-# \sqrt{\bar\alpha}$ with $s = -\epsilon / \sigma$. Every network of either kind can go to every sampler of either kind.
+# That is notebook 03 again, $-\epsilon$ over the deviation of the noise, and the identity of notebook 11:
+# $s(y, \sigma) / \sqrt{\bar\alpha}$ with $s = -\epsilon / \sigma$. Every network of either kind can go to every sampler of either kind.
 #
 # **Next:** notebook 13 looks at the fifth sampler, the probability-flow ODE: it has no noise, it runs both ways, and so it
 # gives every point a likelihood.

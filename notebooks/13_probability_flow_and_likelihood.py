@@ -46,18 +46,18 @@ laws = torch.stack([sde.law_at(vp, line, t).log_prob(height) for t in clock], 1)
 
 # %% [markdown] tags=["predict"]
 # **Predict first.** Left and right 500 points begin at the *same* places at $t = 1$ and go back to data at $t = 0$; 20 are drawn,
-# two of them heavy, which begin side by side. Left they follow the reverse SDE, right the flow. Do the two clouds end with the same
-# law? Does the pair end side by side, left, right, both? And how many of the 190 pairs of lines change their order? Vote, then
-# press *play*.
+# two of them, one heavy and one dashed with circles, begin side by side. Left they follow the reverse SDE, right the flow. Do the
+# two clouds end with the same law? Does the pair end side by side, left, right, both? And how many of the 190 pairs of lines change
+# their order? Vote, then press *play*.
 
-# %% tags=["live"]
+# %% tags=["live"] before="step=0"
 figure, axes = plotting.canvas(1, 2, size=4.9)
 drawn = {ax: ax.plot([], torch.empty(0, 20), "0.35", lw=0.8) for ax in axes}
 for ax, lines in drawn.items():
     ax.imshow(laws, extent=(1, 0, -6, 6), aspect="auto", cmap="Blues", vmax=0.42)
     ax.set(xlim=(1, 0), ylim=(-6, 6), xlabel="t, from noise to data", ylabel="x")
     lines[0].set(color="black", lw=4, zorder=3)
-    lines[1].set(color=plotting.ROLES["sliced"].colour, lw=2.2, ls="--", zorder=4)
+    lines[1].set(color="black", lw=1.6, ls="--", zorder=4, marker="o", markevery=8, ms=6, mfc="white")
 
 
 def draw(step):
@@ -78,21 +78,24 @@ view
 # %%
 print(view.words)
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # The laws agree, the ends do not: left the noise decides where a point goes, and the pair parts at once; right its start does.
 # Lines of the SDE cross as they like. Two lines of an ODE never meet, for where they met they would have the same slope and be one.
 # On a line that has a consequence: a path keeps the same share of the mass below it, so the flow carries quantiles to quantiles. In
 # the plane there is room to pass, and no such formula; but still no two points share a path.
-#
+
+# %% [markdown]
 # ## A code for every point
 #
 # The flow runs both ways. Forward it **encodes**: a data point becomes a latent code at $t = 1$, without any noise, and backward
 # it is decoded. And there is but one flow. Divided by alpha, $y = x / \alpha$, every process has noise level
-# $\sigma = s_t / \alpha_t$, and
+# $\sigma = s_t / \alpha_t$ (notebook 11). As $\dot\alpha = f \alpha$, the drift $f x$ drops out of $\dot y$, and what is left is
+# $\dot y = -\frac{g^2}{2 \alpha} \nabla \log p_t(x) = -\frac{g^2}{2 \alpha^2}\, s(y, \sigma)$. And $g^2 / \alpha^2$ is the rate at
+# which the variance of $y$ grows, $d\sigma^2/dt = 2 \sigma\, d\sigma/dt$. So
 #
 # $$ \frac{dy}{d\sigma} = -\sigma\, s(y, \sigma). $$
 #
-# So VE, VP and sub-VP give the same code, if they stop at the same $\sigma$ and are read in the same units.
+# VE, VP and sub-VP give the same code, if they stop at the same $\sigma$ and are read in the same units.
 
 # %%
 x = p.sample(1000, generator=generator)
@@ -121,16 +124,16 @@ level = p.log_prob(p.sample(100_000, generator=generator)).quantile(0.01)  # 99 
 # empty space. Diamonds walk between the *codes* of the same two points, and are decoded. Do they go **round** the empty space,
 # **jump** over it, or must they **cross** it too? Vote, then press *play*.
 
-# %% tags=["live"]
+# %% tags=["live"] before="place=0"
 figure_2, ax_2 = plotting.canvas(size=5.4)
 plotting.density(ax_2, p.log_prob).set_cmap("Blues")
-dots = {k: ax_2.plot([], [], f, mec="black", label=k)[0] for k, f in zip(tracks, ("kx", "wD"), strict=True)}
+dots = {k: ax_2.plot([], [], f, ms=5, mec="k", label=k)[0] for k, f in zip(tracks, ("kx", "wD"), strict=True)}
 ax_2.legend(loc="lower right")
 
 
 def draw_2(place):
     for kind, marks in dots.items():
-        marks.set_data(*tracks[kind][: place + 1 : 2].T)
+        marks.set(data=tracks[kind][: place + 1].T, gid=f"The {kind} way, {place} steps of 100.")
     ax_2.set_title("log density " + ", ".join(f"{falls[kind][place]:.1f} {kind}" for kind in dots))
 
 
@@ -139,13 +142,14 @@ view_2
 
 # %%
 print(view_2.words)
-print({kind: f"{int((fall < level).sum())} of 101 places in empty space" for kind, fall in falls.items()})
+print("of 101 places in empty space:", *(f"{kind} {(fall < level).sum()};" for kind, fall in falls.items()))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # They must cross, for the flow is continuous and continuous curves do not jump; but they hurry: in one of a hundred equal steps of
 # the code the diamonds cross what costs the crosses nearly half of their way. Codes are spread as a Gaussian is, and there is little
 # room in it for what has little mass.
-#
+
+# %% [markdown]
 # ## The density along a path
 #
 # A path carries its density along. Volume grows along it at the rate of the divergence of the drift, so the log density falls at
@@ -170,25 +174,25 @@ for digits in range(1, 7):
 # %% [markdown] tags=["predict"]
 # **Predict first.** Each point of the plane has an error of its log density, in nats. Ask for one digit more of tolerance, ten times
 # less. Does the worst error fall by **about ten**? And what does it cost: ten times the calls of the score, **or much less**?
-# Where is the error worst: on the modes, between them, or far out? Vote, then move the tolerance.
+# Where is the error worst: on the modes, between them, or far out? Vote, then move *digits*, of the tolerance.
 
-# %% tags=["live"]
+# %% tags=["live"] before="digits=1"
 figure_3, (left_3, right_3) = plotting.canvas(1, 2)
 image = left_3.imshow(torch.ones(40, 40), extent=(-8, 8, -8, 8), cmap=plotting.ERROR_MAP, vmin=-8, vmax=0)
 plotting.frame(left_3, 8.0)
 figure_3.colorbar(image, ax=left_3, shrink=0.8, label="log10 of the error, nats")
-right_3.semilogy([row[1] for row in maps.values()], [row[2:] for row in maps.values()], "ko-")
-(ring,) = right_3.plot([], [], "o", ms=17, mfc="none", mec=plotting.ROLES["learned"].colour, mew=3, ls="none")
-right_3.set(xlabel="calls of the score", ylabel="error of log p, nats: worst and median")
+curves_3 = right_3.semilogy([1], [1], "k^-", [1], [1], "ko--")
+right_3.set(xlim=(300, 1200), ylim=(1e-8, 2), xlabel="calls of the score", ylabel="error of log p, nats")
+right_3.legend(curves_3, ("worst", "median"))
 
 
 def draw_3(digits):
-    error, n, middle, worst = maps[digits]
+    *_, (error, n, middle, worst) = shown = list(maps.values())[:digits]
     image.set_data(error.view(40, 40).mT.clamp(min=1e-8).log10())
-    ring.set_data([n, n], [middle, worst])
-    left_3.set_title(f"tolerance $10^{{-{digits}}}$")
-    right_3.set_title(f"{n} calls: worst {worst:.1g}")
-    right_3.set_gid(f"{n} calls of the score; the median error is {middle:.2g} nats, the worst {worst:.2g}.")
+    for curve, column in zip(curves_3, (3, 2), strict=True):
+        curve.set_data([row[1] for row in shown], [row[column] for row in shown])
+    left_3.set(title=f"tolerance 1e-{digits}", gid=f"Worst at {points[error.argmax()].int().tolist()}.")
+    right_3.set(title=f"{n} calls: worst {worst:.1g}", gid=f"Median error {middle:.2g} nats.")
 
 
 view_3 = widgets.panel(figure_3, draw_3, name="flow-tolerance", digits=widgets.Slider(1, 6, 3))
@@ -199,12 +203,13 @@ print(view_3.words)
 for digits, (_, *row) in maps.items():
     print("tolerance 1e-{}: {:4d} calls, median error {:.1e}, worst {:.1e}".format(digits, *row))
 
-# %% [markdown]
-# Five digits of tolerance buy six digits of the worst error, for three and a half times the calls. The solver's order is eight: where
+# %% [markdown] tags=["answer"]
+# Five digits of tolerance buy six digits of the worst error, for 3.4 times the calls. The solver's order is eight: where
 # steps are short, a tenth of the tolerance takes about $10^{1/8} = 1.33$ times the steps; from $10^{-3}$ to $10^{-6}$ that makes
 # $10^{3/8} = 2.4$, and here it is 534 calls to 1145, 2.1 times. At coarse tolerances the calls have a floor. The worst points lie far
 # from all modes, where the score is large; all points share their steps, so the hardest decides.
-#
+
+# %% [markdown]
 # ## The prior's share
 #
 # In practice nobody knows $p_1$. The process's own Gaussian, $N(0, \mathrm{prior\_std}^2 I)$, stands in for it, and with the flow and
@@ -246,10 +251,14 @@ print(f"exact {p.log_prob(x)[0]:.2f}, Hutchinson {each.mean():.2f} ± {each.std(
 #
 # Images are judged by the bits that a pixel costs. The digits have whole numbers from 0 to 16. Seen as a density they lie on a
 # grid of no volume, and a density may be as large as it likes there: give each of the 17 values its share and a width of less and less
-# noise, and the "bits" of digits it never saw fall without end. So the value is **dequantised**, $(k + u)/17$ with $u$ uniform; then
-# no density has fewer bits, on average, than the whole numbers themselves, and that narrow law is found out. Below, both are held-out
-# digits; then those of the network that comes with the package, dequantised, at noise 0.01, by Hutchinson's trace. Seventeen equally
-# likely values would cost $\log_2 17 \approx 4.09$ bits.
+# noise, and the "bits" of digits it never saw fall without end. So the value is **dequantised**, $x = (k + u)/17$ with $u$ uniform. The
+# bits of a pixel are then
+#
+# $$ \log_2 17 - \frac1D \log_2 p(x), $$
+#
+# 4.09 for the uniform density $p = 1$. On average over $u$ they are at least what the best code of the whole numbers themselves costs, so
+# the narrow law gains nothing. Below, both are held-out digits; then those of the network that comes with the package, dequantised, at
+# noise 0.01, by Hutchinson's trace.
 
 # %%
 held, ve = data.digits("held-out"), sde.VE(0.01, 160.0)
@@ -285,7 +294,7 @@ def likelihood(x, times, process, law):
 flow.likelihood(likelihood)
 
 # %% [markdown]
-# The solution is in the collapsed cell below; click the bar at its left to open it.
+# The solution is in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 14 · Predictor and corrector
 #
-# Notebook 13 went back from noise to data without noise. Here the steps are noisy again, and come in two kinds. A **predictor** is a
-# step of any solver, from a time $t$ to an earlier $t'$. A **corrector** is a step of Langevin dynamics *at* $t'$: it uses the score to
-# pull the points towards the law $p_{t'}$ that they should have (Song et al. 2021, Algorithm 1). Both pay with calls of the score, and
-# calls are all that counts, for with a network they are all the time.
+# Notebook 13 went back from noise to data without noise. Here there are two kinds of steps. A **predictor** is a step of any solver,
+# from a time $t$ to an earlier $t'$. A **corrector** is a step of Langevin dynamics *at* $t'$: it uses the score to pull the points
+# towards the law $p_{t'}$ that they should have (Song et al. 2021, Algorithm 1). Both call the score, and with a network nearly all
+# the time goes into these calls.
 #
-# So the question is what an error costs. You will also find out, from a rule printed in a paper, why it works on images and
+# So the question is what an error costs, in calls. You will also take a rule that a paper prints, and see why it works on images and
 # samples a wrong law in the plane. Running time: under 40 seconds on a laptop with two cores and no GPU.
 
 # %% tags=["setup"]
@@ -38,7 +38,8 @@ floor = torch.tensor([distance(p.sample(4000, generator=generator)) for _ in ran
 # *Euler-Maruyama* takes the drift at $t$ for the whole step; *reverse diffusion* turns the exact forward step round;
 # *ancestral* draws from the posterior given the best guess of the data (NCSN's, DDPM's); *DDIM* (Song, Meng & Ermon 2021) and
 # *Heun* follow the probability flow, the first by one call a step, the second by two. The error is the sliced Wasserstein
-# distance to 16,000 samples, in units of $x$. Samples cannot do better than other samples: the **floor** is what 4,000 exact ones get.
+# distance to 16,000 samples, in units of $x$. Exact samples have an error, too: the **floor** is what 4,000 of them get, and smaller
+# differences than its ± mean nothing.
 
 # %%
 print(f"floor {floor.mean():.2f} ± {floor.std():.2f}; errors at 12, 24, 48, 96 calls of the score:")
@@ -59,9 +60,10 @@ for name, step in steps.items():
 #
 # $$ x \leftarrow x + \frac{\epsilon}{2}\, \nabla \log p_t(x) + \sqrt{\epsilon}\, z. $$
 #
-# How long is a step? The paper fixes the ratio $r$ of the lengths of drift and noise (`snr`). In our convention (theirs is half of it)
+# How long is a step? The paper fixes the ratio $r$ of the lengths of drift and noise (the control *snr*). In our convention (theirs is
+# half of it), with $a = \alpha_t / \alpha_{t'}$ of the step just taken, which is 1 on VE,
 #
-# $$ \epsilon = 4\, a^2 \Big( r\, \frac{\|z\|}{\|\nabla \log p_t(x)\|} \Big)^2, \qquad a = \text{a ratio of alphas, 1 on VE}. $$
+# $$ \epsilon = 4\, a^2 \Big( r\, \frac{\|z\|}{\|\nabla \log p_t(x)\|} \Big)^2. $$
 #
 # Where noise is nearly all there is, $\|z\| / \|\nabla \log p_t\|$ is about the noise's standard deviation at that time. We put that
 # there for now, `width=noise_std`, so that $\epsilon = (2 r \cdot \text{deviation})^2$ is the same for all points; why not the rule
@@ -84,23 +86,24 @@ for name, snr, n_each in [(name, snr, n) for name in nets for snr in ("0.16", "0
 # %% [markdown] tags=["predict"]
 # **Predict first.** Forty-eight calls of the score can pay 48 steps of the predictor, or 24 with one corrector step after each, or 9
 # with four. With the *exact* score, which is **nearest** to the data? And does your answer change for a network that was **hardly
-# trained**? Vote, then move the corrector steps, and change the score.
+# trained**? The error is the sliced Wasserstein distance to the data; *snr* sets how long a corrector's step is. Vote, then move
+# *corrector steps*, and change *score*.
 
-# %% tags=["live"]
+# %% tags=["live"] before="corrector_steps=0"
 figure, (left, right) = plotting.canvas(1, 2)
 plotting.density(left, p.log_prob).set_cmap("Blues")
 (dots,) = left.plot([], [], "k.", ms=3, alpha=0.6)
-right.axhline(float(floor.mean()), color="0.6", label="exact samples")
-(alone,) = right.semilogy([12], [1], "^:", color="0.35", label="predictor alone")
+right.axhline(float(floor.mean()), color=plotting.ROLES["truth"].colour, lw=2.5, label="exact samples")
+(alone,) = right.semilogy([12], [1], ".:", color="0.35", label="predictor alone")
 (curve,) = right.semilogy([12], [1], "D-", color=plotting.ROLES["annealed"].colour, label="with correctors")
 right.set(xlim=(6, 102), ylim=(0.05, 60), xticks=budgets, xlabel="calls of the score", ylabel="distance")
 right.legend(loc="upper right")
 
 
 def draw(corrector_steps, score, snr):
-    calls, errors, cloud = runs[score, snr, corrector_steps]
+    calls, errors, cloud = runs[score, snr if corrector_steps else "0.5", corrector_steps]
     dots.set_data(*cloud.T)
-    alone.set_data(*runs[score, snr, 0][:2])
+    alone.set_data(*runs[score, "0.5", 0][:2])  # the same at any snr
     curve.set_data(calls, errors)
     left.set_title(f"{calls[2]} calls: distance {errors[2]:.2f}")
     right.set_title(f"corrector steps: {corrector_steps}; score: {score}")
@@ -123,23 +126,24 @@ for name, n_each in (("Euler-Maruyama", 0), ("DDIM", 0), ("DDIM", 1)):
     errors = [distance(run(nets["learned in 300 steps"], n // (1 + n_each), **options)) for n in budgets]
     print(f"{name + ', 300 steps':27} {n_each} corrector steps:", *(f"{error:6.2f}" for error in errors))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # The verdict, at equal calls, where differences below 0.1 are noise:
 #
 # 1. **An exact score needs no corrector.** At few calls every corrector step takes a predictor step away, and costs more than it
 #    mends; the paper's $r = 0.16$ never pays here. At up to 96 calls an exact score gains nothing here from a long one ($r = 0.5$),
-#    either. (In the figure `predictor-corrector`, which sees smaller errors, a long corrector step pays from 48 calls on; but
-#    Euler-Maruyama alone is better still.)
+#    either. (In the figure [predictor-corrector](../figures/predictor-corrector.png), which sees smaller errors, a long corrector
+#    step pays from 48 calls on; but Euler-Maruyama alone is better still.)
 # 2. **A corrector mends a weak predictor.** With 300 steps of training and 48 calls, one or three long corrector steps take reverse
 #    diffusion from 1.33 to 1.10 and 1.11, and one takes DDIM, which has no noise to forget an error by, from 1.76 to 1.10. But
 #    Euler-Maruyama gets there alone, with 24 calls. Below about one nothing helps: that is the network's own law.
-# 3. **A better score gains nothing, and can lose.** After 1,000 steps of training no number of corrector steps helps, and at
-#    96 calls three with $r = 0.5$ are worse than none. A long step has a bias of its own: here $\epsilon$ is the noise's
-#    variance, where notebook 05 found a variance of $1 / (1 - \frac14)$ times what it should be.
+# 3. **A better network gains nothing from correctors, and can lose.** After 1,000 steps of training no number of corrector
+#    steps helps, and at 96 calls three with $r = 0.5$ are worse than none. It is not the length of the step: the exact score
+#    with the same steps loses nothing. A corrector pulls the points towards the law of the score it is given, errors included.
 #
 # The paper found that correctors pay on CIFAR-10, with a network and 1,000 steps. A toy neither proves nor refutes that; what you can
 # take along is how to ask: equal calls, a floor, and more than one score.
-#
+
+# %% [markdown]
 # ## A rule read critically
 #
 # So far `width` was the noise's standard deviation. The paper's Algorithm 4 has $\|z\| / \|\nabla \log p_t(x)\|$ there, for each point
@@ -150,8 +154,10 @@ for name, n_each in (("Euler-Maruyama", 0), ("DDIM", 0), ("DDIM", 1)):
 # $$ \text{drift}\ \frac{c D}{2\, \|\nabla \log p\|^2}\, \nabla \log p, \qquad
 #    \text{noise of variance}\ \frac{c\,(D + 2)}{\|\nabla \log p\|^2}. $$
 #
-# A law $\pi$ does not move under these if $D\, h \pi\, \nabla \log p = (D + 2)\, \nabla (h \pi)$ with
-# $h = 1/\|\nabla \log p\|^2$, that is, if $\nabla \log (h \pi) = \frac{D}{D + 2} \nabla \log p$:
+# The drift carries $\pi$ times drift; the noise spreads back half the gradient of $\pi$ times its variance (the Fokker-Planck equation of
+# notebook 13, with the variance inside the derivative, as it depends on $x$). A law $\pi$ does not move if the two are equal. With
+# $h = 1/\|\nabla \log p\|^2$ that is $D\, h \pi\, \nabla \log p = (D + 2)\, \nabla (h \pi)$, or
+# $\nabla \log (h \pi) = \frac{D}{D + 2} \nabla \log p$:
 #
 # $$ \pi \ \propto\ \|\nabla \log p\|^2\; p^{\,D/(D+2)}. $$
 #
@@ -166,7 +172,7 @@ q, law = p.perturb(sigma), diagnostics.matched_norms_law(p, sigma)
 x = q.sample(100_000, generator=generator)
 sizes = q.score(x).square().sum(1)
 shares = {"p": float(q.weights[0]), "p ‖∇log p‖²": float(sizes @ q.responsibilities(x)[:, 0] / sizes.sum())}
-shares["p^½ ‖∇log p‖²"] = float(law.masses.float() @ q.responsibilities(law.points.float())[:, 0])
+shares["√p ‖∇log p‖²"] = float(law.masses.float() @ q.responsibilities(law.points.float())[:, 0])
 widths = samplers.matched_norms, samplers.batch_norms, samplers.noise_std
 rules, moves, counted = dict(zip(("each row", "batch means", "noise std"), widths, strict=True)), {}, {}
 for name, width in rules.items():
@@ -182,7 +188,7 @@ for name, width in rules.items():
 # score and a small step, of which the length is given by one of three rules. Which rule keeps the 0.50? And where do points go
 # that do not stay: **onto the modes**, or **away** from them? Vote, choose a rule, and press *play*.
 
-# %% tags=["live"]
+# %% tags=["live"] before="step=0"
 figure_2, (left_2, right_2) = plotting.canvas(1, 2)
 plotting.density(left_2, p.log_prob, sigma=sigma, box=16.0).set_cmap("Blues")
 (cloud_2,) = left_2.plot([], [], "k.", ms=3, alpha=0.6)
@@ -211,12 +217,15 @@ print(view_2.words)
 for name, x in moves.items():
     print(f"{name}: share {sum(counted[name][50:]) / 51:.3f} late, farthest point {x.norm(dim=2).max():.0f}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # The rule of each row's norms moves exact samples to another law, and the share goes where it was computed to go. (The squared norm
 # alone would leave it: half of the mistake is hardly seen in this number.) Single points are flung far out: where the score is near zero,
 # the step is as long as you like. The means over the batch, which the authors' *code* takes, keep the share within a few hundredths
-# of 0.50, and so does the noise's standard deviation. Why did nobody complain? On $N(0, vI)$ the law above has the variance
-# $(1 + 2/D)^2\, v$ in each coordinate, and images have a large $D$. The variance of 1,000 points, of which $N(0, I)$ has 1:
+# of 0.50, and so does the noise's standard deviation.
+
+# %% [markdown]
+# Why did nobody complain? On $N(0, vI)$ the law above has the variance $(1 + 2/D)^2\, v$ in each
+# coordinate, and images have a large $D$. The variance of 1,000 points, of which $N(0, I)$ has 1:
 
 # %%
 for dim in (8, 32, 128):
@@ -262,7 +271,7 @@ def least_error(budgets, n_steps, predictor_calls, n_corrector_steps, errors):
 correcting.least_error(least_error)
 
 # %% [markdown]
-# The solutions are in the collapsed cell below; click the bar at its left to open it.
+# The solutions are in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}

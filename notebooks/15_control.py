@@ -34,8 +34,9 @@ def sample(score, n):
 #
 # $$ \nabla_x \log q_\sigma(x \mid y) = \nabla_x \log q_\sigma(x) + \nabla_x \log p(y \mid x, \sigma). $$
 #
-# (Song et al. 2021, Eq. (14).) The second term is the gradient of a likelihood: how probable is $y$, when all that is known is
-# the *noisy* point $x$? `guided(score, log_likelihood)` is that sum, and is a score like any other.
+# (Song et al. 2021, Eq. (14). From here on $y$ is what is asked for, and $x$ is clean data plus noise, which notebooks 11 to 13
+# called $y$.) The second term is the gradient of a likelihood: how probable is $y$, when all that is known is the *noisy* point
+# $x$? `guided(score, log_likelihood)` is that sum, and is a score like any other.
 #
 # First let $y$ be a **class**: which of the three modes a point came from. The likelihood is a classifier of noisy points; for
 # a mixture it is known, its probabilities are the responsibilities of notebook 01. Guided by it, the score of the mixture must
@@ -56,8 +57,8 @@ for k, part in enumerate(parts):
 #
 # ## A dial that is not Bayes' rule
 #
-# Much is made of a **strength** $w$: $\nabla \log q_\sigma(x) + w\, \nabla \log p(y \mid x, \sigma)$. Only $w = 1$ is Bayes' rule.
-# Below, the same three modes at half their distances, so that they overlap, and samples for strengths from 0 to 4.
+# Often the likelihood is given a **strength** $w$: $\nabla \log q_\sigma(x) + w\, \nabla \log p(y \mid x, \sigma)$. Only $w = 1$ is
+# Bayes' rule. Below, the same three modes at half their distances, so that they overlap, and samples for strengths from 0 to 4.
 
 # %% tags=["setup"]
 near = GaussianMixture(p.means / 2, p.covariances, p.weights)
@@ -68,21 +69,22 @@ for k, w in [(k, w) for k in range(3) for w in STRENGTHS]:
     drawn[k, w] = sample(samplers.guided(near.score, likelihood, strength=float(w)), 600)
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** Samples of class 0, the mode on the right, which touches the two others. At strength 1 they are that mode.
-# With the likelihood counted four times: do the samples gather **at the middle of the mode**, move **away from the other
-# modes**, or stay **the same mode, only surer**? And is their spread smaller or larger? Vote, then move *strength*.
+# **Predict first.** Samples of class 0, the mode on the right, which touches the two others. *Strength* is how many times the
+# likelihood of the class is counted; at strength 1 they are that mode. At strength 4, do the samples gather **at the middle of the
+# mode**, move **away from the other modes**, or stay **the same mode, only surer**? And is their variance smaller or larger? Vote,
+# then move *strength*.
 
 # %% tags=["live"]
 figure, ax = plotting.canvas(1, 1, size=5.4)
 (image := plotting.density(ax, near.log_prob, like=near.means, n=100)).set_cmap("Blues")
-(dots := plotting.samples(ax, drawn[0, "1"], role="annealed", size=5.0)).set_alpha(1)
+(dots,) = ax.plot([], [], "k.", ms=3, alpha=0.6)
 spread = {(k, w): float(x.var(0).sum() / alone[k].covariance.trace()) for (k, w), x in drawn.items()}
 
 
 def draw(label, strength):
     law, x = alone[int(label)], drawn[int(label), strength]
     plotting.density(ax, law.log_prob, like=law.means, n=100, update=image)
-    plotting.samples(ax, x, role="annealed", update=dots).set_gid(f"{len(x)} samples; colours: class alone.")
+    dots.set(data=x.T, gid=f"{len(x)} samples; colours: class alone.")
     ax.set_title(f"class {label}, strength {strength}: {spread[int(label), strength]:.2f} of its variance")
 
 
@@ -96,17 +98,19 @@ for w in STRENGTHS:
     off, sure = drawn[0, w].mean(0) - alone[0].mean, near.responsibilities(drawn[0, w])[:, 0].mean()
     print(f"strength {w}: {sure:.3f} sure, mean off by {off.norm():.2f}, {spread[0, w]:.2f} of the variance")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # Strength 0 is the mixture. At 1 the samples are the mode. Above 1 they are surer to be of the class, and they are no longer the
 # class: they have moved away from where classes meet, and vary less. In images that trade is often liked; it is no sampling of
 # $q(x \mid y)$. (A tempting thought is that they sample $q(x)\, p(y \mid x)^w$. That holds at each level by itself, but these laws
 # are not each other's noisy versions, so the chain that passes through them ends elsewhere.)
-#
+
+# %% [markdown]
 # ## A measurement
 #
 # Now let $y = A x_0 + \tau n$ be a **linear measurement** of the clean point: one coordinate of it, or a tilted mix of both, with
 # noise of deviation $\tau$. (Of an image: some of its pixels, *inpainting*; the mean of its channels, *colorization*.) What does
-# a noisy $x$ say about $y$? Notebook 03 gave the mean of $x_0$ given $x$, and its Jacobian gives the covariance, both exactly:
+# a noisy $x$ say about $y$? Notebook 03 gave the mean of $x_0$ given $x$, and its Jacobian gives the covariance, both exactly (write the
+# mean as an integral over $x_0$, weighed by $N(x; x_0, \sigma^2 I)$, and differentiate in $x$: what comes out is $C / \sigma^2$):
 #
 # $$ \hat x_0 = x + \sigma^2 s(x, \sigma), \qquad C = \sigma^2 \Big( I + \sigma^2 \frac{\partial s}{\partial x} \Big). $$
 #
@@ -131,16 +135,17 @@ shares = {key: metrics.mode_weights(x, laws[key[:2]]) for key, x in found.items(
 wrong = {key: float((share - laws[key[:2]].weights).abs().sum()) / 2 for key, share in shares.items()}
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** The mean and the covariance of $x_0$ given $x$ are exact; only its shape is guessed, as one Gaussian where it
+# **Predict first.** One number is measured, $y$: the coordinate of the clean point $x_0$ in the direction *tilt*, with noise of
+# deviation 0.5. The mean and the covariance of $x_0$ given the noisy $x$ are exact; only its shape is guessed, as one Gaussian where it
 # is three. Where will the guess be wrong: do samples lie **in the wrong places**, are the modes **too wide**, or is only **how
 # many** samples each mode gets wrong? By a few per cent, or by half of them? Vote, then set *likelihood* to the guess.
 
 # %% tags=["live"]
 figure_2, (left, right) = plotting.canvas(1, 2)
 (image_2 := plotting.density(left, p.log_prob, like=p.means, n=100)).set_cmap("Blues")
-(dots_2 := plotting.samples(left, found["45", 0.0, "exact"], role="annealed", size=5.0)).set_alpha(1)
-blue, green = plotting.ROLES["truth"].colour, plotting.ROLES["annealed"].colour
-marks = [right.plot([], [], m, color=green, ms=9, label=f"mode {k}, samples")[0] for k, m in enumerate("os^")]
+(dots_2,), blue = left.plot([], [], "k.", ms=3, alpha=0.6), plotting.ROLES["truth"].colour
+look = {"ls": "", "color": "k", "ms": 10, "zorder": 3}
+marks = [right.plot([], [], marker=f"${k}$", label=f"mode {k}, samples", **look)[0] for k in range(3)]
 lines = [right.plot([], [], m, c=blue, label=f"mode {k}, exact")[0] for k, m in enumerate(("-", "--", ":"))]
 now = right.axvline(0, color="0.6", lw=1)
 right.set(xlim=(-4.4, 4.4), ylim=(-0.03, 1.4), yticks=[0, 0.5, 1], xlabel="y", ylabel="share of a mode")
@@ -150,7 +155,7 @@ right.legend(loc="upper center", ncols=2, fontsize=10)
 def draw_2(tilt, y, likelihood):
     law, x = laws[tilt, y], found[tilt, y, likelihood]
     plotting.density(left, law.log_prob, like=p.means, n=100, update=image_2)
-    plotting.samples(left, x, role="annealed", update=dots_2).set_gid(f"{N} samples.")
+    dots_2.set(data=x.T, gid=f"{N} samples.")
     for k in range(3):
         lines[k].set_data(fine, curves[tilt][:, k])
         marks[k].set_data(YS, [shares[tilt, v, likelihood][k] for v in YS])
@@ -183,13 +188,15 @@ for way in WAYS:
     print(f"  largest mode off by up to {max(shift):.2f} widths, its variance up to {max(wide):.2f} times")
 print(f"energy distance of exact draws from each other: {metrics.energy_distance(*draws):.3f}")
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # With the exact likelihood the shares follow the exact curves. With the guess samples still fall into modes, but these are shifted by
-# up to one of their widths and have up to twice the variance; and *how many* come to each can be badly wrong: at high noise
+# up to one of their widths and have up to nearly twice the variance; and *how many* come to each can be badly wrong: at high noise
 # one Gaussian cannot say "either here or there", and that is when the shares are decided. Once $\sigma$ is so small that one
 # mode is left, the guess is exact, and it is too late. It is worst where $y$ lies between what two modes would give. (The
-# energy distance is an unbiased estimate: zero on average where the laws agree, so it can be negative.) If the data are one
-# Gaussian, the guess is no guess:
+# energy distance is an unbiased estimate: zero on average where the laws agree, so it can be negative.)
+
+# %% [markdown]
+# If the data are one Gaussian, the guess is no guess:
 
 # %%
 one, a = GaussianMixture(p.mean[None], p.covariance[None]), torch.tensor([[0.6, 0.8]]).double()
@@ -199,13 +206,9 @@ off = [float((guess(x, s) - one.observe(a, y, TAU).score(x, s)).abs().max()) for
 print(f"one Gaussian: largest difference of the guided score from the exact one {max(off):.0e}")
 
 # %% [markdown]
-# (A third way has no likelihood: `inpaint`, Algorithm 2 of the 2019 paper, holds the known coordinate at the noise of each level.
-# In the figure `control`, which has both side by side, ten times the steps bring a share from 0.34 to 0.62 where 0.73 is right; weights
-# freeze, as in notebook 09. Digits and photographs follow it there.)
-#
 # ## The usual mistake
 #
-# For a clean $x$ the likelihood is simply $N(y; A x, \tau^2)$. Why not use that? Because $x$ is noisy: it says less about $y$ than
+# For a clean $x$ the likelihood is $N(y; A x, \tau^2)$. Why not use that? Because $x$ is noisy: it says less about $y$ than
 # a clean point would, the less the more noise there is. How hard each of them pulls, root mean square over points as they come:
 
 # %%
@@ -226,8 +229,8 @@ except operators.DivergenceError as error:
     print(f"DivergenceError: {str(error)[:80]}...")
 
 # %% [markdown]
-# At $\sigma = 100$ it pulls more than a million times too hard. This sampler does not survive that; in practice people then turn the
-# strength down by hand until it does, and sample from nothing in particular.
+# At $\sigma = 100$ it pulls more than a million times too hard, and the sampler diverges. Turning the strength down until it does not
+# gives samples of a law that nobody has written down.
 #
 # ## Check yourself: the score given a measurement
 #
@@ -246,23 +249,23 @@ from checks import control
 
 
 def given_y(x, y, mean, covariance, tau, sigma):
-    s = np.linalg.inv(covariance + sigma**2 * np.eye(2))
-    return -(x - mean) @ s + np.stack([y - x[:, 0], 0 * x[:, 0]], 1) / tau**2  # the usual mistake
+    inverse = np.linalg.inv(covariance + sigma**2 * np.eye(2))
+    return -(x - mean) @ inverse + np.stack([y - x[:, 0], 0 * x[:, 0]], 1) / tau**2  # the usual mistake
 
 
 control.score_given_y(given_y)
 
 # %% [markdown]
-# The solution is in the collapsed cell below; click the bar at its left to open it.
+# The solution is in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 def solution(x, y, mean, covariance, tau, sigma):
-    s = np.linalg.inv(covariance + sigma**2 * np.eye(2))
-    clean = mean + (x - mean) @ s @ covariance
-    variance = (covariance - covariance @ s @ covariance)[0, 0] + tau**2  # of y given the noisy x
-    pull = (y - clean[:, :1]) / variance * (s @ covariance)[:, 0]  # by the chain rule, through clean
-    return -(x - mean) @ s + pull
+    inverse = np.linalg.inv(covariance + sigma**2 * np.eye(2))
+    clean = mean + (x - mean) @ inverse @ covariance
+    variance = (covariance - covariance @ inverse @ covariance)[0, 0] + tau**2  # of y given the noisy x
+    pull = (y - clean[:, :1]) / variance * (inverse @ covariance)[:, 0]  # by the chain rule, through clean
+    return -(x - mean) @ inverse + pull
 
 
 control.score_given_y(solution)

@@ -100,7 +100,8 @@ def likelihood(answer: Callable[..., object]) -> None:
             tolerance=tolerance,
             right="",
             known=_wrong_densities(clean),
-            otherwise="first return prior + change with `law.slope` left out: on VE that is the prior alone",
+            otherwise="first let x move along `times`, and return log N(x_1; 0, prior_std²) alone, with its normaliser; then add the "
+            "integral of the divergence",
             place=place,
         )
         return
@@ -166,6 +167,12 @@ def _wrong_densities(clean: np.ndarray) -> dict[str, object]:
         "g is not squared: the drift of the flow is f x - g²/2 score": [
             _log_normal(end, std) + f + g for std, (end, f, g) in zip(stds, unsquared, strict=True)
         ],
+        "that is the prior at x, where the flow begins: let x move along `times` first, then add the integral of the divergence": of(
+            lambda std, end, f, g: _log_normal(X, std)
+        ),
+        "that is the prior at x_1 alone: add the integral of the divergence along the way": of(
+            lambda std, end, f, g: _log_normal(end, std)
+        ),
         "the prior is missing: the integral of the divergence is only what changes on the way": of(
             lambda std, end, f, g: f + g
         ),
