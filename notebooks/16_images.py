@@ -77,7 +77,7 @@ decided = (seen == seen[-1]).double().mean(1)
 # which digit they become: in **the first half** of the ladder, in **the second half**, or only at **the last levels**? And when can *you*
 # tell, from the noisy images alone? Vote, press *play*, then tick *denoised*.
 
-# %% tags=["live"]
+# %% tags=["live"] before="level=0"
 figure, (picture, right) = plotting.canvas(1, 2)
 image = picture.imshow(plotting.mosaic(1 - states[0]), origin="upper")
 picture.set_axis_off()
@@ -100,11 +100,12 @@ view
 print(view.words)
 print("decided by level 6, 12, 18, 24:", *(f"{share:.2f}" for share in decided[6::6]))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # Most chains decide early, while the images still look like noise to us; in the second half of the ladder few change their minds, and
 # the strokes get sharp. It is the freezing of notebook 09 again. And it is why the network must be good at *all* levels: which digit it
 # becomes is settled at large noise, how well it is drawn at small noise.
-#
+
+# %% [markdown]
 # ## The same loss, the same loop
 #
 # Now train one yourself. The calls are those of notebook 09, and so is the loss:
@@ -154,16 +155,17 @@ note("package", digits.network, states[-1])
 figure_2, (picture_2, right_2) = plotting.canvas(1, 2)
 image_2 = picture_2.imshow(plotting.mosaic(1 - drawn["5"]), origin="upper")
 picture_2.set_axis_off()
-for key, form in {"loss": "o-", "doubt": "s--", "Fréchet distance": "D:"}.items():
-    right_2.plot([mark[key] for mark in marks.values()], form, label=key)
-now = right_2.axvline(0, color="0.6", lw=1)
-right_2.set(yscale="log", ylim=(0.04, 40), xlabel="training step", xticks=range(5), xticklabels=[*marks])
+forms = {"loss": "o-", "doubt": "s--", "Fréchet distance": "D:"}.items()
+lines = {key: right_2.plot([], [], form, label=key)[0] for key, form in forms}
+right_2.set(ylim=(0.04, 40), yscale="log", xlabel="step", xticks=range(5), xticklabels=[*marks])
 right_2.legend(loc="upper right", fontsize=11)
 
 
 def draw_2(step):
+    n = [*drawn].index(step) + 1
     image_2.set_data(plotting.mosaic(1 - drawn[step]))
-    now.set_xdata([[*marks].index(step)] * 2)
+    for key, line in lines.items():
+        line.set_data(range(n), [mark[key] for mark in marks.values()][:n])
     picture_2.set(title=f"network: {step}" + " steps" * step.isdigit(), gid=f"{N} samples of 8 x 8 pixels.")
     right_2.set(title=", ".join(f"{k} {v:.2f}" for k, v in marks[step].items()), gid=f"Of {N} samples.")
 
@@ -178,12 +180,13 @@ for name, mark in marks.items():
     print(f"{name}:", ", ".join(f"{key} {value:.2f}" for key, value in mark.items()))
 print("160 to package:", *(f"{k} {marks['package'][k] / v - 1:+.0%}" for k, v in marks["160"].items()))
 
-# %% [markdown]
+# %% [markdown] tags=["answer"]
 # **Much better.** The last third of the loss is what lies between smudges and digits. So never judge a score network by its loss alone:
 # look at samples, and measure them, with real digits measured beside them. No measure is enough by itself. A classifier that knows
 # nothing but digits can be sure of a smear, so the doubt says little in the first steps, where the Fréchet distance says much. And both
 # scatter with so few samples: the row of real digits, as many, shows how small one must not expect them to be.
-#
+
+# %% [markdown]
 # ## Why the loss is flat: much of it is a constant
 #
 # Notebook 02 found that every objective is the Fisher divergence plus a constant, and notebook 03 what the constant is for this one:
@@ -296,7 +299,7 @@ def batch(seed, step, n, size):
 images.batches(batch)
 
 # %% [markdown]
-# The solution is in the collapsed cell below; click the bar at its left to open it.
+# The solution is in the next cell (collapsed in JupyterLab: click the bar at its left).
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
