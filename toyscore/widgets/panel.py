@@ -132,7 +132,7 @@ class Panel:
         if number is None:
             control.layout.width = "32em"
             return control
-        number.layout.width, control.layout.width = "13.5em", "18.5em"
+        number.layout.width, control.layout.width = "13.5em", "24em"
         return ipywidgets.HBox([number, control]).add_class("toyscore-slider")
 
     def _take_number(self, key: str, change: Mapping[str, Any]) -> None:
