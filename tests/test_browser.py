@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -35,6 +36,9 @@ FLAGS = [
     "--window-size=1280,1400",
 ]
 PATIENCE = 90
+CULLED = 10  # seconds after which a closed page's kernel ends
+STATE = ".toyscore-panel > .widget-text:last-child input"
+NUMBERS = ".toyscore-slider .widget-text input"
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +115,15 @@ def hall(tmp_path_factory):
     port, token = free_port(), secrets.token_hex(16)
     address = f"http://127.0.0.1:{port}"
     command = classroom.command(folder / "pages", port, token, False)
-    with served(command, folder, f"{address}/?token={token}", PYTHONPATH=str(ROOT / "notebooks")):
-        yield lambda page: f"{address}/voila/render/{page}?token={token}"
+    soon = {"cull_idle_timeout": CULLED, "cull_interval": 1}  # seconds, where a class has minutes
+    for n, word in enumerate(command):
+        key = word.partition("=")[0]
+        if (name := key.rpartition(".")[2]) in soon:
+            command[n] = f"{key}={soon.pop(name)}"
+    assert not soon
+    paths = os.pathsep.join([str(ROOT / "notebooks"), str(ROOT)])
+    with served(command, folder, f"{address}/?token={token}", PYTHONPATH=paths):
+        yield lambda page: f"{address}/{page}?token={token}"
 
 
 def wait(driver, what, seconds=PATIENCE):
@@ -174,8 +185,17 @@ def test_a_reader_runs_the_notebook_and_moves_a_slider(browser, lab):
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", handles[3])
     handles[3].send_keys(Keys.ARROW_RIGHT * 5)
     wait(browser, lambda: picture.get_attribute("src") != first)
-    state = browser.find_element("css selector", ".widget-text input")
+    state = browser.find_element("css selector", STATE)
     wait(browser, lambda: "sigma=0.5" in state.get_attribute("value"))
+    numbers = {number.accessible_name: number for number in browser.find_elements("css selector", NUMBERS)}
+    assert list(numbers) == ["x", "y", "weight", "sigma"]
+    assert {number.aria_role for number in numbers.values()} == {"spinbutton"}
+    assert numbers["sigma"].get_attribute("value") == "0.5"
+    numbers["y"].send_keys(Keys.ARROW_UP * 2, Keys.TAB)
+    wait(browser, lambda: "y=2.5" in state.get_attribute("value"))
+    handles[1].send_keys(Keys.ARROW_LEFT * 2)
+    wait(browser, lambda: "y=2.0" in state.get_attribute("value"))
+    wait(browser, lambda: numbers["y"].get_attribute("value") == "2")
     assert "σ = 0.5" in picture.get_attribute("title")
     shoot(browser, "01-slider")
 
@@ -245,7 +265,7 @@ def test_a_chapter_runs_and_its_panel_answers_the_keyboard(browser, lab, name):
     run_all(browser)
     wait(browser, lambda: scrolled(browser, "Correct: "), 2 * PATIENCE)
     picture = scroll_to(browser, ".widget-image")
-    state = browser.find_element("css selector", ".widget-text input")
+    state = browser.find_element("css selector", STATE)
     start = state.get_attribute("value")
     handle = browser.find_elements("css selector", ".widget-slider .noUi-handle")[0]
     assert moved(browser, picture, handle) < 2
@@ -264,28 +284,97 @@ def scrolled(driver, text):
         "return s.scrollTop",
         scroller,
     )
-    time.sleep(0.3)
+    time.sleep(0.1)
     return here is not None and text in driver.find_element("css selector", ".jp-Notebook").text
 
 
+def resize(driver, width, height):
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def boxes(driver, selector):
+    """Top, bottom, left and right of each such element, in pixels of the window."""
+    script = "return [...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClientRect().toJSON())"
+    return driver.execute_script(script, selector)
+
+
+def answers(address):
+    """The status of an address."""
+    try:
+        return urllib.request.urlopen(address, timeout=10).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def test_a_class_meets_a_page_without_code(browser, hall):
-    """The prompt, the panel at the state of the address, and no code; the keyboard moves it and reset brings it back."""
-    browser.get(hall("07_mixture_weights.ipynb"))
-    picture = wait(browser, lambda: browser.find_elements("css selector", ".widget-image"), 2 * PATIENCE)[0]
+    """The prompt and the panel, where the address says and as large as a projector allows, and no code; the keyboard moves it, reset
+    brings it back; names for those who do not see; a closed page leaves no kernel."""
+    from selenium.webdriver.common.keys import Keys
+
+    resize(browser, 1366, 768)
+    browser.get(hall("voila/render/07_mixture_weights.ipynb") + "&panel=mixture-weights&a=2.0&step=500&wieght=0.3")
+    wait(browser, lambda: len(browser.find_elements("css selector", ".widget-image")) == 2, 2 * PATIENCE)
+    picture = browser.find_element("css selector", ".widget-image")
     wait(browser, lambda: picture.get_attribute("title"))
+    assert browser.title == "07 · Failure 2: mixture weights"
     words = browser.find_element("tag name", "body").text
     assert "Predict first" in words
     assert "import " not in words
-    state = browser.find_element("css selector", ".widget-text input")
-    start = state.get_attribute("value")
-    handle = browser.find_elements("css selector", ".widget-slider .noUi-handle")[0]
-    assert moved(browser, picture, handle) < 2
-    changed = wait(browser, lambda: (now := state.get_attribute("value")) != start and now)
-    shoot(browser, "classroom-07")
-    next(b for b in browser.find_elements("css selector", ".widget-button") if b.text == "reset").click()
+    state, other = browser.find_elements("css selector", STATE)
+    start = "a=2.0&weight=0.8&step=500"
     wait(browser, lambda: state.get_attribute("value") == start)
-    browser.get(hall("07_mixture_weights.ipynb") + f"&{changed}")
-    wait(browser, lambda: browser.find_elements("css selector", ".widget-text input"), 2 * PATIENCE)
-    wait(browser, lambda: browser.find_element("css selector", ".widget-text input").get_attribute("value") == changed)
+    assert "a=2.0" not in other.get_attribute("value"), "the address named the first panel"
+    status = browser.find_element("css selector", "[role=status]")
+    assert "wieght=0.3: no control has this name; did you mean weight?" in status.text
+    assert status.rect["y"] < 768, "it is seen"
+    assert browser.execute_script("return arguments[0].closest('[aria-live=polite]') !== null", status)
+    shoot(browser, "classroom-07")
+
+    assert [h.text for h in browser.find_elements("css selector", "h1, h2")] == [browser.title, "Vote 1", "Vote 2"]
+    images, panels, prompts = (boxes(browser, s) for s in (".widget-image", ".toyscore-panel", "h2"))
+    assert images[0]["bottom"] <= 768, "the picture is on the screen with its question"
+    assert images[0]["height"] > 400
+    assert panels[0]["bottom"] <= 768
+    assert prompts[1]["top"] > 768, "and the second question is not"
+    assert images[1]["bottom"] - prompts[1]["top"] <= 768
+    wide = "return [...document.querySelectorAll('.widget-label')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)"
+    assert browser.execute_script(wide) == []
+    script = "return performance.getEntriesByType('resource').map(e => e.name)"
+    outside = {n for n in browser.execute_script(script) if n.startswith("http") and "//127.0.0.1:" not in n}
+    blocked = [
+        entry["message"] for entry in browser.get_log("browser") if "action has been blocked" in entry["message"]
+    ]
+    assert all(any(name in message for message in blocked) for name in outside), "nothing is asked of the internet"
     size = browser.execute_script("return getComputedStyle(document.querySelector('.widget-label')).fontSize")
     assert float(size.removesuffix("px")) >= 18
+
+    handles = browser.find_elements("css selector", ".widget-slider .noUi-handle")
+    assert [handle.accessible_name for handle in handles] == ["a", "weight", "step", "a"]
+    assert moved(browser, picture, handles[0]) < 2
+    assert browser.execute_script("return getComputedStyle(document.activeElement).boxShadow").startswith(
+        "rgb(213, 94, 0)"
+    )
+    wait(browser, lambda: state.get_attribute("value") != start)
+    next(b for b in browser.find_elements("css selector", ".widget-button") if b.text == "reset").click()
+    wait(browser, lambda: state.get_attribute("value") == start)
+    number = browser.find_element("css selector", NUMBERS)
+    number.send_keys(Keys.CONTROL, "a", Keys.NULL, "2.7", Keys.ENTER)
+    wait(browser, lambda: "2.7 is between two steps of 0.5; the nearest, 2.5, is taken" in status_of(browser))
+    wait(browser, lambda: number.get_attribute("value") == "2.5")
+    assert state.get_attribute("value") == "a=2.5&weight=0.8&step=500"
+
+    resize(browser, 390, 844)
+    assert boxes(browser, ".widget-image")[0]["width"] > 800, "on a telephone it is moved sideways"
+    resize(browser, 1280, 1400)
+    script = "return JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId"
+    kernel = hall(f"api/kernels/{browser.execute_script(script)}")
+    time.sleep(CULLED + 2)
+    assert answers(kernel) == 200, "an open page keeps its kernel"
+    browser.get("about:blank")
+    wait(browser, lambda: answers(kernel) == 404, 30)
+
+
+def status_of(driver):
+    """What the first panel says under its picture."""
+    return driver.find_element("css selector", ".toyscore-panel [role=status]").text

@@ -15,12 +15,15 @@ picture. ``draw`` should look things up (a stored trajectory, a closed form), no
 
 - *Play, step, stop, reset* move one control, in the kernel, so that frames never queue up.
 - *The state* (every value, a seed among them) is one line of text, ``sigma=1.5&seed=3``: copy it to the class, paste it to
-  be where the sender was.
+  be where the sender was. A whole link that ends in ``?sigma=1.5`` is taken, too.
 - *The picture* can be saved as PNG, SVG or, over the range of the played control, GIF; its description in words and
   numbers goes with it.
 - *Without a kernel* the stored notebook shows the first frame and its description.
 
-Controls work from the keyboard. What ``draw`` raises is shown under the picture; the last good picture and its words stay.
+Controls work from the keyboard. The handle of a slider can have no name in ipywidgets 8.1 (it makes noUiSlider without
+``handleAttributes``), so a number with the control's name stands before it, to read or to type. A screen reader finds the
+words as the picture's name; press *in words* for text. What ``draw`` raises is shown under the picture; the last good
+picture and its words stay.
 """
 
 from toyscore.widgets.controls import Choice, Control, Seed, Slider, Toggle

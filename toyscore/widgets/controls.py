@@ -36,7 +36,7 @@ class Slider:
             )
         if self.step is not None:
             ops.check_positive(self.step, "step")
-        if not self._on_step(self.value):
+        if not self.on_step(self.value):
             raise ValueError(
                 f"a slider at {self.value} in steps of {self.stride:g} from {self.low}: it must start on a step, the nearest is "
                 f"{self.nearest(self.value)}; pass another step or value"
@@ -54,7 +54,8 @@ class Slider:
         """Whether the values are integers."""
         return isinstance(self.low, int) and isinstance(self.stride, int)
 
-    def _on_step(self, value: float) -> bool:
+    def on_step(self, value: float) -> bool:
+        """Whether a number is one of the slider's values, but for rounding."""
         return abs(self.nearest(value) - value) <= 1e-4 * self.stride
 
     def parse(self, text: str) -> float:
@@ -65,7 +66,7 @@ class Slider:
             raise ValueError(f"{text!r} is no number; give one from {self.low} to {self.high}") from error
         if not self.low <= value <= self.high:
             raise ValueError(f"{text} is out of range; give a number from {self.low} to {self.high}")
-        if not self._on_step(value):
+        if not self.on_step(value):
             raise ValueError(f"{text} is between two steps of {self.stride:g}; the nearest is {self.nearest(value)}")
         return self.nearest(value)
 
@@ -90,9 +91,16 @@ class Slider:
         return math.floor((self.high - self.low) / self.stride + 1e-9) + 1
 
     def widget(self, label: str) -> Any:
-        """The ipywidgets control."""
-        kind, form = (ipywidgets.IntSlider, {}) if self.whole else (ipywidgets.FloatSlider, {"readout_format": ".3g"})
-        return kind(self.value, min=self.low, max=self.high, step=self.stride, description=label, **form)
+        """The ipywidgets control, without a name: its handle can have none, so :meth:`number` stands beside it."""
+        kind = ipywidgets.IntSlider if self.whole else ipywidgets.FloatSlider
+        slider = kind(self.value, min=self.low, max=self.high, step=self.stride, readout=False)
+        slider.tooltip = label
+        return slider
+
+    def number(self, label: str) -> Any:
+        """The same value as a number to type, which a screen reader finds by its name."""
+        kind = ipywidgets.BoundedIntText if self.whole else ipywidgets.BoundedFloatText
+        return kind(self.value, min=self.low, max=self.high, step=self.stride, description=label)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import io
 import re
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -55,7 +55,12 @@ class Panel:
         self.figure, self.name, self.interval = figure, name, interval
         self.controls = MappingProxyType(dict(controls))
         self._draw, self._played = draw, play
-        self._inputs = {key: control.widget(key.replace("_", " ")) for key, control in controls.items()}
+        labels = {key: key.replace("_", " ") for key in controls}
+        self._inputs = {key: control.widget(labels[key]) for key, control in controls.items()}
+        self._numbers = {
+            key: control.number(labels[key]) for key, control in controls.items() if isinstance(control, Slider)
+        }
+        self._start = {key: control.value for key, control in controls.items()}
         self._picture = _Picture(format="png")
         self._picture.layout = {
             "max_width": "100%",
@@ -63,8 +68,14 @@ class Panel:
             "align_self": "flex-start",
         }  # else a narrow one is stretched
         self._words, self._status = ipywidgets.HTML(layout={"display": "none"}), ipywidgets.HTML()
-        self._worded = ipywidgets.ToggleButton(description="in words", layout={"width": "auto"})
-        self._state = ipywidgets.Text(description="state", continuous_update=False)
+        self._worded = ipywidgets.ToggleButton(
+            description="in words", tooltip="the picture in words and numbers", layout={"width": "auto"}
+        )
+        self._state = ipywidgets.Text(
+            description="state",
+            tooltip="every value: copy it, or paste one and press enter",
+            continuous_update=False,
+        )
         self._state.layout.width = "auto"
         self._task: asyncio.Task[None] | None = None
         self._quiet = False
@@ -76,28 +87,21 @@ class Panel:
         self.box = self._assemble()
 
     def _assemble(self) -> Any:
-        for control in self._inputs.values():
-            control.style.description_width = "7em"
-            control.layout.width = "32em"
+        for key, control in self._inputs.items():
             control.observe(self._handler(lambda _: self._show()), "value")
+            if key in self._numbers:
+                self._numbers[key].observe(self._handler(partial(self._take_number, key)), "value")
         self._state.observe(self._handler(lambda change: self.restore(change["new"])), "value")
-        plays = self._played is not None
-        actions: dict[str, Callable[[], object]] = (
-            {"play": self.play, "step": self.step, "stop": self.stop} if plays else {}
-        )
-        actions["reset"] = self.reset
-        for kind in ("png", "svg", "gif") if plays else ("png", "svg"):
-            actions[kind.upper()] = partial(self._offer, kind)
         row = []
-        for label, action in actions.items():
-            button = ipywidgets.Button(description=label, layout={"width": "auto"})
+        for label, (action, tooltip) in self._actions().items():
+            button = ipywidgets.Button(description=label, tooltip=tooltip, layout={"width": "auto"})
             button.on_click(self._handler(_ignoring(action)))
             row.append(button)
         self._worded.observe(self._handler(lambda change: self._show_words(change["new"])), "value")
         row.append(self._worded)
-        return ipywidgets.VBox(
+        box = ipywidgets.VBox(
             [
-                *self._inputs.values(),
+                *(self._row(key) for key in self.controls),
                 ipywidgets.HBox(row, layout={"flex_flow": "row wrap"}),
                 self._picture,
                 self._status,
@@ -105,9 +109,47 @@ class Panel:
                 self._state,
             ]
         )
+        return box.add_class("toyscore-panel")
+
+    def _actions(self) -> dict[str, tuple[Callable[[], object], str]]:
+        """The buttons: what each does, as a function and in words."""
+        actions: dict[str, tuple[Callable[[], object], str]] = {}
+        if self._played is not None:
+            played = self._played.replace("_", " ")
+            actions["play"] = self.play, f"move {played} to its end"
+            actions["step"] = self.step, f"move {played} on by one"
+            actions["stop"] = self.stop, "stop playing"
+        actions["reset"] = self.reset, "put every control back to where it began"
+        for kind in ("png", "svg", "gif") if self._played is not None else ("png", "svg"):
+            actions[kind.upper()] = partial(self._offer, kind), f"a link to save the picture as {kind.upper()}"
+        return actions
+
+    def _row(self, key: str) -> Any:
+        """A control as it is shown: a slider follows the number that has its name."""
+        control, number = self._inputs[key], self._numbers.get(key)
+        named = control if number is None else number
+        named.style.description_width, named.tooltip = "7em", named.description
+        if number is None:
+            control.layout.width = "32em"
+            return control
+        number.layout.width, control.layout.width = "13.5em", "24em"
+        return ipywidgets.HBox([number, control]).add_class("toyscore-slider")
+
+    def _take_number(self, key: str, change: Mapping[str, Any]) -> None:
+        """Move a slider to the step next to what was typed, and say so where that is another number."""
+        control, typed = self.controls[key], change["new"]
+        assert isinstance(control, Slider)
+        nearest = control.nearest(typed)
+        with self._silence():
+            self._inputs[key].value = nearest
+        self._show()
+        if not control.on_step(typed):
+            self.say(f"{typed:g} is between two steps of {control.stride:g}; the nearest, {nearest:g}, is taken")
 
     def _show_words(self, shown: bool) -> None:
         self._words.layout.display = "" if shown else "none"
+        # A screen reader is not told that a toggle button is pressed.
+        self._worded.description = "words off" if shown else "in words"
 
     def _handler(self, action: Callable[[Any], object]) -> Callable[[Any], None]:
         def handle(event: Any) -> None:
@@ -123,10 +165,12 @@ class Panel:
         try:
             yield
         except Exception as error:
-            self._say(f"{type(error).__name__}: {error}", problem=True)
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "  # a reader's slip needs no type
+            self.say(f"{kind}{error}", problem=True)
             raise
 
-    def _say(self, text: str, *, problem: bool = False) -> None:
+    def say(self, text: str, *, problem: bool = False) -> None:
+        """Show a line under the picture, until the next change."""
         colour = "#b00020" if problem else "inherit"
         self._status.value = f'<span role="status" style="color: {colour}">{html.escape(text)}</span>' if text else ""
 
@@ -167,13 +211,13 @@ class Panel:
         self.restore(urlencode(values))
 
     def restore(self, state: str) -> None:
-        """Take the values of a state string; those it does not name stay.
+        """Take the values of a state string, or of a link that ends in one; those it does not name stay.
 
         Raises:
             ValueError: an unknown name, or a value that its control does not have. Then nothing changes.
         """
         new = {}
-        for key, text in parse_qsl(state.strip(), keep_blank_values=True, strict_parsing=bool(state.strip())):
+        for key, text in self._pairs(state):
             if key not in self.controls:
                 near = get_close_matches(key, self.controls, 1)
                 meant = f"; did you mean {near[0]}?" if near else ""
@@ -187,6 +231,20 @@ class Panel:
                 self._inputs[key].value = value
         self._show()
 
+    def _pairs(self, state: str) -> list[tuple[str, str]]:
+        """Names and values of a state string; of a link, without its token, and of the part that is for this panel."""
+        state = state.strip()
+        query = state.partition("?")[2]
+        if not query:
+            return parse_qsl(state, keep_blank_values=True, strict_parsing=bool(state))
+        pairs = [pair for pair in parse_qsl(query.partition("#")[0], keep_blank_values=True) if pair[0] != "token"]
+        mine = addressed(pairs, self.name)
+        if pairs and not mine:
+            raise ValueError(
+                f"the link has nothing for this panel, {self.name}: it is for {pairs[0][1]}; paste it there"
+            )
+        return mine
+
     @contextmanager
     def _silence(self) -> Iterator[None]:
         """Change controls without drawing at each."""
@@ -199,7 +257,11 @@ class Panel:
     def reset(self) -> None:
         """Stop, and put every control back to where it began."""
         self.stop()
-        self.set(**{key: control.value for key, control in self.controls.items()})
+        self.set(**self._start)
+
+    def begin_here(self) -> None:
+        """Make the present values those that :meth:`reset` goes back to."""
+        self._start = self.values
 
     def step(self) -> bool:
         """Move the played control on by one step; False at its end, where nothing is drawn."""
@@ -264,7 +326,7 @@ class Panel:
             values, words = self.values, []
 
             def update(n: int) -> None:
-                self._say(f"frame {n + 1} of {slider.n_values}")
+                self.say(f"frame {n + 1} of {slider.n_values}")
                 self._draw(**values | {key: slider.at(n)})
                 words.append(plotting.alt_text(self.figure))
 
@@ -289,6 +351,9 @@ class Panel:
 
     def _show(self) -> None:
         """Draw with the values that are, render, and send."""
+        with self._silence():
+            for key, number in self._numbers.items():
+                number.value = self.values[key]  # the slider's own may be 2.0000000298
         with mpl.rc_context(plotting.STYLE):
             self._draw(**self.values)
             pixels, words = self._render(), plotting.alt_text(self.figure)
@@ -297,7 +362,7 @@ class Panel:
         self._picture.value = buffer.getvalue()
         self._picture.tooltip = words
         self._words.value = html.escape(words)
-        self._say("")
+        self.say("")
         with self._silence():
             self._state.value = self.state
 
@@ -309,6 +374,17 @@ class Panel:
 
 
 _PANELS: WeakKeyDictionary[Figure, Panel] = WeakKeyDictionary()  # the one that draws on each figure
+
+
+def addressed(pairs: Iterable[tuple[str, str]], name: str) -> list[tuple[str, str]]:
+    """Of a link's names and values those for one panel: after ``panel=NAME`` they are for the panel of that name alone."""
+    found, wanted = [], name
+    for key, value in pairs:
+        if key == "panel":
+            wanted = value
+        elif wanted == name:
+            found.append((key, value))
+    return found
 
 
 def _ignoring(action: Callable[[], object]) -> Callable[[Any], object]:
