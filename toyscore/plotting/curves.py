@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ def curves(ax: Axes, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, tuple
         kind, mean, low, high = look(role), y.log().mean(0).exp(), y.min(0).values, y.max(0).values
         across, centre = to_numpy(x), to_numpy(mean)
         band = ax.fill_between(across, to_numpy(low), to_numpy(high), color=kind.colour, alpha=0.18, linewidth=0)
-        form = {"color": kind.colour, "linestyle": kind.line, "linewidth": 1.8}
+        form: dict[str, Any] = {"color": kind.colour, "linestyle": kind.line, "linewidth": 1.8}
         (line,) = ax.plot(across, centre, marker=kind.marker, markersize=7, label=kind.name, **form)
         artists[role] = line, band
         told.append(
