@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
@@ -336,7 +337,8 @@ def contours(ax: Axes, q: GaussianMixture, box: float, n: int = 160) -> None:
     levels = [plotting.mass_level(density, (2 * box / n) ** 2, mass) for mass in (0.95, 0.5)]
     axis = points[:n, 1].numpy()
     colour = plotting.ROLES["truth"].colour
-    ax.contour(axis, axis, density.view(n, n).mT.numpy(), levels=levels, colors=colour, linewidths=1.3)
+    lines = ax.contour(axis, axis, density.view(n, n).mT.numpy(), levels=levels, colors=colour, linewidths=1.3)
+    lines.set_path_effects([withStroke(linewidth=3, foreground="white")])  # else lost in a dense cloud in grey
 
 
 def tile(ax: Axes, arrays: dict[str, np.ndarray], letter: str, q: GaussianMixture) -> None:
@@ -355,7 +357,8 @@ def tile(ax: Axes, arrays: dict[str, np.ndarray], letter: str, q: GaussianMixtur
     if letter != "D":
         contours(ax, q, box)
     name, law = LAWS[letter]
-    ax.set_title(f"{letter}  {TITLES[letter][0]}\n{TITLES[letter][1]}", fontsize=11)
+    reach = f" (to ±{box:g})" if box != BOX else ""
+    ax.set_title(f"{letter}  {TITLES[letter][0]}\n{TITLES[letter][1]}{reach}", fontsize=11)
     wrong, right = (told(*pair) for pair in arrays[f"test.{letter}"])
     off = misses(arrays, letter)
     value, error = wrong.split(" ± ")

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Generator, Tensor
 
 from toyscore import plotting, sde
@@ -54,11 +55,7 @@ FEW, MANY = 20, 200  # its steps per level
 FOLLOWED = 20.0  # the noise from which a solver can follow the clean likelihood
 BOX = 8.0
 BINS = np.linspace(-BOX, BOX, 41)
-LOOKS = {  # the lines of the panel by level
-    "jacobian": ("learned", "-"),
-    "isotropic": ("plain", "--"),
-    "clean": ("denoising", "-."),
-}
+LOOKS = {"jacobian": "learned", "isotropic": "plain", "clean": "denoising"}  # roles, for the panel by level
 NAMES = {
     "mixture": "exact likelihood",
     "jacobian": "$x_0$ given $x$ as Gaussian",
@@ -247,7 +244,8 @@ def contours(ax: Axes, law: GaussianMixture) -> None:
     values, axis = law.log_prob(points).exp(), points[:n, 1]
     levels = sorted(plotting.mass_level(values, (2 * BOX / n) ** 2, mass) for mass in (0.5, 0.95))
     colour = plotting.ROLES["truth"].colour
-    ax.contour(axis, axis, values.view(n, n).mT, levels=levels, colors=colour, linewidths=1.6)
+    lines = ax.contour(axis, axis, values.view(n, n).mT, levels=levels, colors=colour, linewidths=1.6)
+    lines.set_path_effects([withStroke(linewidth=3.2, foreground="white")])  # else lost in a dense cloud in grey
 
 
 def plane_panel(ax: Axes, arrays: dict[str, np.ndarray], name: str, law: GaussianMixture) -> None:
@@ -300,9 +298,9 @@ def slice_panel(ax: Axes, arrays: dict[str, np.ndarray], names: list[str], law: 
 def error_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     """Relative errors against the level."""
     told = []
-    for name, (role, style) in LOOKS.items():
+    for name, look in ((name, plotting.ROLES[role]) for name, role in LOOKS.items()):
         line = arrays[f"error.{name}"]
-        ax.plot(arrays["sigmas"], line, style, color=plotting.ROLES[role].colour, linewidth=2.2, label=NAMES[name])
+        ax.plot(arrays["sigmas"], line, look.line, color=look.colour, linewidth=2.2, label=NAMES[name])
         told.append(
             f"{NAMES[name].replace('$', '')}: {line[0]:.2g} at most noise, largest {line.max():.2g}, least {line.min():.2g}"
         )

@@ -78,12 +78,12 @@ ROWS = {  # label, times and noise
 }
 LAWS = ("ncsn", "ddpm", "ve", "vp")
 SHOWN_LEVELS = (157.0, 20.0, 5.0, 2.0, 1.0, 0.5, 0.25, 0.1)  # the nearest ones are shown
-DDPM, SMLD = ("#D55E00", "-"), ("#0072B2", "o")
+DDPM, SMLD = ("#000000", "-"), (plotting.ROLES["ve"].colour, "o")  # SMLD's chain is that of VE
 LOOKS = {
-    "ncsn": ("#009E73", "-"),
-    "ddpm": ("#D55E00", "-"),
-    "ve": ("#0072B2", "-."),
-    "vp": ("black", "--"),
+    "ncsn": (plotting.ROLES["annealed"].colour, "|"),
+    "ddpm": DDPM,
+    "ve": (plotting.ROLES["ve"].colour, plotting.ROLES["ve"].line),
+    "vp": (plotting.ROLES["vp"].colour, plotting.ROLES["vp"].line),
     "trained": ("0.45", ":"),
 }
 NAMES = {"ncsn": "NCSN's ladder", "ddpm": "DDPM", "ve": "VE SDE", "vp": "VP SDE", "trained": "this network's"}
@@ -432,14 +432,9 @@ def laws_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     for name, (colour, style) in LOOKS.items():
         drawn = arrays[f"law.{name}"]
         if name == "ncsn":
-            for k, sigma in enumerate(np.unique(drawn)):
-                ax.plot(
-                    [sigma] * 2,
-                    [0, 0.12],
-                    color=colour,
-                    lw=1.8,
-                    label=None if k else f"{NAMES[name]}: {median(arrays, name):.2g}",
-                )
+            ladder = np.unique(drawn)
+            ticks = {"ms": 22, "mew": 1.8, "label": f"{NAMES[name]}: {median(arrays, name):.2g}"}
+            ax.plot(ladder, np.full(len(ladder), 0.06), style, color=colour, **ticks)
             continue
         share = np.histogram(drawn, bins)[0] / len(drawn) / width
         middle = np.sqrt(bins[1:] * bins[:-1])
@@ -460,7 +455,9 @@ def laws_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     )
     ax.set_xticks([100, 10, 1, 0.1, 0.01], ["100", "10", "1", "0.1", "0.01"])
     ax.set_title("in training one loss, other laws of $\\sigma$")
-    ax.legend(fontsize=10.5, loc="upper left", borderaxespad=0.3, title="half of the draws above", title_fontsize=10.5)
+    title = {"title": "half of the draws above", "title_fontsize": 10.5}
+    legend = ax.legend(fontsize=10.5, loc="upper left", borderaxespad=0.3, **title)
+    legend.legend_handles[list(LOOKS).index("ncsn")].set_markersize(11)
     worst = ", ".join(f"{NAMES[name]} {value:.0e}" for name, value in zip(LAWS, arrays["worst"], strict=True))
     told = ", ".join(f"{NAMES[name]} {median(arrays, name):.2g}" for name in LOOKS)
     ax.set_gid(

@@ -23,7 +23,11 @@ from toyscore.metrics import denoising_losses, expected_coverage
 N_PAIRS = 24
 SETS = ("samples", "held_out", "gaussian")
 LABELS = {"samples": "sampled", "held_out": "held out", "gaussian": "Gaussian"}
-LOOKS = {"samples": ("#D55E00", "s"), "held_out": ("#0072B2", "o"), "gaussian": ("#777777", "v")}
+LOOKS = {
+    "samples": plotting.ROLES["learned"],
+    "held_out": plotting.ROLES["truth"],
+    "gaussian": plotting.Role("#777777", "v", "Gaussian"),
+}
 
 
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
@@ -139,7 +143,7 @@ def _pairs(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     sheet = plotting.mosaic(torch.from_numpy(1 - arrays["pairs"]), n_columns=8)
     ax.imshow(sheet, origin="upper")
     for column in range(1, 4):
-        ax.axvline(column * sheet.shape[1] / 4, color=LOOKS["samples"][0], linewidth=1.5)
+        ax.axvline(column * sheet.shape[1] / 4, color=LOOKS["samples"].colour, linewidth=1.5)
     ax.set(xticks=[], yticks=[], title="each sample, and on its right the nearest training digit")
     near = row(arrays, "median")
     ax.set_gid(
@@ -154,7 +158,7 @@ def _losses(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
         ax.plot(
             sigma,
             values,
-            color="#0072B2",
+            color=LOOKS["held_out"].colour,
             linestyle=style,
             linewidth=1.4,
             label=f"exact score of the training set: {where}",
@@ -163,12 +167,12 @@ def _losses(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
         (training, error, "s", "training digits"),
         (held_out, error_held, "D", "held out"),
     ):
-        filled = "#D55E00" if marker == "s" else "white"
+        filled = LOOKS["samples"].colour if marker == "s" else "white"
         ax.errorbar(
             sigma,
             values,
             2 * errors,
-            color="#D55E00",
+            color=LOOKS["samples"].colour,
             marker=marker,
             markerfacecolor=filled,
             linewidth=1.4,
@@ -191,12 +195,12 @@ def _losses(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
 def _classes(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     digits = np.arange(arrays["shares"].shape[1])
     for i, (name, hatch) in enumerate((("samples", ""), ("held_out", "//"))):
-        share, (colour, _) = arrays["shares"][SETS.index(name)], LOOKS[name]
+        share = arrays["shares"][SETS.index(name)]
         ax.bar(
             digits + 0.36 * (i - 0.5),
             share,
             0.34,
-            color=colour,
+            color=LOOKS[name].colour,
             alpha=0.8,
             hatch=hatch,
             edgecolor="white",
@@ -221,10 +225,9 @@ def _shares(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     shown = ("precision", "recall", "coverage")
     for place, key in enumerate(shown):
         ax.axhline(place, color="0.85", zorder=0)
-        for name, value in zip(SETS, row(arrays, key), strict=True):
-            colour, marker = LOOKS[name]
-            label = LABELS[name] if place == 0 else None
-            ax.plot(value, place, marker, color=colour, markersize=10, alpha=0.9, label=label)
+        for shift, name, value in zip((-0.16, 0, 0.16), SETS, row(arrays, key), strict=True):
+            form = {"color": LOOKS[name].colour, "markersize": 10, "markeredgecolor": "white"}
+            ax.plot(value, place + shift, LOOKS[name].marker, label=LABELS[name] if place == 0 else None, **form)
     ax.plot([expected(arrays)] * 2, [1.75, 2.25], color="black", linewidth=1.5, label="of the same law")
     ax.set(yticks=range(len(shown)), yticklabels=shown, ylim=(2.5, -0.95), xlim=(0, 1.03), xlabel="share")
     ax.set(title="against the training digits")
@@ -235,8 +238,7 @@ def _shares(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
 def _frechet(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     values = row(arrays, "Fréchet")
     for place, (name, value) in enumerate(zip(SETS, values, strict=True)):
-        colour, marker = LOOKS[name]
-        ax.plot(place, value, marker, color=colour, markersize=10)
+        ax.plot(place, value, LOOKS[name].marker, color=LOOKS[name].colour, markersize=10)
     ax.set(
         xticks=[],
         xlim=(-0.6, 2.6),

@@ -196,7 +196,8 @@ def parting_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     for key, role, label in (("paths", "truth", "mixture, exact score"), ("digits", "learned", "digits, network")):
         mean, error = parting(arrays[key])
         look, angles = plotting.ROLES[role], np.linspace(0, 90, len(mean))
-        ax.errorbar(angles, mean, error, fmt=f"{look.marker}-", color=look.colour, markersize=6, capsize=3, label=label)
+        form = {"fmt": f"{look.marker}{look.line}", "color": look.colour, "markersize": 6, "capsize": 3}
+        ax.errorbar(angles, mean, error, label=label, **form)
         told.append(f"{label} {mean[1]:.3f} at {angles[1]:.1f} degrees and {mean[-1]:.2f} at 90")
     ax.axhline(1, color="0.6", linewidth=1)
     ax.set(xlim=(0, 92), ylim=(0, None), xticks=[0, 30, 60, 90], xlabel="angle between two chains, degrees")
@@ -213,12 +214,13 @@ def plane_panels(plane: Axes, height: Axes, arrays: dict[str, np.ndarray]) -> No
     plotting.frame(plane, BOX)
     angles = np.linspace(0, 90, N_FINE)
     looks = ((plotting.ROLES["annealed"].colour, "D", (7, 8)), ("black", "o", (-26, -12)))
-    for path, (colour, marker, offset) in zip(arrays["fine"], looks, strict=False):
+    for letter, path, (colour, marker, offset) in zip("AB", arrays["fine"], looks, strict=False):
         plane.plot(*path[[0, -1]].T, color=colour, linestyle=":", linewidth=1.6)
         plane.plot(*path.T, marker, color=colour, markersize=4, markeredgewidth=0)
-        for end, name in ((path[0], "0°"), (path[-1], "90°")):
-            plane.annotate(name, end, xytext=offset, textcoords="offset points", color=colour, fontsize=11)
+        for end, angle in ((path[0], "0°"), (path[-1], "90°")):
+            plane.annotate(f"{letter} {angle}", end, xytext=offset, textcoords="offset points", fontsize=11)
         height.plot(angles, path[:, 1], marker, color=colour, markersize=4, markeredgewidth=0)
+        height.annotate(letter, (0, path[0, 1]), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=11)
     plane.set(xlabel="$x_1$", ylabel="$x_2$", title="two paths; dotted: blends")
     height.set(
         xlabel="angle of the noise, degrees",

@@ -199,14 +199,15 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     levels, weighted, distance = below.subplots(1, 3, width_ratios=[1, 1.35, 1])
 
     curve, ladder = arrays["curve"], arrays["ladder"]
-    for row, label, colour, marker in (
-        (1, "KL [nats]", KL, "o"),
-        (2, "F [1/x²]", FISHER, "v"),
-        (3, "2 σ² F", WEIGHTED, "s"),
+    for row, label, colour, marker, style in (
+        (1, "KL [nats]", KL, "o", "-"),
+        (2, "F [1/x²]", FISHER, "v", "--"),
+        (3, "2 σ² F", WEIGHTED, "s", "-"),
     ):
         times = 2 if row == 3 else 1
-        levels.loglog(curve[0], times * curve[row], color=colour, lw=2)
-        levels.loglog(ladder[0], times * ladder[row], marker, color=colour, ms=5, label=label)
+        levels.loglog(curve[0], times * curve[row], style, color=colour, lw=2)
+        levels.loglog(ladder[0], times * ladder[row], marker, color=colour, ms=5)
+        levels.plot([], [], style, marker=marker, color=colour, lw=2, ms=5, label=label)
     levels.axvspan(ladder[0, 0], ladder[0, -1], color="0.9", zorder=0)
     levels.legend(loc="lower center", fontsize=11)
     levels.set(xlabel=r"noise level $\sigma$ [x]", ylabel="divergence")
@@ -260,11 +261,9 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     )
 
     a, kl, fisher = arrays["distance"]
-    distance.semilogy(a, kl, color=KL, lw=2, label="KL [nats]")
-    distance.semilogy(a, fisher, color=FISHER, lw=2.5, label="F [1/x²]")
+    distance.semilogy(a, kl, "o-", markevery=8, color=KL, lw=2, ms=5, label="KL [nats]")
+    distance.semilogy(a, fisher, "v--", markevery=8, color=FISHER, lw=2.5, ms=6, label="F [1/x²]")
     distance.semilogy(a, fisher[-1] / law(a[-1]) * law(a), ":", color="black", lw=1.8, label=r"$\propto a\,e^{-a^2/2}$")
-    distance.semilogy(a[::8], kl[::8], "o", color=KL, ms=5)
-    distance.semilogy(a[::8], fisher[::8], "v", color=FISHER, ms=6)
     distance.legend(loc="lower left", fontsize=11)
     distance.set(xlabel="half the distance, a [x]", ylabel="divergence")
     first, second = float(p.weights[0]), equal(p)[0]

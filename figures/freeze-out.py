@@ -45,7 +45,7 @@ FINER = 4  # times as many steps of a size so many times smaller: what remains w
 N_MIDPOINTS = 50  # of the start, per axis: ten to the noise of the first step
 BUDGETS = (0.3, 1.0, 3.0)  # of score calls, in units of the official one
 MARKS = (("#56B4E9", "^", ":"), (plotting.ROLES["annealed"].colour, "D", "-"), ("#E69F00", "v", "-."))  # of the budgets
-THEORY, WIDENING = "#D55E00", "#000000"
+THEORY, WIDENING = "#000000", "#000000"
 
 
 def mixture() -> GaussianMixture:
@@ -263,7 +263,7 @@ def by_level(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
             linewidth=1.8,
             label="equilibrium",
         )
-        part.plot(levels, arrays["predicted"], color=THEORY, linewidth=1.8, label="theory: slowest mode")
+        part.plot(levels, arrays["predicted"], "-.", color=THEORY, linewidth=1.8, label="theory: slowest mode")
         part.plot(
             levels,
             arrays["law"],

@@ -43,7 +43,8 @@ MASS = 0.95
 T_MIN = 1e-5
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 PROCESSES: dict[str, SDE] = {"VE": VE(), "VP": VP(), "sub-VP": SubVP(), "VE, longer": VE(0.01, noise_level(VP(), 1.0))}
-LOOKS = {"VE": ("#0072B2", "o"), "VP": ("#D55E00", "s"), "sub-VP": ("#009E73", "^"), "VE, longer": ("black", "x")}
+LOOKS = {look.name: look for look in (plotting.ROLES[role] for role in ("ve", "vp", "subvp"))}
+LOOKS["VE, longer"] = plotting.Role(LOOKS["VE"].colour, "x", "VE, longer", "-.")
 N_POINTS = 8  # where the trace is estimated
 DIGIT_SIGMAS = (0.01, 0.05)
 DIGIT_END = 20.0  # far beyond the data, so that the law there is a Gaussian's
@@ -323,9 +324,10 @@ def share_panel(ax: Axes, arrays: dict[str, np.ndarray], name: str, number: int,
     lines = ax.contour(
         axis, axis, values, levels=[-0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05], colors="0.25", linewidths=0.8
     )
-    ax.clabel(lines, fontsize=9, fmt=lambda v: f"{v:g}".replace("-", "−"))
+    ax.clabel(lines, fontsize=10.5, fmt=lambda v: f"{v:g}".replace("-", "−"))
     outline(ax)
-    ax.figure.colorbar(image, ax=ax, location="bottom", shrink=0.8, label="error, nats")
+    label = "error, nats\nsolid: too likely, dashed: too unlikely"
+    ax.figure.colorbar(image, ax=ax, location="bottom", shrink=0.8, label=label)
     sigma = noise_level(PROCESSES[name], 1.0)
     ax.set(title=f"{number}  {name}, Gaussian: $\\sigma(1)={sigma:.0f}$")
     ax.set_gid(f"Error of the log density with a Gaussian prior: from {error.min():.3f} to {error.max():.3f} nats.")
@@ -334,11 +336,11 @@ def share_panel(ax: Axes, arrays: dict[str, np.ndarray], name: str, number: int,
 def prediction_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     """Measured against predicted shares, on samples."""
     ax.axline((0, 0), slope=1, color="0.6", lw=1.2)
-    for name, (colour, marker) in LOOKS.items():
+    for name, look in LOOKS.items():
         _, measured, share = arrays[f"samples.{name}"]
-        fill = {} if marker == "x" else {"mfc": "none"}
+        fill = {} if look.marker == "x" else {"mfc": "none"}
         mean, _ = share_of(arrays, name)
-        ax.plot(share, measured, marker, color=colour, ms=6, mew=1.3, ls="", label=f"{name}: {mean:.4f}", **fill)
+        ax.plot(share, measured, look.marker, color=look.colour, ms=6, mew=1.3, label=f"{name}: {mean:.4f}", **fill)
     ax.set(xlabel=r"$\log N-\log p_1$ at the flow's end, nats", ylabel="measured error, nats")
     ax.set(title="4  the prior's share, on samples")
     ax.set(xticks=[-0.06, -0.03, 0, 0.03, 0.06], yticks=[-0.06, -0.03, 0, 0.03, 0.06])
@@ -353,8 +355,10 @@ def tolerance_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     ax.plot(TOLERANCES, error, f"{look.marker}-", color=look.colour, ms=7, label="exact law at t = 1")
     for x, y, n in zip(TOLERANCES, error, calls, strict=True):
         ax.annotate(f"{n:.0f}", (x, y), xytext=(8, 4), textcoords="offset points", fontsize=10.5)
-    for name, style in (("VE", "-."), ("VP", "--")):
-        ax.axhline(share_of(arrays, name)[0], color=LOOKS[name][0], ls=style, lw=2, label=f"Gaussian prior, {name}")
+    for name in ("VE", "VP"):
+        share, prior = share_of(arrays, name)[0], LOOKS[name]
+        form = {"color": prior.colour, "marker": prior.marker, "ms": 7, "lw": 2}
+        ax.plot(TOLERANCES, [share] * len(TOLERANCES), prior.line, label=f"Gaussian prior, {name}", **form)
     ax.set(xscale="log", yscale="log", xlim=(0.3, 1e-7), xlabel="tolerance (numbers: calls of the score)")
     ax.set(ylim=(1e-9, 0.06), ylabel="mean |error|, nats", title="5  no tolerance mends the prior")
     ax.legend(fontsize=10.5, loc="lower left")

@@ -125,9 +125,9 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     )
     bar.ax.axhline(THRESHOLD, color="black", linewidth=1.2)
     handles, handlers = [], {}
-    for role, field, rim in (("truth", shown.truth, 0.7), ("learned", shown.learned, 0.0)):
+    for role, field, edge, rim in (("truth", shown.truth, "white", 0.7), ("learned", shown.learned, "black", 0.5)):
         kind = plotting.ROLES[role]
-        form = {"facecolor": kind.colour, "edgecolor": "white", "linewidth": rim}
+        form = {"facecolor": kind.colour, "edgecolor": edge, "linewidth": rim}
         handles.append(FancyArrow(0, 0, 1, 0, label=kind.name, **form))
         handlers[handles[-1]] = HandlerPatch(partial(arrow, shaft=330 * field.width))  # a panel is 330 points wide
     handles.append(Line2D([], [], color="black", linewidth=1.2, label=f"error {THRESHOLD:.0%}"))

@@ -81,10 +81,8 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
         dots[name] = plotting.samples(axes[name], torch.as_tensor(arrays["start"]), role=name, box=BOX, size=9)
         dots[name].set_alpha(0.8)
         marks = {"marker": role.marker, "markevery": 10, "markersize": 5}
-        (lines[name],) = share.plot([], [], color=role.colour, linewidth=2, label=name, **marks)
-    exact = share.axhline(
-        truth, color=plotting.ROLES["truth"].colour, linestyle="--", linewidth=1.5, label=f"exact, {truth:.2f}"
-    )
+        (lines[name],) = share.plot([], [], color=role.colour, linestyle=role.line, linewidth=2, label=name, **marks)
+    exact = share.axhline(truth, color=plotting.ROLES["truth"].colour, linewidth=1.5, label=f"exact, {truth:.2f}")
     share.set(
         xlim=(0, steps[-1]), ylim=(0.4, 1), yticks=[0.5, 0.75, 1], xlabel="step", ylabel="share in the\nlarger mode"
     )

@@ -307,10 +307,11 @@ def kl_panel(ax: Axes, arrays: dict[str, np.ndarray], panel: str, title: str, pr
     ax.axhline(level, color="0.55", linewidth=1.3)
     ax.annotate(
         "the prior's own",
-        (0.02, level),
+        (0.45, level),
         (0, -3),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
+        ha="center",
         va="top",
         fontsize=11,
         color="0.35",
@@ -350,7 +351,8 @@ def w2_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     floor = arrays["floor"]
     ax.axhspan(floor.min(), floor.max(), color="0.82", linewidth=0)
     ax.text(0.03, 0.03, "band: exact samples", transform=ax.transAxes, fontsize=11, va="bottom")
-    ax.text(0.97, 0.97, "filled: VE, open: VP", transform=ax.transAxes, fontsize=11, va="top", ha="right")
+    words = "markers as above;\nfilled, solid: VE; open, dotted: VP"
+    ax.text(0.97, 0.97, words, transform=ax.transAxes, fontsize=11, va="top", ha="right")
     calls_axis(ax, arrays["counts.sampled"])
     ax.set(
         yscale="log",

@@ -8,8 +8,8 @@ Three unequal tilted modes in the plane, exact score; paths are drawn in the coo
 3. *The same laws.* The distance of clouds from larger ones that are exact, over that of exact clouds. A cloud is the same from level to
    level, so its luck comes in runs. Leaving out the noise of the reverse SDE is a common mistake, and no flow: the flow takes half of the
    score.
-4. *Codes.* The flow forward gives each point of data its latent. Colours say which mode a latent decodes to: dots are encoded data, regions
-   are decoded latents, two computations, one each way.
+4. *Codes.* The flow forward gives each point of data its latent. Colours, and the shapes of dots, say which mode a latent decodes to: dots
+   are encoded data, regions are decoded latents, two computations, one each way.
 5. *What decoding does* to the rings and rays of panel 4. It is continuous, so the plane stays whole; between modes it is stretched thin.
 6. *What a step costs.* Accurate codes decoded by Heun's method miss their data by an error that falls with the square of the number of
    steps. The curve is the same for every process; what differs is where steps of equal length in t are spent. Encoding and decoding by the
@@ -26,6 +26,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
@@ -38,10 +39,10 @@ from toyscore.sde import SDE, VE, VP, SubVP, karras_times, law_at, noise_level, 
 PROCESSES: dict[str, SDE] = {"VE": VE(), "VP": VP(), "sub-VP": SubVP()}
 KARRAS = "Karras"  # steps, instead of equal ones in t
 LOOKS = {
-    "VE": ("#0072B2", "o", "-"),
-    "VP": ("#E69F00", "s", "-"),
-    "sub-VP": ("black", "v", "--"),
-    KARRAS: ("#009E73", "D", "-"),
+    "VE": plotting.ROLES["ve"],
+    "VP": plotting.ROLES["vp"],
+    "sub-VP": plotting.ROLES["subvp"],
+    KARRAS: plotting.Role("#009E73", "D", KARRAS, "-."),
 }
 DRAWN = PROCESSES["VP"]
 T_MIN = 1e-3
@@ -60,7 +61,8 @@ BOX, LATENT = 8.0, 3.5
 MASS = 0.95  # inside the grey regions
 RINGS = (0.5, 1.0, 1.5, 2.0, 2.5)
 N_RAYS = 24
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # of modes; their letters tell them apart in grey
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")  # of modes; their letters and
+MARKERS = "os^Dv"  # tell them apart in grey
 
 
 def mixture() -> GaussianMixture:
@@ -329,11 +331,14 @@ def draw_paths(ax: Axes, arrays: dict[str, np.ndarray], name: str, title: str) -
     for k in range(paths.shape[1]):
         colour = COLOURS[ends[k]]
         ax.plot(*paths[:, k].T, color=colour, linewidth=1.8 if name == "flow" else 0.8)
-        ax.plot(*paths[-1, k], "o", markersize=8, color=colour, markeredgecolor="white", zorder=4)
+        ax.plot(*paths[-1, k], MARKERS[ends[k]], markersize=8, color=colour, markeredgecolor="white", zorder=4)
         ax.plot(*paths[0, k], "x", markersize=6, color="black", markeredgewidth=1.5, zorder=5)
-    ax.plot([], [], "x", color="black", markersize=7, markeredgewidth=1.5, label="start")
-    ax.plot([], [], "o", color="0.45", markersize=8, label="end, by mode")
-    ax.legend(loc="upper right", fontsize=11)
+    start = plt.Line2D([], [], color="black", marker="x", ls="", markersize=7, markeredgewidth=1.5)
+    end = tuple(
+        plt.Line2D([], [], color="0.45", marker=m, ls="", markersize=7) for m in MARKERS[: len(mixture().weights)]
+    )
+    form = {"handler_map": {tuple: HandlerTuple(None, pad=0.3)}, "loc": "upper right", "fontsize": 11}
+    ax.legend([start, end], ["start", "end, by mode"], **form)
     counts = np.bincount(ends, minlength=len(mixture().weights)) / len(ends)
     told = ", ".join(f"{chr(ord('A') + k)} {share:.3f}" for k, share in enumerate(counts))
     ax.set_gid(f"{paths.shape[1]} of {len(ends):,} paths; shares of ends by mode: {told}.")
@@ -378,7 +383,8 @@ def draw_codes(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
         ax.plot(*line.T, color="black", linewidth=0.4)
     for k in range(n):
         dots = arrays["encoded"][arrays["data.modes"] == k]
-        ax.plot(*dots.T, "o", color=COLOURS[k], markersize=5, markeredgecolor="white", markeredgewidth=0.6)
+        ax.plot(*dots.T, MARKERS[k], color=COLOURS[k], markersize=5, markeredgecolor="white", markeredgewidth=0.6)
+        ax.contour(regions == k, extent=(-LATENT, LATENT) * 2, levels=[0.5], colors="black", linewidths=1.2)
     plotting.frame(ax, LATENT)
     cells = plotting.grid(LATENT, len(regions)).view(*regions.shape, 2).transpose(0, 1).numpy()
     letters(ax, np.stack([0.9 * LATENT * (c := cells[regions == k].mean(0)) / np.hypot(*c) for k in range(n)]))
@@ -401,24 +407,17 @@ def draw_image(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
 def draw_accuracy(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     """Median errors by the number of steps."""
     told = []
-    for name, (colour, marker, line) in LOOKS.items():
+    for name, look in LOOKS.items():
         median = np.median(arrays[f"decoded.{name}"], axis=1)
         label = name if name == KARRAS else f"{name}, equal in t"
-        ax.plot(STEPS, median, line, color=colour, marker=marker, markersize=7, linewidth=1.8, label=label)
+        size, width = (11, 3.2) if name == "VP" else (6.5, 1.8)  # that of sub-VP lies on it
+        form = {"color": look.colour, "marker": look.marker, "markersize": size, "linewidth": width}
+        ax.plot(STEPS, median, look.line, label=label, **form)
         told.append(f"{name} {median[0]:.2g} to {median[-1]:.2g}")
     median = np.median(arrays["returned.VP"], axis=1)
-    colour, marker, _ = LOOKS["VP"]
-    ax.plot(
-        STEPS,
-        median,
-        ":",
-        color=colour,
-        marker=marker,
-        mfc="white",
-        markersize=7,
-        linewidth=1.8,
-        label="VP, there and back",
-    )
+    look = LOOKS["VP"]
+    form = {"color": look.colour, "marker": look.marker, "mfc": "white", "markersize": 7, "linewidth": 1.8}
+    ax.plot(STEPS, median, ":", label="VP, there and back", **form)
     ax.set(xscale="log", yscale="log", xlabel="Heun steps", ylabel="median error [units of x]")
     ax.set_xticks(STEPS, [str(k) for k in STEPS])
     ax.minorticks_off()

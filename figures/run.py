@@ -163,6 +163,12 @@ def same(stored: dict[str, Any], found: dict[str, Any]) -> bool:
     return {**stored, "seconds": 0} == {**found, "seconds": 0}
 
 
+def longest_first(names: list[str]) -> list[str]:
+    """By the seconds that each took when it was stored, those never stored before all: else the longest may be left to one process."""
+    stored = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
+    return sorted(names, key=lambda name: -stored.get(name, {}).get("seconds", math.inf))
+
+
 def run(names: list[str], quick: bool, out: str | None, *loss: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The entries of the figures that came out, and the names of those that failed; ``loss`` as ``make`` takes it."""
     from tqdm import tqdm
@@ -171,7 +177,7 @@ def run(names: list[str], quick: bool, out: str | None, *loss: Any) -> tuple[dic
     os.environ["OMP_NUM_THREADS"] = "1"
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1), mp_context=spawn) as pool:
-        jobs = {pool.submit(make, name, quick, out, SEED, *loss): name for name in names}
+        jobs = {pool.submit(make, name, quick, out, SEED, *loss): name for name in longest_first(names)}
         with tqdm(total=len(jobs), unit="figure", disable=None) as bar:
             for job in as_completed(jobs):
                 name = jobs[job]

@@ -33,7 +33,7 @@ from toyscore.sde import SDE, VE, VP, SubVP, law_at, noise_level, reverse_drift,
 
 PROCESSES: dict[str, SDE] = {"VE": VE(), "VP": VP(), "sub-VP": SubVP()}
 ROWS = ("VE", "VP")  # drawn along time; sub-VP has no picture of its own
-LOOKS = {"VE": ("#0072B2", "-", 5.0), "VP": ("#E69F00", "--", 2.6), "sub-VP": ("black", ":", 1.6)}
+WIDTHS = {"ve": 5.0, "vp": 2.6, "subvp": 1.6}  # of their lines, which lie on each other
 N_STEPS = 1000
 ENDS = (0.01, 50.0)  # noise levels that all processes have
 N_LEVELS = 161  # between them
@@ -271,9 +271,10 @@ def side_panel(ax: Axes, density: np.ndarray, top: float, name: str, samples: np
 
 def bundle_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     """The curves of all processes against sigma."""
-    for name, (colour, line, width) in LOOKS.items():
+    for look, width in ((plotting.ROLES[role], width) for role, width in WIDTHS.items()):
+        name = look.name
         u = arrays[f"{name}.curves"] / arrays[f"{name}.curve_stds"][:, None]
-        drawn = ax.plot(levels(PROCESSES[name]), u, line, color=colour, linewidth=width)
+        drawn = ax.plot(levels(PROCESSES[name]), u, look.line, color=look.colour, linewidth=width)
         drawn[0].set_label(name)
     ax.set(
         xscale="log",
@@ -292,10 +293,9 @@ def bundle_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
 
 def clock_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     """Sigma against time."""
-    for name, (colour, line, width) in LOOKS.items():
-        ax.plot(
-            arrays[f"{name}.times"], levels(PROCESSES[name]), line, color=colour, linewidth=max(width, 2.2), label=name
-        )
+    for look, width in ((plotting.ROLES[role], max(width, 2.2)) for role, width in WIDTHS.items()):
+        form = {"color": look.colour, "linewidth": width, "label": look.name}
+        ax.plot(arrays[f"{look.name}.times"], levels(PROCESSES[look.name]), look.line, **form)
     unit = float(mixture().covariance[0, 0]) ** 0.5
     ax.axhline(unit, color="0.45", linewidth=1.2)
     ax.text(0.02, unit * 1.2, "std of the data", fontsize=12)
@@ -320,7 +320,9 @@ def row(figure: Any, arrays: dict[str, np.ndarray], name: str, top: float) -> No
     side_panel(axes[4], density[:, 0], top, "samples", arrays[f"{name}.samples"])
     axes[0].invert_xaxis()
     for ax in axes[[0, 2]]:
-        ax.set_title("std of $x_t$:", fontsize=12, loc="right" if ax is axes[0] else "center")
+        at, side = (1, "right") if ax is axes[0] else (0.5, "center")
+        above = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "baseline", "ha": side}
+        ax.annotate("std of $x_t$:", (at, 1), (0, 6), fontsize=12, **above)  # what the ticks beside it are, no title
     axes[0].spines["left"].set_visible(False)
     axes[0].spines["right"].set_visible(True)
     axes[0].set_ylabel(r"$x_t$ / its std")

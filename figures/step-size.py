@@ -296,7 +296,7 @@ def draw_settled(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
 def draw_plane(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     """Samples of the chain and of the law, each with its ellipse of two standard deviations."""
     for role in ("truth", "plain"):
-        plotting.samples(ax, torch.as_tensor(arrays[f"samples.{role}"]), role=role, box=BOX, size=22).set_alpha(0.7)
+        plotting.samples(ax, torch.as_tensor(arrays[f"samples.{role}"]), role=role, box=BOX, size=22)
     _, axes = tilted()
     turn = np.linspace(0, 2 * np.pi, 200)
     circle = 2 * np.stack([np.cos(turn), np.sin(turn)])

@@ -144,7 +144,9 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
         f"4  noise fills the gaps: with $\\sigma$ = {sigma:.1f}\noff by over half on {shown.share:.1%} of the box"
     )
     for ax in (wrong, filled):
-        ax.set_xlabel("exact: broad, blue; learned: thin, orange; dark: the error")
+        ax.set_xlabel(
+            "arrows: broad, white rim: exact; thin, dark rim: learned\nground: darker where the error is larger"
+        )
     annealed.set_title(f"5  from much noise to little, weights\nare found, nearly: {arrays['share.annealed']:.2f}")
     images.imshow(plotting.mosaic(torch.from_numpy(1 - arrays["digits"]), n_columns=N_SIDE), origin="upper")
     images.set(xticks=[], yticks=[], title="6  the same loss and sampler,\nanother network: digits")

@@ -139,6 +139,16 @@ def test_differences_name_what_changed():
     assert runner.differences(entry(), entry(b=1.0)) == ["b is not yet there"]
 
 
+def test_the_longest_is_started_first(tmp_path, monkeypatch):
+    """So that it is not left to one process at the end; what was never timed may be the longest."""
+    seconds = {name: STORED[name]["seconds"] for name in runner.ids()}
+    first, *rest = runner.longest_first(["new", *runner.ids()])
+    assert first == "new"
+    assert [seconds[name] for name in rest] == sorted(seconds.values(), reverse=True)
+    monkeypatch.setattr(runner, "NUMBERS", tmp_path / "numbers.json")
+    assert runner.longest_first(["b", "a"]) == ["b", "a"]
+
+
 def call(*arguments, **options):
     command = [sys.executable, str(ROOT / "figures" / "run.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, **options)

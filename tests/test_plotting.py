@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from helpers import F64, seeded
@@ -124,6 +125,8 @@ def test_curves_are_geometric_means_between_the_extremes(ax):
             plotting.curves(ax, x, {"sliced": wrong})
     with pytest.raises(ValueError, match=r"x has shape \[1, 3\]: it must be \[T\]"):
         plotting.curves(ax, x[None], values)
+    dashed, _ = plotting.curves(ax, x, {"annealed": values["denoising"]})["annealed"]
+    assert (line.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
 
 
 @pytest.mark.parametrize("mass", [0.5, 0.95])
@@ -142,12 +145,52 @@ def test_the_level_that_holds_a_mass(mass):
 
 
 OBJECTIVES = ["explicit", "implicit", "sliced", "finite_difference", "denoising", "yours"]
+PROCESSES = ["ve", "vp", "subvp"]
+SAMPLED = [role for role in plotting.ROLES if role not in OBJECTIVES + PROCESSES]
 
 
-@pytest.mark.parametrize("family", [OBJECTIVES, [role for role in plotting.ROLES if role not in OBJECTIVES]])
+@pytest.mark.parametrize("family", [SAMPLED, PROCESSES, OBJECTIVES])
 def test_roles_of_one_family_differ_in_colour_and_all_in_marker(family):
     assert len({plotting.ROLES[role].colour for role in family}) == len(family)
     assert len({role.marker for role in plotting.ROLES.values()}) == len(plotting.ROLES)
+
+
+def grey(colour):
+    """From 0 to 255, as a printer has it."""
+    return 255 * np.dot(to_rgb(colour), (0.299, 0.587, 0.114))
+
+
+@pytest.mark.parametrize("family", [SAMPLED, PROCESSES, ["learned", "plain", "denoising"]])
+def test_lines_drawn_together_differ_in_grey_without_markers(family):
+    """The last family: the errors by level of figure ``control``. Objectives always have markers."""
+    assert len({plotting.ROLES[role].line for role in family}) == len(family)
+
+
+@pytest.mark.parametrize("family", [PROCESSES, ["truth", "learned", "plain"], ["truth", "vp"]])
+def test_what_lies_on_each_other_differs_as_greys(family):
+    greys = sorted(grey(plotting.ROLES[role].colour) for role in family)
+    assert min(np.diff(greys)) > 30
+
+
+def test_compared_arrows_are_told_apart_on_every_ground(ax):
+    """In grey by their rims and widths: the darkest ground is neither rim, nor either filling."""
+    shown = plotting.field_comparison(ax, lambda x, sigma: 2 * P.score(x, sigma), P.score, n=8, n_arrows=4)
+    assert [grey(field.get_edgecolor()[0][:3]) for field in (shown.truth, shown.learned)] == pytest.approx([255, 0])
+    assert shown.truth.width > 1.5 * shown.learned.width
+    ground = shown.image.cmap(np.linspace(0, 1, 99))[:, :3] * shown.image.get_alpha() + 1 - shown.image.get_alpha()
+    assert min(map(grey, ground)) > 120
+
+
+def test_every_title_is_told(ax):
+    """Of a panel with and without a description, and of an inset; each description once."""
+    figure = ax.figure
+    ax.set(title="first\nof two", gid="Described.")
+    inset = ax.inset_axes((0.5, 0.5, 0.4, 0.4))
+    inset.set(title="a detail", gid="Enlarged.")
+    ax.secondary_xaxis("top")
+    figure.add_axes((0.9, 0, 0.1, 0.1)).set_title("$x$ alone")
+    figure.add_axes((0.9, 0.9, 0.1, 0.1))
+    assert plotting.alt_text(figure) == "first, of two. Described. a detail. Enlarged. x alone."
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])

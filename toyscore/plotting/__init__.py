@@ -4,8 +4,8 @@ Every function draws on the Axes it is given and returns the artists it made, so
 them owns a figure. Given those artists back as ``update``, those in the plane change them in place, which is what a slider and
 an animation do. Three things are the same in all of them:
 
-- *One colour and marker per role* (``ROLES``: truth, learned, plain, annealed, each objective, ...), from the colour-blind-safe
-  palette of Okabe and Ito; density maps are perceptually uniform.
+- *One colour, marker and dash per role* (``ROLES``: truth, learned, plain, annealed, each process, each objective, ...), from the
+  colour-blind-safe palette of Okabe and Ito; what is drawn together differs in grey too; density maps are perceptually uniform.
 - *Comparable panels*: the same square box, equal aspect, and, for fields, arrows in data units of one ``scale``, or arrows of one
   length over colours of one pair of ``limits``.
 - *Alternative text*: each function writes what it drew, with numbers, on its artist or Axes (as its gid, which SVG readers can

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ from toyscore.plotting.style import look, to_numpy
 
 @torch.no_grad()
 def curves(ax: Axes, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, tuple[Line2D, PolyCollection]]:
-    """Each role's geometric mean over seeds as a line with its marker, in a band from the least to the largest seed.
+    """Each role's geometric mean over seeds as a line with its dash and marker, in a band from the least to the largest seed.
 
     The vertical axis is logarithmic; lines are labelled with the names of their roles, for a legend.
 
@@ -48,9 +49,8 @@ def curves(ax: Axes, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, tuple
         kind, mean, low, high = look(role), y.log().mean(0).exp(), y.min(0).values, y.max(0).values
         across, centre = to_numpy(x), to_numpy(mean)
         band = ax.fill_between(across, to_numpy(low), to_numpy(high), color=kind.colour, alpha=0.18, linewidth=0)
-        (line,) = ax.plot(
-            across, centre, color=kind.colour, marker=kind.marker, markersize=7, linewidth=1.8, label=kind.name
-        )
+        form: dict[str, Any] = {"color": kind.colour, "linestyle": kind.line, "linewidth": 1.8}
+        (line,) = ax.plot(across, centre, marker=kind.marker, markersize=7, label=kind.name, **form)
         artists[role] = line, band
         told.append(
             f"{kind.name} from {centre[0]:.3g} to {centre[-1]:.3g} ({float(low[-1]):.3g} to {float(high[-1]):.3g})"

@@ -160,7 +160,8 @@ def field_comparison(
         ax: where to draw.
         score, target: the learned score and the true one, called as ``f(x, sigma)``.
         sigma, box, n, like: as ``density``.
-        n_arrows: arrows per side, both fields in the target's scale; the target's broad with a white rim, the learned ones thin.
+        n_arrows: arrows per side, both fields in the target's scale; the target's broad with a white rim, the learned
+            ones thin with a black one.
         threshold: where the contour lies and above which the share of the box is counted.
 
     Returns:
@@ -178,18 +179,18 @@ def field_comparison(
         vmax=1,
         interpolation="nearest",
         origin="lower",
-        alpha=0.75,
+        alpha=0.5,  # pale enough for dark rims
     )
     axis = to_numpy(points[:n, 1])
     contour = ax.contour(axis, axis, to_numpy(error), levels=[threshold], colors="black", linewidths=1.2)
     scale = arrow_scale(target(grid(box, n_arrows, like), sigma).norm(dim=1), box, n_arrows)
     options: dict[str, Any] = {"sigma": sigma, "box": box, "n": n_arrows, "scale": scale, "like": like}
     true_arrows = vector_field(ax, target, role="truth", **options)
-    true_arrows.set(
-        edgecolor="white", linewidth=0.7
-    )  # broad and rimmed, the learned ones thin: so they are told apart in grey
+    true_arrows.set(edgecolor="white", linewidth=0.7)  # rims and widths tell the two apart in grey
     true_arrows.width = 0.0065
     learned_arrows = vector_field(ax, score, role="learned", **options)
+    learned_arrows.set(edgecolor="black", linewidth=0.5)
+    learned_arrows.width = 0.004
     share = float((error > threshold).float().mean())
     image.set_gid(
         f"The relative error exceeds {threshold:.0%} on {share:.1%} of the box; its median is {float(error.median()):.2g}."
@@ -276,7 +277,7 @@ def samples(
     xy = to_numpy(x)
     kind = look(role)
     if update is None:
-        dots = ax.scatter(xy[:, 0], xy[:, 1], s=size, c=kind.colour, marker=kind.marker, alpha=0.45, linewidths=0)
+        dots = ax.scatter(xy[:, 0], xy[:, 1], s=size, c=kind.colour, marker=kind.marker, alpha=0.7, linewidths=0)
         frame(ax, box)
     else:
         dots = update

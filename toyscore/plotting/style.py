@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -27,19 +28,24 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Role:
-    """How something is drawn, everywhere."""
+    """How something is drawn, everywhere: ``line`` is its dash, which tells lines without markers apart in grey."""
 
     colour: str
     marker: str
     name: str
+    line: str = "-"
 
 
 ROLES = {
     "truth": Role("#0072B2", "o", "exact"),
-    "learned": Role("#D55E00", "s", "learned"),
-    "plain": Role("#CC79A7", "^", "plain Langevin"),
-    "annealed": Role("#009E73", "D", "annealed Langevin"),
-    # the objectives: colours of their own among themselves, markers of their own among all
+    "learned": Role("#D55E00", "s", "learned", "-."),
+    "plain": Role("#CC79A7", "^", "plain Langevin", ":"),
+    "annealed": Role("#009E73", "D", "annealed Langevin", "--"),
+    # the processes: greys and dashes of their own among themselves
+    "ve": Role("#0072B2", ">", "VE"),
+    "vp": Role("#E69F00", "<", "VP", "--"),
+    "subvp": Role("#000000", "d", "sub-VP", ":"),
+    # the objectives, which are drawn with markers: colours of their own among themselves, markers of their own among all
     "explicit": Role("#000000", "*", "explicit"),
     "implicit": Role("#0072B2", "v", "implicit"),
     "sliced": Role("#E69F00", "p", "sliced"),
@@ -63,13 +69,13 @@ def look(role: str) -> Role:
 
 
 def alt_text(figure: Figure) -> str:
-    """What the figure shows, in words and numbers: the titles and descriptions of its panels, in order."""
+    """What the figure shows, in words and numbers: the titles and descriptions of its panels and their insets, in order."""
     parts = []
-    for ax in figure.axes:
+    for ax in (part for panel in figure.axes for part in (panel, *panel.child_axes) if isinstance(part, Axes)):
         title = ax.get_title().replace("\n", ", ").replace("$", "")
-        described = [gid for artist in (ax, *ax.get_children()) if (gid := artist.get_gid())]
-        if described:
-            parts += [f"{title}.", *described] if title else described
+        parts += [f"{title}."] if title else []
+        own = [artist for artist in ax.get_children() if artist not in ax.child_axes]
+        parts += [gid for artist in (ax, *own) if (gid := artist.get_gid())]
     return " ".join(parts)
 
 
