@@ -210,7 +210,8 @@ def papers(folder: Path) -> None:
         where = entry.get("journal") or entry.get("booktitle") or ""
         volume = f" {entry['volume']}" if "volume" in entry else ""
         link = f" [arXiv:{entry['eprint']}](https://arxiv.org/abs/{entry['eprint']})" if "eprint" in entry else ""
-        lines.append(f"## {key}\n\n{entry['author'].replace(' and ', '; ')} ({entry['year']}). *{entry['title']}*. {where}{volume}.{link}\n")
+        authors = entry["author"].replace(" and ", "; ")
+        lines.append(f"## {key}\n\n{authors} ({entry['year']}). *{entry['title']}*. {where}{volume}.{link}\n")
     (folder / "docs" / "papers.md").write_text("\n".join(lines))
 
 
