@@ -190,6 +190,7 @@ def course(folder: Path) -> None:
         notebook = nbformat.read(path, 4)
         notebook.cells = [cell for cell in notebook.cells if "colab" not in cell.metadata.get("tags", ())]
         for cell in notebook.cells:
+            cell.source = cell.source.replace("](../README.md)", "](../index.md)")
             if "solution" in cell.metadata.get("tags", ()):
                 cell.metadata.tags.append("hide-input")
         nbformat.write(notebook, path)
