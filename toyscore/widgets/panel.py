@@ -351,11 +351,12 @@ class Panel:
 
     def _show(self) -> None:
         """Draw with the values that are, render, and send."""
+        values = self.values
         with self._silence():
             for key, number in self._numbers.items():
-                number.value = self.values[key]  # the slider's own may be 2.0000000298
+                number.value = values[key]  # the slider's own may be 2.0000000298
         with mpl.rc_context(plotting.STYLE):
-            self._draw(**self.values)
+            self._draw(**values)
             pixels, words = self._render(), plotting.alt_text(self.figure)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
