@@ -1,4 +1,4 @@
-# Each of figures, lab and test works on a bare clone: it first installs what it needs into .venv, and only when a pin changed.
+# Each of figures, lab, classroom, docs and test works on a bare clone: it first installs what it needs into .venv, and only when a pin changed.
 PYTHON ?= python3
 BIN := .venv/bin
 CORE := .venv/.core
@@ -6,6 +6,7 @@ NOTEBOOKS := .venv/.notebooks
 TEST := .venv/.test
 export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
+export PYTHONUTF8 = 1
 
 .PHONY: setup figures check-figures notebooks check-notebooks lab classroom bench lint test docs gallery equations scaling clean
 
@@ -59,7 +60,7 @@ lint: $(TEST)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --cov
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 60 notebooks
 
 docs: $(TEST)

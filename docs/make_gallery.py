@@ -7,6 +7,7 @@ text in the picture. ``--check`` writes nothing and fails when a file is stale.
 from __future__ import annotations
 
 import ast
+import html
 import json
 import re
 import sys
@@ -98,7 +99,7 @@ def picture(name: str) -> Picture:
 
 def alternative(words: str) -> str:
     """Words that Markdown takes as they are between the brackets of an image."""
-    return re.sub(r"([\\\[\]*_<>])", r"\\\1", words)
+    return re.sub(r"([\\\[\]*_<>`])", r"\\\1", words)
 
 
 def names() -> list[str]:
@@ -127,9 +128,9 @@ def anchor(title: str) -> str:
 def thumbnails() -> str:
     """Every picture, small, each leading to its place in the gallery."""
     rows = []
-    for found in map(picture, names()[1:]):
-        target = f"figures/README.md#{anchor(found.title)}"
-        form = f'src="figures/{found.file}" alt="{found.title}" title="{found.title}" width="{WIDTH}"'
+    for found in (picture(name) for name in names() if name != "story"):
+        target, title = f"figures/README.md#{anchor(found.title)}", html.escape(found.title)
+        form = f'src="figures/{found.file}" alt="{title}" title="{title}" width="{WIDTH}"'
         rows.append(f'<a href="{target}"><img {form}></a>\n')
     return "".join(rows)
 

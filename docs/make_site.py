@@ -23,17 +23,22 @@ import make_gallery
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "build" / "site"
 COPIED = (
-    "*.md",
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
     "LICENSE",
     "CITATION.cff",
     "pyproject.toml",
     "environment.yml",
     "constraints.txt",
-    "docs/*.md",
+    "docs/conventions.md",
+    "docs/equations.md",
+    "docs/reliability.md",
+    "docs/scaling.md",
     "docs/references.bib",
     "docs/static/*",
     "docs/conf.py",
-    "notebooks/*.ipynb",
     "notebooks/README.md",
     "notebooks/*.toml",
     "figures/*.png",
@@ -41,11 +46,11 @@ COPIED = (
     "figures/*.py",
     "figures/numbers.json",
     "figures/README.md",
-    "benchmarks/*.md",
+    "benchmarks/results.md",
     "benchmarks/*.json",
     "benchmarks/*.py",
     "configs/*.yaml",
-    "tests/test_*.py",
+    "tests/*.py",
     "toyscore/**/*.py",
 )
 MODULES = (
@@ -125,6 +130,8 @@ def stage(folder: Path) -> None:
             target = folder / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+    for path in ROOT.glob("notebooks/[0-9][0-9]_*.py"):  # those of the course; a reader may have made copies and others
+        shutil.copyfile(path.with_suffix(".ipynb"), folder / "notebooks" / f"{path.stem}.ipynb")
     front(folder)
     gallery(folder)
     course(folder)
@@ -145,11 +152,11 @@ def front(folder: Path) -> None:
 
 
 def found(folder: Path, patterns: list[str]) -> list[str]:
-    """The pages that patterns name, those with no sign of one as they are: they may not be written yet."""
+    """Notebooks that a pattern with a bracket finds; other names as they stand, since those pages may not be written yet."""
     pages = []
     for pattern in patterns:
         files = sorted(folder.glob(f"{pattern}.ipynb")) if "[" in pattern else [folder / f"{pattern}.md"]
-        pages += [str(path.relative_to(folder).with_suffix("")) for path in files]
+        pages += [path.relative_to(folder).with_suffix("").as_posix() for path in files]
     return pages
 
 
@@ -266,7 +273,7 @@ class Page(html.parser.HTMLParser):
 
 def dead_links(site: Path) -> list[str]:
     """Every local link of every page that leads nowhere; those to other sites are not looked at, but for what is shown."""
-    pages = {}
+    site, pages = site.resolve(), {}
     for path in site.rglob("*.html"):
         pages[path] = Page()
         pages[path].feed(path.read_text())
@@ -281,7 +288,7 @@ def dead_links(site: Path) -> list[str]:
                     dead.append(f"{path.relative_to(site)}: {link} is needed to show the page, and asks for a network")
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            if not target.is_file():
+            if not (target.is_file() and target.is_relative_to(site)):
                 dead.append(f"{path.relative_to(site)}: {link} is no file")
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
                 dead.append(f"{path.relative_to(site)}: {link} has no such anchor")
@@ -293,18 +300,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Make the documentation in build/site.")
     parser.add_argument("--out", type=Path, default=SITE, metavar="FOLDER", help=f"default {SITE.relative_to(ROOT)}")
     options = parser.parse_args(arguments)
-    source = options.out.with_name(f"{options.out.name}-source")
+    out = options.out.resolve()
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "objects.inv").exists())):
+        parser.error(f"--out {options.out} holds something else, which would be lost; name a new folder")
+    source = out.with_name(f"{out.name}-source")
+    if source.exists() and not (source / "docs" / "conf.py").exists():
+        parser.error(f"{source} is needed, and holds something else, which would be lost; pass another --out")
     stage(source)
-    shutil.rmtree(options.out, ignore_errors=True)
-    command = ["-m", "sphinx", "-q", "-W", "--keep-going", "-c", str(source / "docs"), str(source), str(options.out)]
+    shutil.rmtree(out, ignore_errors=True)
+    command = ["-m", "sphinx", "-q", "-W", "--keep-going", "-c", str(source / "docs"), str(source), str(out)]
     failed = subprocess.run([sys.executable, *command], check=False).returncode
     if failed:
         return failed
-    dead = dead_links(options.out)
+    dead = dead_links(out)
     print(*dead, sep="\n", end="\n" if dead else "")
     if dead:
         return 1
-    print(f"{sum(1 for _ in options.out.rglob('*.html'))} pages in {options.out}; open {options.out / 'index.html'}")
+    print(f"{sum(1 for _ in out.rglob('*.html'))} pages; open {out / 'index.html'}")
     return 0
 
 

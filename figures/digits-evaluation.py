@@ -1,9 +1,12 @@
 """How good the digits are, beside real ones and beside the best Gaussian. Source: song2019, Sec. 5.
 
-The table in the README is this command's, with its defaults: 360 samples, as many as there are held-out digits. Every set is compared with
+The table in the gallery is this command's, with its defaults: 360 samples, as many as there are held-out digits. Every set is compared with
 the training digits: the samples, held-out digits (what a perfect network would get), and draws from a Gaussian with the digits'
 mean and covariance (what the best linear one would). Beside the network's losses stand those of the exact score of the training set,
 which knows nothing but that set: on its own digits it is perfect, on others useless. The network is good on both.
+
+The features are those of a classifier of digits trained on the spot: compare these distances with each other, never with FID
+(``toyscore evaluate --inception true`` adds FID and IS where their network can be fetched).
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""The whole story in one picture: a score, two ways in which it fails, one cure, and digits by the same code.
+"""The whole story in one picture.
 
 Source: song2019, Sec. 3 and Sec. 4.
 
-In the plane everything has a truth beside it. The score points to the data (1). Learned from samples alone, it is wrong where there are
-none (2). And Langevin dynamics forgets the weights of modes far apart, even with the exact score (3). Noise fills the gaps, so that
-a score told the level is learned almost everywhere (4), and chains that come down the levels find the weights, nearly (5). The same loss,
-loop and sampler, with another network, draw digits (6). What is drawn in 2, 4 and 5 is learned; in 1 and 3 it is exact.
+A score, two ways in which it fails, one cure, and digits by the same code. In the plane everything has a truth beside it. The score
+points to the data (1). Learned from samples alone, it is wrong where there are none (2). And Langevin dynamics forgets the weights of
+modes far apart, even with the exact score (3). Noise fills the gaps: at large noise a score is learned everywhere (4). At small noise it
+is not; but chains that come down the levels arrive at each where the one before has put them, which is where its data are, and they
+find the weights, nearly (5). The same loss, loop and sampler, with another network, draw digits (6). What is drawn in 2, 4 and 5 is
+learned; in 1 and 3 it is exact. The network of 2 is the paper's, by sliced score matching; that of 4 and 5 is told the level and learns by
+denoising. Arrows are scaled in each panel by themselves: noise makes scores short.
 """
 
 from __future__ import annotations
@@ -83,6 +86,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     return arrays | {
         "wrong.clean": (relative_errors(clean, p, box) > THRESHOLD).float().mean().numpy(),
         "wrong.noisy": (relative_errors(noisy, p, box, sigma) > THRESHOLD).float().mean().numpy(),
+        "wrong.last": (relative_errors(noisy, p, box, LEVELS[1]) > THRESHOLD).float().mean().numpy(),
         "sigma": np.array(sigma),
         "digits": digits.numpy(),
         "confidence": judge.numpy(),
@@ -94,6 +98,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     return {
         "wrong_clean": (float(arrays["wrong.clean"]), 0.22),
         "wrong_noisy": (float(arrays["wrong.noisy"]), 0.007),
+        "wrong_last": (float(arrays["wrong.last"]), 0.3),
         "share_plain": (float(arrays["share.plain"]), 0.09),
         "share_annealed": (float(arrays["share.annealed"]), 0.11),
         "share_exact": (float(arrays["share.exact"]), 0.06),
@@ -104,15 +109,21 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
 def caption(arrays: dict[str, np.ndarray]) -> str:
     """The six panels in their order."""
     weight, n = float(mixture().weights[0]), len(arrays["samples.plain"])
-    share = {name: float(arrays[f"share.{name}"]) for name in ("plain", "annealed", "exact")}
+    share = {name: told(float(arrays[f"share.{name}"]), n) for name in ("plain", "annealed", "exact")}
     return (
         f"A mixture whose larger mode holds {weight:.2f} of the data, and its score (1). A network that has seen samples alone is off by "
         f"more than {THRESHOLD:.0%} on {arrays['wrong.clean']:.0%} of the box (2). Of {n:,} Langevin chains with the exact score "
-        f"{share['plain']:.2f} end in the larger mode (3). With noise of sigma = {arrays['sigma']:.1f} a network told the level is "
-        f"off by as much on {arrays['wrong.noisy']:.1%} of the box (4); chains led by it from level to level end there with a share of "
-        f"{share['annealed']:.2f}, with the exact score {share['exact']:.2f} (5). The same loss and sampler, with a network for images: "
-        f"{len(arrays['digits'])} digits that no one wrote, of whose class a classifier is {arrays['confidence'].mean():.2f} sure (6)."
+        f"{share['plain']} end in the larger mode (3). With noise of sigma = {arrays['sigma']:.1f} a network told the level is "
+        f"off by as much on {arrays['wrong.noisy']:.1%} of the box (4), at the last level, sigma = {LEVELS[1]:g}, on "
+        f"{arrays['wrong.last']:.0%}; yet chains led by it from level to level end in the larger mode with a share of {share['annealed']}, "
+        f"with the exact score {share['exact']} (5). The same loss and sampler, with a network for images: {len(arrays['digits'])} digits "
+        f"that no one wrote, of whose class a classifier is {arrays['confidence'].mean():.2f} sure (6)."
     )
+
+
+def told(share: float, n: int) -> str:
+    """A share of n chains, with its standard error."""
+    return f"{share:.2f} ± {(share * (1 - share) / n) ** 0.5:.2f}"
 
 
 def restored(model: MLP, arrays: dict[str, np.ndarray], prefix: str) -> MLP:
@@ -132,22 +143,27 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     plotting.vector_field(score, p.score, role="truth")
     score.set_title("1  a score points to the data")
     clean, noisy = restored(network(), arrays, "clean."), restored(conditional(), arrays, "noisy.")
-    shown = plotting.field_comparison(wrong, clean, p.score, threshold=THRESHOLD, n=200, n_arrows=13)
-    wrong.set_title(f"2  learned, it is wrong where data is scarce:\noff by over half on {shown.share:.0%} of the box")
+    plotting.field_comparison(wrong, clean, p.score, threshold=THRESHOLD, n=200, n_arrows=13)
+    wrong.set_title(
+        f"2  learned, it is wrong where data is scarce:\noff by over half on {arrays['wrong.clean']:.0%} of the box"
+    )
     for ax, name in ((plain, "plain"), (annealed, "annealed")):
         plotting.samples(ax, torch.as_tensor(arrays[f"samples.{name}"]), role=name, size=14)
     plain.set_title(
-        f"3  Langevin forgets weights: {arrays['share.plain']:.2f}\nof the chains where {weight:.2f} of the data are"
+        f"3  even with the exact score Langevin forgets\nweights: {arrays['share.plain']:.2f} of the chains, {weight:.2f} of the data"
     )
-    shown = plotting.field_comparison(filled, noisy, p.score, sigma=sigma, threshold=THRESHOLD, n=200, n_arrows=13)
+    plotting.field_comparison(filled, noisy, p.score, sigma=sigma, threshold=THRESHOLD, n=200, n_arrows=13)
     filled.set_title(
-        f"4  noise fills the gaps: with $\\sigma$ = {sigma:.1f}\noff by over half on {shown.share:.1%} of the box"
+        f"4  noise fills the gaps: off on {arrays['wrong.noisy']:.1%} at $\\sigma$ = {sigma:.1f}\n"
+        f"(at $\\sigma$ = {LEVELS[1]:g} still on {arrays['wrong.last']:.0%})"
     )
     for ax in (wrong, filled):
         ax.set_xlabel(
             "arrows: broad, white rim: exact; thin, dark rim: learned\nground: darker where the error is larger"
         )
-    annealed.set_title(f"5  from much noise to little, weights\nare found, nearly: {arrays['share.annealed']:.2f}")
+    annealed.set_title(
+        f"5  learned score, from much noise to little:\n{arrays['share.annealed']:.2f} of the chains, nearly the {weight:.2f}"
+    )
     images.imshow(plotting.mosaic(torch.from_numpy(1 - arrays["digits"]), n_columns=N_SIDE), origin="upper")
     images.set(xticks=[], yticks=[], title="6  the same loss and sampler,\nanother network: digits")
     images.set_gid(f"{len(arrays['digits'])} sampled digits of 8 x 8 pixels, black on white.")

@@ -201,7 +201,7 @@ official = [diagnostics.Stage((s.sigma**2 - 1) ** 0.5, s.step_size, s.n_steps) f
 print(f"official ladder: share {diagnostics.last_laws(line, start, official)[-1].mode_weights(line)[0]:.3f}")
 
 # %% [markdown]
-# Again about 0.78 for the larger mode, by theory and in the README's picture [ncsn-fig3](../figures/ncsn-fig3.png). But the
+# Again about 0.78 for the larger mode, by theory and in the figure [ncsn-fig3](../figures/ncsn-fig3.png). But the
 # ladder that the paper's *text* gives, 10 levels from 10 to 0.1 with $\epsilon = 0.1$, cannot have been run. A chain on a
 # Gaussian of variance $v$ is stable only below the step $4v$ (notebook 05); in noise alone that is $\epsilon < 4 \sigma_L^2$,
 # here 0.04. The first step would be $\epsilon \sigma_1^2 / \sigma_L^2 = 1000$. Both the law and the chains refuse, and name the

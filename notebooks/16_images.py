@@ -86,8 +86,7 @@ right.set(xlim=(0, 24), ylim=(0, 1.02), xlabel="level", ylabel="share of chains 
 
 
 def draw(level, denoised):
-    x = (clean if denoised else states)[level]
-    image.set_data(plotting.mosaic(1 - x))
+    image.set_data(plotting.mosaic(1 - (clean if denoised else states)[level]))
     curve.set_data(range(level + 1), decided[: level + 1])
     picture.set(title=f"level {level}, σ = {levels[level]:.2g}" + ", denoised" * denoised, gid=f"{N} images.")
     right.set(title=f"decided: {decided[level]:.0%}", gid=f"Of {N} chains.")
@@ -158,6 +157,7 @@ picture_2.set_axis_off()
 forms = {"loss": "o-", "doubt": "s--", "Fréchet distance": "D:"}.items()
 lines = {key: right_2.plot([], [], form, label=key)[0] for key, form in forms}
 right_2.set(ylim=(0.04, 40), yscale="log", xlabel="step", xticks=range(5), xticklabels=[*marks])
+right_2.minorticks_off()
 right_2.legend(loc="upper right", fontsize=11)
 
 

@@ -75,10 +75,56 @@ def test_every_figure_has_its_place_in_the_gallery():
 
 def test_every_promise_names_tests_that_there_are():
     text = (ROOT / "docs" / "reliability.md").read_text()
-    named = re.findall(r"`(test_\w+)\.(test_\w+)`", text)
-    assert len(named) >= text.count("\n| ") - 1
-    for module, name in named:
-        assert f"def {name}(" in (ROOT / "tests" / f"{module}.py").read_text(), name
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 15
+    for row in rows:
+        named = re.findall(r"`(test_\w+)\.(test_\w+)`", row)
+        assert named, row
+        for module, name in named:
+            assert re.search(rf"^def {name}\(", (ROOT / "tests" / f"{module}.py").read_text(), re.MULTILINE), name
+
+
+def anchors(path):
+    """What a Markdown file can be linked at on a code host: its headings, and addresses of its own."""
+    text = path.read_text()
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain} | set(
+        re.findall(r'<a id="([^"]+)"', text)
+    )
+
+
+def test_a_heading_has_the_anchor_that_code_hosts_give_it():
+    sys.path.insert(0, str(ROOT / "docs"))
+    import make_gallery
+
+    for title, wanted in {
+        "Why annealing stops short of 0.80: weights freeze": "why-annealing-stops-short-of-080-weights-freeze",
+        "Noise levels, by NCSNv2's rules": "noise-levels-by-ncsnv2s-rules",
+        "Does a corrector pay? And 20,000 chains": "does-a-corrector-pay-and-20000-chains",
+        "Learned scores_are wrong-ish": "learned-scores_are-wrong-ish",
+    }.items():
+        assert make_gallery.anchor(title) == wanted
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*ROOT.glob("*.md"), *(ROOT / f"{name}/README.md" for name in ("figures", "notebooks"))]),
+    ids=lambda p: f"{p.parent.name}-{p.name}",
+)
+def test_anchors_that_are_linked_are_there(path):
+    for target, anchor in re.findall(r"""(?:\]\(|href=")([\w./-]*)#([\w.-]+)""", path.read_text()):
+        there = path.parent / target if target else path
+        if there.suffix == ".md":
+            assert anchor in anchors(there), (target, anchor)
+
+
+def test_what_the_front_page_counts_is_so():
+    text = (ROOT / "README.md").read_text()
+    n_figures = len([path for path in (ROOT / "figures").glob("*.py") if path.stem != "run"])
+    n_notebooks = len([*(ROOT / "notebooks").glob("[0-9][0-9]_*.py")])
+    assert set(re.findall(r"(\d+) (?:figures|pictures)\b", text)) == {str(n_figures)}
+    assert set(re.findall(r"(\d+) notebooks\b", text)) == {str(n_notebooks)}
 
 
 def test_equations_are_current():

@@ -30,8 +30,8 @@ def words(path):
         return image.info["Description"] if path.suffix == ".png" else image.info["comment"].decode()
 
 
-def test_two_processes_draw_the_same_bytes_and_the_stored_numbers_are_those_of_the_figure(tmp_path):
-    """Every figure and animation, by the command line and in this process, from one seed."""
+def test_two_processes_draw_the_same_bytes(tmp_path):
+    """Every figure and animation, by the command line and in this process, from one seed; with the numbers that are stored."""
     for path in (ROOT / "figures").glob("*.py"):
         shutil.copy(path, tmp_path)
     subprocess.run([sys.executable, str(tmp_path / "run.py"), "--quick"], check=True, capture_output=True)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 import make_site  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("site")  # one process, so that the site is made once
 KINDS = [
     "index.html",
     "notebooks/README.html",
@@ -43,7 +44,7 @@ def test_everything_has_its_page(site):
     assert set(KINDS) <= pages
     for path in ROOT.glob("notebooks/[0-9]*.ipynb"):
         assert f"notebooks/{path.stem}.html" in pages
-    for path in ROOT.glob("figures/*.p[ny][gy]"):
+    for path in ROOT.glob("figures/*.py"):
         if path.stem != "run":
             assert f"figures/{path.stem}.html" in pages
     modules = {path.stem for path in (ROOT / "toyscore").glob("[a-z]*") if path.suffix in ("", ".py")}
@@ -66,17 +67,36 @@ def test_a_notebooks_page_shows_outputs_and_keeps_solutions_closed(site):
     assert before.rfind("<details") > before.rfind("</details>")
 
 
-def test_what_is_dead_is_found(tmp_path):
-    """A link to no file, one to no anchor, one to another page's no anchor, and a script from a network; nothing else."""
-    (tmp_path / "a.html").write_text(
+def test_what_is_dead_is_found(tmp_path, monkeypatch):
+    """A link to no file, out of the site, to no anchor here and there, and a script from a network; nothing else; by any path."""
+    (tmp_path / "outside.html").write_text("")
+    (tmp_path / "site").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site" / "a.html").write_text(
         '<p id="here"><a href="#here">x</a><a href="b.html#there">x</a><a href="https://elsewhere.org">x</a>'
-        '<a href="#gone">x</a><a href="c.html">x</a><a href="b.html#gone">x</a><script src="https://cdn.org/x.js"></script>'
+        '<a href="#gone">x</a><a href="c.html">x</a><a href="b.html#gone">x</a><a href="../outside.html">x</a><script src="https://cdn.org/x.js"></script>'
     )
-    (tmp_path / "b.html").write_text('<p id="there">')
-    dead = "\n".join(make_site.dead_links(tmp_path))
-    assert len(dead.splitlines()) == 4
-    for words in ("#gone has no such anchor", "c.html is no file", "b.html#gone has no such", "asks for a network"):
-        assert words in dead
+    (tmp_path / "site" / "b.html").write_text('<p id="there">')
+    for folder in (tmp_path / "site", Path("site")):
+        dead = "\n".join(make_site.dead_links(folder))
+        assert len(dead.splitlines()) == 5
+        for words in (
+            "a.html: #gone has no such anchor",
+            "c.html is no file",
+            "outside.html is no file",
+            "b.html#gone has no such",
+            "asks for a network",
+        ):
+            assert words in dead
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("all of it")
+    with pytest.raises(SystemExit) as stop:
+        make_site.main(["--out", str(tmp_path)])
+    assert stop.value.code == 2
+    assert "holds something else, which would be lost; name a new folder" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").read_text() == "all of it"
 
 
 def test_the_bibliography_is_read():
@@ -91,10 +111,10 @@ def test_the_search_works_without_a_server(site, browser):  # noqa: F811
     browser.get((site / "search.html").as_uri() + "?q=freeze")
     for _ in range(60):
         found = browser.find_elements("css selector", "#search-results li a")
-        if found:
-            break
+        if any("freeze" in link.get_attribute("href") for link in found):
+            return
         time.sleep(0.5)
-    assert any("freeze" in link.get_attribute("href") for link in found)
+    pytest.fail(f"the search for freeze found {[link.text for link in found]}")
 
 
 @pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)], ids=["laptop", "phone"])
