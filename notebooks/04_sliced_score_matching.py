@@ -165,9 +165,9 @@ print(f"ten slices, the average squared    {(along.mean(1).square() / 2 + trace)
 
 # %% [markdown]
 # Now for *radius one*. With both terms sliced, both shrink by $D$: the loss is divided by $D$, and its minimum stays where it was.
-# Two functions of the official NCSN code draw their vectors so (those behind its figures do not), and it is right, on its own scale: multiply by $D$ to compare. But
-# $\frac12\|s\|^2$ with vectors of length one is wrong: the norm keeps its size and the trace shrinks, so the minimum is at the score
-# divided by $D$. Try the fields $c$ times the exact score, over 2,000 points of data:
+# Two functions of the official NCSN code draw their vectors so (those behind its figures draw Gaussian ones). That is right, on its own
+# scale: multiply by $D$ to compare. But $\frac12\|s\|^2$ with vectors of length one is wrong: the norm keeps its size and the trace
+# shrinks, so the minimum is at the score divided by $D$. Try the fields $c$ times the exact score, over 2,000 points of data:
 
 # %%
 data = mixture.sample(2000, generator=generator)
