@@ -109,6 +109,8 @@ def make(
     from toyscore.losses import perturbed
 
     mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
     torch.set_num_threads(1)
     start = time.perf_counter()
     module = load(name)
@@ -136,6 +138,7 @@ def make(
                 figure = module.draw(arrays)
                 description = f"{entry['caption']} {plotting.alt_text(figure)}"
                 plotting.save(figure, Path(out) / f"{name}.png", description=description)
+        plt.close("all")
     entry["seconds"] = round(time.perf_counter() - start, 1)
     return entry
 

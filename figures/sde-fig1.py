@@ -262,7 +262,14 @@ def side_panel(ax: Axes, density: np.ndarray, top: float, name: str, samples: np
     ax.fill_betweenx(u, density, color="0.8", linewidth=0) if samples is None else None
     if samples is not None:
         ax.hist(
-            samples, BINS, (-REACH, REACH), density=True, orientation="horizontal", color=PATH, alpha=0.55, linewidth=0
+            samples,
+            bins=BINS,
+            range=(-REACH, REACH),
+            density=True,
+            orientation="horizontal",
+            color=PATH,
+            alpha=0.55,
+            linewidth=0,
         )
     ax.plot(density, u, color=plotting.ROLES["truth"].colour, linewidth=1.8)
     ax.set(xlim=(0, 1.05 * top), ylim=(-REACH, REACH), xticks=[], xlabel=name)
