@@ -60,8 +60,8 @@ lint: $(TEST)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 60 notebooks
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 30 --cov
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 60 notebooks
 
 docs: $(TEST)
 	$(BIN)/python docs/make_site.py
