@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +82,7 @@ class Picture:
     words: str
 
 
+@cache
 def picture(name: str) -> Picture:
     """Read off its script, its entry in numbers.json and its picture."""
     from PIL import Image
