@@ -8,7 +8,7 @@ export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
 export PYTHONUTF8 = 1
 
-.PHONY: setup figures check-figures notebooks check-notebooks lab classroom bench lint test docs gallery equations scaling clean
+.PHONY: setup figures check-figures notebooks check-notebooks lab classroom bench lint test test-slow reliability check-reliability docs gallery equations scaling clean
 
 define install
 	@if command -v uv >/dev/null 2>&1; then \
@@ -60,8 +60,18 @@ lint: $(TEST)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 30 --cov
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --durations 30 --cov --proofs build/proofs/test.json
+
+test-slow: $(TEST)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --durations 30 --proofs build/proofs/slow.json
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 60 notebooks
+
+check-reliability: $(TEST)
+	$(BIN)/python docs/make_reliability.py --check
+
+reliability: $(TEST)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --proofs build/proofs/all.json $$($(BIN)/python docs/make_reliability.py --tests)
+	$(BIN)/python docs/make_reliability.py
 
 docs: $(TEST)
 	$(BIN)/python docs/make_site.py
