@@ -33,8 +33,8 @@ that the test asserts on every machine; other numbers are counts, the same every
 tests, `make test-slow` the rest; `.ci/run` runs both and compares this page with what they found.
 
 Statistical tests are wrong about one correct program in a million (alpha = 1e-6 each), and a first alarm is tried again with four times
-the samples and another seed ([statistics.py](../tests/reliability/laws.py)). Their seeds are fixed; `.venv/bin/python -m pytest tests/reliability
--k sampling --fresh-seeds` draws new ones.
+the samples and another seed ([laws.py](../tests/reliability/laws.py)). Their seeds are fixed;
+`.venv/bin/python -m pytest tests/reliability/test_sampling.py --fresh-seeds` draws new ones.
 
 | promise | proof | found |
 | --- | --- | --- |

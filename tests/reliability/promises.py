@@ -23,7 +23,7 @@ PROMISES = {
         ),
     ),
     "theory": Promise(
-        "densities integrate to one; a score is the gradient of its log density; every objective is the Fisher divergence up to its constant",
+        "densities integrate to one, scores are gradients of log densities, every objective is the Fisher divergence plus its constant",
         (
             "test_distributions.test_density_integrates_to_one",
             "test_distributions.test_score_is_the_gradient_of_log_prob",
