@@ -22,7 +22,7 @@ PROMISES = {
             "test_empirical.test_float32_stays_accurate_next_to_a_point",
         ),
     ),
-    "theory": Promise(
+    "identities": Promise(
         "densities integrate to one, scores are gradients of log densities, every objective is the Fisher divergence plus its constant",
         (
             "test_distributions.test_density_integrates_to_one",

@@ -14,7 +14,7 @@ from toyscore.distributions import GaussianMixture, empirical
 
 FORMS = ["scalar", "scalar per component", "diagonal", "full", "shared full"]
 SIGMAS = ["float", "0-d", "per row"]
-LIMIT = 100
+LIMIT = 10
 
 
 def covariance(form, k, dim, log_condition, seed):
@@ -68,7 +68,7 @@ def error_in_units(p, truth, x, sigma, given):
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64], ids=["float32", "float64"])
 def test_any_mixture_anywhere_is_as_exact_as_its_numbers(dtype, measured):
-    """Five forms of covariance, three of sigma; sigma 1e-6 to 1e6, condition to 1e12 (1e5 in float32), 1 to 1e18 deviations away"""
+    """Five forms of covariance, three of sigma; sigma 1e-6 to 1e6, condition to 1e12 (float32: 1e5), to 1e18 of its deviations away"""
     worst = [0.0, 0.0]
 
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -91,7 +91,8 @@ def test_any_mixture_anywhere_is_as_exact_as_its_numbers(dtype, measured):
             parts.to(dtype) if isinstance(parts, torch.Tensor) else parts,
             torch.softmax(3 * torch.randn(k, generator=seeded(seed), dtype=F64), 0).tolist(),
         )
-        x = (10**log_distance * math.hypot(1.0, sigma) * values[k]).to(dtype)
+        deviation = math.hypot(10 ** (-log_condition / 2), sigma)  # the smallest
+        x = (10**log_distance * deviation * values[k]).to(dtype)
         given_sigma = {
             "float": sigma,
             "0-d": torch.tensor(sigma, dtype=dtype),
