@@ -45,7 +45,8 @@ def wrong_score(x, sigma):
 
 
 def relative(found, expected):
-    return abs(float(found) - float(expected)) / max(1.0, abs(float(expected)))
+    found, expected = (float(torch.as_tensor(value, dtype=F64).detach()) for value in (found, expected))
+    return abs(found - expected) / max(1.0, abs(expected))
 
 
 def worst_of(check, examples=25):
