@@ -60,17 +60,17 @@ lint: $(TEST)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --durations 30 --cov --proofs build/proofs/test.json
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --durations 30 --cov --proofs build/proofs/test.json
 
 test-slow: $(TEST)
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --durations 30 --proofs build/proofs/slow.json
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 30 --proofs build/proofs/slow.json
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 60 notebooks
 
 check-reliability: $(TEST)
 	$(BIN)/python docs/make_reliability.py --check
 
 reliability: $(TEST)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --proofs build/proofs/all.json $$($(BIN)/python docs/make_reliability.py --tests)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --proofs build/proofs/all.json $$($(BIN)/python docs/make_reliability.py --tests)
 	$(BIN)/python docs/make_reliability.py
 
 docs: $(TEST)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from test_browser import browser  # noqa: F401  (a fixture)
 
@@ -14,7 +15,6 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 import make_site  # noqa: E402
 
-pytestmark = pytest.mark.xdist_group("site")  # one process, so that the site is made once
 KINDS = [
     "index.html",
     "notebooks/README.html",
@@ -30,12 +30,17 @@ KINDS = [
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """All pages, by the command that makes them."""
-    folder = tmp_path_factory.mktemp("docs") / "site"
-    command = [sys.executable, str(ROOT / "docs" / "make_site.py"), "--out", str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
+def site(tmp_path_factory, request):
+    """All pages, by the command that makes them; once for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if hasattr(request.config, "workerinput") else base
+    folder, done = base / "docs" / "site", base / "site-is-made"
+    with FileLock(base / "site.lock"):
+        if not done.exists():
+            command = [sys.executable, str(ROOT / "docs" / "make_site.py"), "--out", str(folder)]
+            run = subprocess.run(command, capture_output=True, text=True)
+            assert run.returncode == 0, run.stdout + run.stderr
+            done.touch()
     return folder
 
 
