@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -30,20 +31,32 @@ def words(path):
         return image.info["Description"] if path.suffix == ".png" else image.info["comment"].decode()
 
 
-def test_two_processes_draw_the_same_bytes(tmp_path):
-    """Every figure and animation, by the command line and in this process, from one seed; with the numbers that are stored."""
-    for path in (ROOT / "figures").glob("*.py"):
-        shutil.copy(path, tmp_path)
-    subprocess.run([sys.executable, str(tmp_path / "run.py"), "--quick"], check=True, capture_output=True)
-    (tmp_path / "again").mkdir()
-    for name in runner.ids():
-        entry = runner.make(name, quick=True, out=str(tmp_path / "again"))
-        assert entry["numbers"].keys() == STORED[name]["numbers"].keys(), name
-        assert any(c.isdigit() for c in entry["caption"]), name
-        first, second = (tmp_path / copy / picture(name) for copy in ("quick", "again"))
-        assert first.read_bytes() == second.read_bytes(), name
-        assert first.stat().st_size > 10_000, name
-        assert any(c.isdigit() for c in words(first)), name
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory, request):
+    """Every figure and animation drawn quickly by the command line, once for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if hasattr(request.config, "workerinput") else base) / "figures"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "quick").exists():
+            folder.mkdir()
+            for path in (ROOT / "figures").glob("*.py"):
+                shutil.copy(path, folder)
+            subprocess.run([sys.executable, str(folder / "run.py"), "--quick"], check=True, capture_output=True)
+    return folder / "quick"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", runner.ids())
+def test_two_processes_draw_the_same_bytes(name, quick, tmp_path, measured):
+    """By the command line and in this process, from one seed; with the numbers that are stored."""
+    entry = runner.make(name, quick=True, out=str(tmp_path))
+    assert entry["numbers"].keys() == STORED[name]["numbers"].keys()
+    assert any(c.isdigit() for c in entry["caption"])
+    first, second = (folder / picture(name) for folder in (quick, tmp_path))
+    assert first.read_bytes() == second.read_bytes()
+    assert first.stat().st_size > 10_000
+    assert any(c.isdigit() for c in words(first))
+    measured.count("figures drawn to the same bytes by two processes")
 
 
 @pytest.mark.parametrize("name", runner.ids())

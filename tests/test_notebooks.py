@@ -1,4 +1,4 @@
-"""Notebooks come from their sources, are stored with their outputs, and judge the reader fairly. (nbval runs them again: `make test-slow`.)"""
+"""Notebooks come from their sources, are stored with outputs, and judge the reader fairly. (nbval runs them again: `make test-slow`.)"""
 
 import importlib.metadata
 import json
