@@ -1,8 +1,5 @@
 """The smoothed data set is a mixture with N components: the two implementations must agree, in any event shape."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -147,20 +144,3 @@ def test_chunks_change_nothing(monkeypatch):
     whole = p.score(x, 0.3)
     monkeypatch.setattr("toyscore.distributions.points._CHUNK", 20)
     assert torch.allclose(p.score(x, 0.3), whole, rtol=1e-12)
-
-
-def test_sixty_thousand_images_fit_in_a_gigabyte():
-    code = """
-import pathlib, resource, torch
-from toyscore.distributions import empirical
-points = torch.rand(60_000, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-p, x = empirical(points), torch.rand(64, 1, 28, 28)
-for sigma in (0.3, 30.0):
-    assert torch.isfinite(p.score(x, sigma)).all()
-status = pathlib.Path("/proc/self/status")  # ru_maxrss would be that of the process it was forked from, where that is larger
-peak = status.read_text().partition("VmHWM:")[2].split()[0] if status.exists() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert int(run.stdout) * unit < 1 << 30
