@@ -44,6 +44,9 @@ PROMISES = {
         "likelihoods are exact to the solver's tolerance",
         ("test_likelihood.test_with_the_exact_prior_it_is_the_density",),
     ),
+    "rows": Promise(
+        "events of any shape are their flattened rows, a level may be a number, a 0-d tensor or one per row, and rows are independent"
+    ),
     "purity": Promise(
         "shape, dtype, inputs and every global random state are left as they were, by each public function",
         ("test_samplers.test_samplers_are_lazy_seeded_pure_and_leave_the_default_generator",),
