@@ -169,7 +169,7 @@ def reduce(mixture: GaussianMixture) -> tuple[GaussianMixture, Tensor]:
     Raises:
         ValueError: covariances that differ; a single component, which has no modes to weigh.
     """
-    p = mixture.to(dtype=torch.float64)
+    p = mixture.to("cpu", torch.float64)
     covariance = p.covariances[0]
     if len(p.means) == 1:
         raise ValueError(
@@ -208,7 +208,7 @@ def propagate(
         mixture: D = 1 or 2; its score drives the chain, and its modes tell how wide the grids must be.
         start: the law of the first state, [N, D].
         schedule: e.g. ``[Stage(0.0, 0.1, 1000)]``, or ``annealed_stages(...)``.
-        score: another score to drive the chain, e.g. a network's; called as ``score(x, sigma)`` in the mixture's dtype.
+        score: another score to drive the chain, e.g. a network's; called as ``score(x, sigma)`` in the mixture's dtype and on its device.
         nodes_per_std: grid nodes to a standard deviation of the noise, and to that of the narrowest mode as many, or 2.5 times as many in
             one dimension; default 4 in one dimension, 1.5 in two.
 
@@ -252,7 +252,7 @@ def _propagate(
     mixture: GaussianMixture, start: Cloud, schedule: Sequence[Stage], score: Score, nodes_per_std: float
 ) -> Iterator[Law]:
     clouds = [
-        (start.points.double().numpy(), start.masses.double().numpy())
+        (start.points.to("cpu", torch.float64).numpy(), start.masses.to("cpu", torch.float64).numpy())
     ] * 2  # on the fine grid, and on the coarse one
     step = 0
     for stage in schedule:
@@ -263,7 +263,7 @@ def _propagate(
             step += 1
             if n < 2:  # from where the last stage ended to this one's nodes; from then on between its own
                 moves = [
-                    _transition(score, sources, grid, stage, mixture.means.dtype)
+                    _transition(score, sources, grid, stage, mixture.means)
                     for (sources, _), grid in zip(clouds, grids, strict=True)
                 ]
             clouds = [(ends, move.T @ masses) for ends, move, (_, masses) in zip(points, moves, clouds, strict=True)]
@@ -302,10 +302,10 @@ def _axes(mixture: GaussianMixture, points: Any, masses: Any, stage: Stage, node
     return axes
 
 
-def _transition(score: Score, points: Any, target: list[Any], stage: Stage, dtype: torch.dtype) -> Any:
+def _transition(score: Score, points: Any, target: list[Any], stage: Stage, like: Tensor) -> Any:
     """The sparse matrix [sources, nodes] of the masses that each source sends to each node."""
     x = torch.as_tensor(points)
-    drift = ops.evaluate(score, x.to(dtype), stage.sigma).double().numpy()
+    drift = ops.evaluate(score, x.to(like), stage.sigma).to("cpu", torch.float64).numpy()
     ends = points + stage.step_size / 2 * drift
     root = math.sqrt(stage.step_size)
     n_cells = math.prod(2 * math.ceil(_REACH * root / (a[1] - a[0])) + 1 for a in target)

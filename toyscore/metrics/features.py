@@ -124,8 +124,8 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     identity.num_features = a.shape[1]  # type: ignore[assignment]
     # what one process asks for must not wait for the others of its group
     distance = FrechetInceptionDistance(feature=identity, sync_on_compute=False).set_dtype(torch.float64)
-    distance.update(a.double(), real=True)
-    distance.update(b.double(), real=False)
+    distance.update(a.to("cpu", torch.float64), real=True)
+    distance.update(b.to("cpu", torch.float64), real=False)
     return float(distance.compute())
 
 
