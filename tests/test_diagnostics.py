@@ -304,7 +304,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_named(case):
+def test_bad_input_is_named(case, measured):
+    measured.count("bad inputs, each named")
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call()

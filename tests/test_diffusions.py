@@ -641,7 +641,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG, ids=lambda name: name.replace(" ", "-"))
-def test_bad_input_is_named(case):
+def test_bad_input_is_named(case, measured):
+    measured.count("bad inputs, each named")
     call, kind, words = WRONG[case]
     with pytest.raises(kind, match=words):
         call()

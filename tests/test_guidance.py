@@ -290,7 +290,7 @@ WRONG = {
         ValueError,
         r"y has shape \[2\].*must be \[1\]",
     ),
-    "a negative noise": (lambda: of_measurement(P.score, TILTED, Y, noise_std=-1.0), ValueError, "sigma = -1.0"),
+    "a negative noise": (lambda: of_measurement(P.score, TILTED, Y, noise_std=-1.0), ValueError, "noise_std = -1.0"),
     "y of another dtype": (
         lambda: of_measurement(P.score, TILTED, torch.zeros(1)),
         TypeError,
@@ -343,7 +343,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG, ids=lambda name: name.replace(" ", "-"))
-def test_bad_input_is_named(case):
+def test_bad_input_is_named(case, measured):
+    measured.count("bad inputs, each named")
     call, kind, words = WRONG[case]
     with pytest.raises(kind, match=words):
         call()

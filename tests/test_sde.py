@@ -355,7 +355,7 @@ WRONG = {
     "a time per row too few": (
         lambda: time_score(VP(), lambda x, s: x)(PLAIN, torch.ones(2)),
         ValueError,
-        r"t has shape \[2\]: with 3 rows",
+        r"t has shape \[2\]: with x of shape \[3, 2\]",
     ),
     "a level below the process": (lambda: VE().time(0.001), ValueError, "sigma = 0.001 is below sigma_min = 0.01"),
     "a negative level": (
@@ -401,7 +401,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG, ids=lambda name: name.replace(" ", "-"))
-def test_bad_input_is_named(case):
+def test_bad_input_is_named(case, measured):
+    measured.count("bad inputs, each named")
     call, kind, words = WRONG[case]
     with pytest.raises(kind, match=words):
         call()

@@ -17,7 +17,7 @@ from toyscore.config import Config, ConfigError, Data, Noise, suggestion
 from toyscore.diagnostics import tuned_step
 from toyscore.losses import at_random_sigma, denoising_score_matching
 from toyscore.noise import geometric, levels, log_normal, log_uniform
-from toyscore.operators import Distribution, normal_like, uniform
+from toyscore.operators import Distribution, check_count, normal_like, uniform
 from toyscore.samplers import annealed_langevin, final
 from toyscore.train import draw_seed
 
@@ -138,6 +138,8 @@ def sampling_plan(config: Config) -> dict[str, Any]:
 
 def sampling_chain(score: nn.Module, config: Config, data: dict[str, Any], n: int, seed: int) -> Iterator[Tensor]:
     """The states of ``annealed_langevin`` as configured, the start first."""
+    check_count(n, "n")
+    check_count(seed, "seed", 0)
     some = next(score.parameters())
     generator = Generator(some.device).manual_seed(seed)
     like = torch.empty(n, *data["event"], dtype=some.dtype, device=some.device)
@@ -170,6 +172,8 @@ def draw_samples(
     They are drawn in batches with seeds of their own, which the processes of a group share out: as many processes as you like
     draw the same samples.
     """
+    for value, name, least in ((n, "n", 1), (seed, "seed", 0), (batch, "batch", 1)):
+        check_count(value, name, least)
     x: Tensor | None = None
     rank, world = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
     for part, first in enumerate(range(0, n, batch)):

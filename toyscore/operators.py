@@ -129,13 +129,14 @@ def check_positive(value: float, name: str) -> None:
         raise ValueError(f"{name} = {value}: it must be finite and positive; pass e.g. {name}=0.1")
 
 
-def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False) -> tuple[float, float]:
+def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False, name: str = "sigma") -> tuple[float, float]:
     """Refuse a ``sigma`` that is not a float, 0-d or ``[B]`` of finite standard deviations.
 
     Args:
         sigma: float | 0-d | [B], in units of ``x``.
         x: [B, *event].
         positive: also refuse zero.
+        name: what messages call it.
 
     Returns:
         The least and the largest sigma.
@@ -147,21 +148,21 @@ def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False) -> tuple[flo
     if isinstance(sigma, Tensor):
         if sigma.ndim and sigma.shape != x.shape[:1]:
             raise ValueError(
-                f"sigma has shape {list(sigma.shape)}: with x of shape {list(x.shape)} it must be a float, 0-d or "
+                f"{name} has shape {list(sigma.shape)}: with x of shape {list(x.shape)} it must be a float, 0-d or "
                 f"[{len(x)}]; pass one sigma per row"
             )
         low, high = (float(v) for v in torch.aminmax(sigma.detach()))
     else:
-        if not isinstance(sigma, Real):
-            raise TypeError(f"sigma is {type(sigma).__name__}: it must be a float or a tensor; pass e.g. sigma=0.5")
+        if isinstance(sigma, bool) or not isinstance(sigma, Real):
+            raise TypeError(f"{name} is {type(sigma).__name__}: it must be a float or a tensor; pass e.g. {name}=0.5")
         low = high = float(sigma)
     if not (low >= 0 and math.isfinite(high)):
         raise ValueError(
-            f"sigma = {low if not low >= 0 else high}: a standard deviation must be finite and not negative; pass 0 "
+            f"{name} = {low if not low >= 0 else high}: a standard deviation must be finite and not negative; pass 0 "
             "for the clean density"
         )
     if positive and low == 0:
-        raise ValueError("sigma = 0: here the noise must have a positive standard deviation; pass sigma > 0")
+        raise ValueError(f"{name} = 0: here the noise must have a positive standard deviation; pass {name} > 0")
     return low, high
 
 

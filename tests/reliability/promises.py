@@ -48,7 +48,7 @@ PROMISES = {
         "events of any shape are their flattened rows, a level may be a number, a 0-d tensor or one per row, and rows are independent"
     ),
     "purity": Promise(
-        "shape, dtype, inputs and every global random state are left as they were, by each public function",
+        "shape, dtype, device, inputs and every global random state are left as they were, by each public function",
         ("test_samplers.test_samplers_are_lazy_seeded_pure_and_leave_the_default_generator",),
     ),
     "determinism": Promise(
@@ -95,7 +95,17 @@ PROMISES = {
             "test_samplers.test_nan_stops_within_sixteen_states_and_at_the_last",
         ),
     ),
-    "bad_input": Promise("bad input gets an error that names the value, the rule and the remedy"),
+    "bad_input": Promise(
+        "bad input gets an error that names the value, the rule and the remedy",
+        (
+            "test_theory.test_bad_input_is_named",
+            "test_diagnostics.test_bad_input_is_named",
+            "test_diffusions.test_bad_input_is_named",
+            "test_likelihood.test_bad_input_is_named",
+            "test_sde.test_bad_input_is_named",
+            "test_guidance.test_bad_input_is_named",
+        ),
+    ),
     "bad_commands": Promise(
         "a bad configuration or command line is told in a few words, with what is allowed, and its exit code, without a traceback",
         ("test_cli.test_bad_input_gets_a_few_words_and_a_code",),

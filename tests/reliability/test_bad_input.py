@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from helpers import F64, seeded
+from reliability.calls import CALLS, F32, World, leaves, run
+from reliability.substitutes import LEGITIMATE, SPREADS, WORDS, legitimate, spreads, substitutes
 from toyscore import data, metrics, plotting, widgets
 from toyscore import operators as ops
 from toyscore.distributions import TOYS, GaussianMixture, empirical, two_modes
@@ -746,8 +748,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_named(case):
+def test_bad_input_is_named(case, measured):
     call, exception, words = CASES[case]
+    measured.count("bad inputs, each named")
     with pytest.raises(exception) as caught:
         call()
     message = str(caught.value)
@@ -767,3 +770,44 @@ def test_good_input_still_passes():
     assert len(list(anneal([1.0, 0.5]))) == 4
     assert P.sample(2, generator=seeded()).shape == (2, 2)
     ops.check_sigma(torch.tensor([0.0, 1.0, 2.0]), X)
+
+
+def named(error, key, value):
+    """Whether a message says what is wrong: the parameter, or the number, dtype or shape that was given; in some words."""
+    message = str(error)
+    told = [key, f"{value}"] if isinstance(value, int | float) else [key]
+    if isinstance(value, torch.Tensor):
+        told += [str(value.dtype), str(list(value.shape))]
+    return len(message.split()) >= 4 and any(words in message for words in told)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_whatever_is_put_in_place_of_a_number_or_a_tensor_is_named_or_legitimate(name, measured):
+    for key, kind, value, make in substitutes(name):
+        case, expected = f"{name}({key} = {kind})", legitimate(name, key, kind)
+        error, result = None, None
+        try:
+            result = run(name, World(F32), make() | {key: value})
+        except (TypeError, ValueError) as caught:
+            error = caught
+        if error is not None:
+            assert not isinstance(error, np.linalg.LinAlgError), case
+            assert expected is None, f"{case}: {error}"
+            # Python's own words will do where the type is wrong at first sight
+            assert kind in WORDS or kind == "a list" or named(error, key, value), f"{case}: {error}"
+            measured.count("bad inputs, each named")
+            continue
+        numbers = [leaf for leaf in leaves(result) if isinstance(leaf, float | torch.Tensor)]
+        finite = all(bool(torch.isfinite(torch.as_tensor(leaf)).all()) for leaf in numbers)
+        if spreads(name, key, kind) is not None:
+            assert not finite, f"{case} comes back as something finite"
+        else:
+            assert expected is not None, f"{case} is taken"
+            assert finite, f"{case} comes back as something that is not finite"
+
+
+def test_every_exception_is_one():
+    """No rule is left over from what is checked by now."""
+    cases = [(name, key, kind) for name in CALLS for key, kind, *_ in substitutes(name)]
+    assert {legitimate(*case) for case in cases} - {None} == set(range(len(LEGITIMATE)))
+    assert {spreads(*case) for case in cases} - {None} == set(range(len(SPREADS)))

@@ -104,6 +104,8 @@ class Images:
         Args:
             limit: the first so many.
         """
+        if limit is not None:
+            ops.check_count(limit, "limit")
         chosen = np.asarray(self.values[:limit])
         return self._scale(torch.from_numpy(chosen.astype(np.float32)), 0.5)
 
@@ -244,9 +246,15 @@ def images(x: Tensor, labels: Tensor | None = None, *, flip: bool = False) -> Im
     """A tensor of images as a set, kept in 8 bits: ``x`` [N, C, H, W] in [0, 1].
 
     Raises:
-        TypeError: not floating-point. ValueError: another shape; a value outside [0, 1], with the likely cause.
+        TypeError: not floating-point, labels that are no whole numbers. ValueError: another shape; a value outside [0, 1], with the
+            likely cause.
     """
     ops.check_batch(x, "x")
+    if labels is not None and (
+        not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool or labels.ndim != 1
+    ):
+        found = f"{labels.dtype} of shape {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"labels is {found}: it must be a tensor [N] of whole numbers; convert it with torch.tensor")
     if x.ndim != 4:
         raise ValueError(f"x has shape {list(x.shape)}: images are [N, C, H, W]; add the missing axes, e.g. x[:, None]")
     ops.check_finite(x, "x")

@@ -98,8 +98,9 @@ def exact_fisher(
         generator: of the samples.
 
     Raises:
-        ValueError: a degenerate mixture at sigma = 0; as ``quadrature``.
+        ValueError: a degenerate mixture at sigma = 0; fewer than two samples; as ``quadrature``.
     """
+    ops.check_count(n, "n", 2)
     means, covariance = _truth(score, mixture, sigma, n, generator)
     errors = covariance.diagonal().sqrt()
     return Fisher(float(means[0]), float(means[1]), (float(errors[0]), float(errors[1])))
@@ -110,7 +111,6 @@ def _truth(
 ) -> tuple[Tensor, Tensor]:
     """F and S, [2], and the covariance of their errors, [2, 2]."""
     if mixture.means.shape[1] > 2:
-        ops.check_count(n, "n", 2)
         values = _squares(score, mixture, sigma, mixture.perturb(sigma).sample(n, generator=generator))
         return values.mean(1), torch.cov(values) / n
     nodes_per_std = NODES_PER_STD[mixture.means.shape[1]]

@@ -82,6 +82,7 @@ def intrinsic_dimension(score: Score, x: Tensor, sigma: Sigma, *, generator: Gen
         TypeError, ValueError: bad x or sigma, a single row; a score of another shape than x.
     """
     ops.check_batch(x)
+    ops.check_finite(x)
     ops.check_sigma(sigma, x, positive=True)
     if len(x) < 2:
         raise ValueError("x has one row: an error needs two; pass more data")

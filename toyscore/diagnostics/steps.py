@@ -171,6 +171,7 @@ def signal_to_noise(score: Score, x: Tensor, sigma: Sigma, step_size: float) -> 
         TypeError, ValueError: bad x, sigma or step size; a score of another shape than x.
     """
     ops.check_batch(x)
+    ops.check_finite(x)
     ops.check_sigma(sigma, x)
     ops.check_positive(step_size, "step_size")
     s = ops.evaluate(score, x, sigma)
@@ -201,14 +202,22 @@ def stein_numbers(
         [B], float64 on the CPU.
 
     Raises:
-        TypeError, ValueError: bad x, sigma or step size; a score of another shape than x.
+        TypeError, ValueError: bad x, sigma, step size or centre; a score of another shape than x.
     """
     ops.check_batch(x)
+    ops.check_finite(x)
     ops.check_sigma(sigma, x)
     if step_size != 0:
         ops.check_positive(step_size, "step_size")
+    if centre is not None:
+        centre = torch.as_tensor(centre).to(x)
+        if centre.shape != x.shape[1:]:
+            raise ValueError(
+                f"centre has shape {list(centre.shape)}: it must be an event, {list(x.shape[1:])}; reshape it"
+            )
+        ops.check_finite(centre[None], "centre")
     s = ops.flatten(ops.evaluate(score, x, sigma)).to("cpu", torch.float64)
-    away = ops.flatten(x if centre is None else x - torch.as_tensor(centre).to(x)).to("cpu", torch.float64)
+    away = ops.flatten(x if centre is None else x - centre).to("cpu", torch.float64)
     return -((away * s).sum(1) + step_size / 4 * s.square().sum(1)) / s.shape[1]
 
 
@@ -216,6 +225,8 @@ def _positive(value: Number, name: str, zero: bool = False) -> Tensor:
     if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
         raise TypeError(f"{name} = {value}: it must be a number; pass a float or a tensor of floats")
     tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} has shape {list(tensor.shape)}: there is no number in it; pass at least one")
     good = torch.isfinite(tensor) & ((tensor >= 0) if zero else (tensor > 0))
     if not bool(good.all()):
         hint = "pass the epsilon of a step" if name == "step_size" else "pass the square of a standard deviation"

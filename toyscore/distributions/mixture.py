@@ -236,7 +236,7 @@ class GaussianMixture:
                 f"operator has shape {list(a.shape)}: it must be [M, {self.means.shape[1]}] with M >= 1; transpose it?"
             )
         ops.check_finite(a, "operator")
-        ops.check_sigma(noise_std, self.means)
+        ops.check_sigma(noise_std, self.means, name="noise_std")
         both = torch.cat([torch.eye(a.shape[1]).to(a), a])
         extra = torch.zeros(len(both)).to(a)
         extra[a.shape[1] :] = float(noise_std) ** 2

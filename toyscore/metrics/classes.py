@@ -70,6 +70,7 @@ def fit_classifier(data: Images, *, seed: int = 0) -> Classifier:
     """
     from sklearn.linear_model import LogisticRegression
 
+    ops.check_count(seed, "seed", 0)
     x, labels = data.sample_labelled(_N_EXAMPLES, generator=Generator().manual_seed(seed))
     everyone = torch.as_tensor(data.labels)
     check_labels(everyone)

@@ -81,18 +81,18 @@ def _pot() -> Any:
     return ot
 
 
-def as_clouds(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
+def as_clouds(x: Tensor, y: Tensor, least: int = 1, names: tuple[str, str] = ("x", "y")) -> tuple[Tensor, Tensor]:
     """Two sets of points as [N, D] and [M, D] in float32 at least, refused unless finite, alike, and ``least`` in each."""
-    for cloud, name in ((x, "x"), (y, "y")):
+    for cloud, name in zip((x, y), names, strict=True):
         ops.check_batch(cloud, name)
         ops.check_finite(cloud, name)
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(
-            f"x has events of shape {list(x.shape[1:])}, y of {list(y.shape[1:])}: they must agree; compare like "
+            f"{names[0]} has events of shape {list(x.shape[1:])}, {names[1]} of {list(y.shape[1:])}: they must agree; compare like "
             "with like"
         )
     if x.dtype != y.dtype:
-        raise TypeError(f"x is {x.dtype}, y {y.dtype}: they must agree; convert one with .to(...)")
+        raise TypeError(f"{names[0]} is {x.dtype}, {names[1]} {y.dtype}: they must agree; convert one with .to(...)")
     if min(len(x), len(y)) < least:
         raise ValueError(f"the clouds have {len(x)} and {len(y)} points: {least} are needed in each; draw more")
     wide = torch.promote_types(x.dtype, torch.float32)

@@ -38,7 +38,7 @@ def overlap(samples: Tensor, data: Tensor, *, k: int = 3) -> Overlap:
         TypeError, ValueError: not two clouds of like points; no more than k in one; k not a whole number of at least one.
     """
     ops.check_count(k, "k")
-    a, b = as_clouds(samples, data, k + 1)
+    a, b = as_clouds(samples, data, k + 1, ("samples", "data"))
     across = ops.squared_distances(a, b)  # [N, M]
     of_samples, of_data = (_radii(points, k) for points in (a, b))
     inside = across <= of_data  # sample n in the ball of datum m
@@ -66,7 +66,7 @@ def expected_coverage(n_samples: int, n_data: int, *, k: int = 3) -> float:
 
 def nearest(x: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
     """Distance and index of the nearest of ``data`` [M, *event] to each of ``x`` [B, *event]: two [B]."""
-    a, b = as_clouds(x, data, 1)
+    a, b = as_clouds(x, data, 1, ("x", "data"))
     found = ops.squared_distances(a, b).min(1)
     return found.values.sqrt(), found.indices
 

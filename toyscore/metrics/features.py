@@ -33,6 +33,8 @@ class Features(nn.Module):
 
     def __init__(self, event: tuple[int, int, int], n_features: int, n_classes: int) -> None:
         super().__init__()
+        ops.check_count(n_features, "n_features")
+        ops.check_count(n_classes, "n_classes")
         self.event, self.num_features = event, n_features
         stride = max(1, min(event[1:]) // 12)
 
@@ -60,6 +62,7 @@ class Features(nn.Module):
             TypeError, ValueError: x is no batch of such images.
         """
         ops.check_batch(x)
+        ops.check_finite(x)
         if tuple(x.shape[1:]) != self.event:
             raise ValueError(
                 f"x has shape {list(x.shape)}: the features are of [B, {', '.join(map(str, self.event))}]; pass images of that size"
@@ -85,6 +88,7 @@ def fit_features(data: Images, *, n_features: int = 32, n_steps: int = 500, seed
     """
     ops.check_count(n_features, "n_features")
     ops.check_count(n_steps, "n_steps")
+    ops.check_count(seed, "seed", 0)
     generator = Generator().manual_seed(seed)
     x, labels = data.sample_labelled(_BATCH, generator=generator)
     check_labels(torch.as_tensor(data.labels))

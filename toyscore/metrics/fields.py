@@ -51,8 +51,9 @@ def fisher_divergence_by_region(
         [R], one more than the largest label; NaN where a region has no point.
 
     Raises:
-        ValueError: regions is not [B] or has a negative label.
+        TypeError, ValueError: as ``fisher_divergence``; regions is not [B] or has a negative label.
     """
+    ops.check_batch(x)
     if not isinstance(regions, Tensor) or regions.dtype not in (torch.int64, torch.int32, torch.uint8, torch.int16):
         kind = regions.dtype if isinstance(regions, Tensor) else type(regions).__name__
         raise TypeError(f"regions is {kind}: it must be a tensor of integers from 0; pass e.g. (x[:, 0] > 0).long()")
@@ -76,14 +77,22 @@ def relative_errors(score: Score, distribution: Scored, x: Tensor, sigma: Sigma 
 @torch.no_grad()
 def _squared_errors(score: Score, target: Score, x: Tensor, sigma: Sigma) -> Tensor:
     """½‖s - s*‖² at each x: [B]."""
+    ops.check_batch(x)
+    ops.check_finite(x)
     return explicit_score_matching(score, x, sigma, target=target)
 
 
 def mode_weights(x: Tensor, mixture: GaussianMixture) -> Tensor:
     """The share of the points x [B, *event] in each mode, by the mixture's responsibilities: [K], summing to one."""
-    return mixture.responsibilities(x).mean(0)
+    return _responsibilities(x, mixture).mean(0)
 
 
 def mode_weight_errors(x: Tensor, mixture: GaussianMixture) -> Tensor:
     """Standard errors [K] of ``mode_weights``, the rows of x being independent; NaN for a single row."""
-    return mixture.responsibilities(x).std(0) / math.sqrt(len(x))
+    return _responsibilities(x, mixture).std(0) / math.sqrt(len(x))
+
+
+def _responsibilities(x: Tensor, mixture: GaussianMixture) -> Tensor:
+    ops.check_batch(x)
+    ops.check_finite(x)
+    return mixture.responsibilities(x)

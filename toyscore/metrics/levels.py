@@ -35,6 +35,7 @@ def denoising_losses(
         TypeError, ValueError: x or sigmas is not what it must be.
     """
     ops.check_batch(x)
+    ops.check_finite(x)
     found = [
         2 / x[0].numel() * denoising_score_matching(score, x, sigma, generator=generator)
         for sigma in check_sigmas(sigmas, dtype=x.dtype).to(x.device)
@@ -55,8 +56,10 @@ def linear_losses(covariance: Tensor, sigmas: Tensor | Sequence[float]) -> Tenso
         sigmas: [L], strictly decreasing, in units of x.
 
     Raises:
-        ValueError: covariance is not [D, D]; sigmas not decreasing.
+        TypeError, ValueError: covariance is no floating-point tensor [D, D], or not finite; sigmas not decreasing.
     """
+    ops.check_batch(covariance, "covariance")
+    ops.check_finite(covariance, "covariance")
     if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
         raise ValueError(f"covariance has shape {list(covariance.shape)}: it must be [D, D]; pass torch.cov(x.mT)")
     values = torch.linalg.eigvalsh(covariance).clamp(min=0)

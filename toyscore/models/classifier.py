@@ -33,7 +33,7 @@ class NoiseClassifier(nn.Module):
         data_mean: of all numbers. data_variance: v, of all numbers.
 
     Raises:
-        ValueError: a size below one, K below two; levels or data_variance not positive.
+        ValueError: a size below one, K below two; levels or data_variance not positive; data_mean not finite.
     """
 
     log_range: Tensor
@@ -55,6 +55,8 @@ class NoiseClassifier(nn.Module):
         for value, name, least in ((n_classes, "n_classes", 2), (width, "width", 1), (depth, "depth", 1)):
             ops.check_count(value, name, least)
         ops.check_positive(data_variance, "data_variance")
+        if not math.isfinite(data_mean):
+            raise ValueError(f"data_mean = {data_mean}: it must be finite; pass the mean of all numbers")
         self.event = tuple(event)
         self.register_buffer("log_range", conditioning.log_range(sigmas))
         self.register_buffer("data_mean", torch.tensor(float(data_mean)))

@@ -84,6 +84,13 @@ class MLP(nn.Module):
     def jvp(self, x: Tensor, sigma: Sigma, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """The score [B, *event] and its Jacobian times each of ``tangents`` [n, B, *event] -> [n, B, *event]."""
         h, in_factor, out_factor = self._inputs(x, sigma)
+        if not isinstance(tangents, Tensor) or tangents.dtype != x.dtype:
+            kind = tangents.dtype if isinstance(tangents, Tensor) else type(tangents).__name__
+            raise TypeError(f"tangents is {kind}: it must be a tensor of {x.dtype}, as x is; convert it")
+        if tangents.shape[1:] != x.shape or not len(tangents):
+            raise ValueError(
+                f"tangents has shape {list(tangents.shape)}: it must be [n, {', '.join(map(str, x.shape))}]; stack them"
+            )
         t = tangents.reshape(len(tangents), len(x), -1) * in_factor
         *hidden, last = self._linears
         for layer in hidden:
@@ -99,7 +106,8 @@ class MLP(nn.Module):
 
     def _inputs(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Sigma, Sigma]:
         """What enters the first layer [B, inputs], and the factors of x there and of the last layer's output."""
-        dtype = x.dtype if torch.is_autocast_enabled(x.device.type) else self._linears[0].weight.dtype
+        mixed = isinstance(x, Tensor) and torch.is_autocast_enabled(x.device.type)
+        dtype = x.dtype if mixed else self._linears[0].weight.dtype
         flat = ops.check_event(x, self.dim, dtype, "the network")
         if self.log_range is None or self.data_variance is None:
             return flat, 1.0, 1.0

@@ -32,8 +32,7 @@ def curves(ax: Axes, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, tuple
     Raises:
         ValueError: x is not [T], a role's values are not [n_seeds, T], or not finite and positive.
     """
-    if x.ndim != 1 or not len(x):
-        raise ValueError(f"x has shape {list(x.shape)}: it must be [T], one number per point of a curve; flatten it")
+    _check_axis(x, "x")
     artists: dict[str, tuple[Line2D, PolyCollection]] = {}
     told = []
     for role, y in values.items():
@@ -82,10 +81,14 @@ def history(
         ValueError: steps and values are not [T] both; smooth not a whole number of at least one.
     """
     ops.check_count(smooth, "smooth")
+    for given, name in ((steps, "steps"), (values, "values")):
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{name} is {type(given).__name__}: it must be a tensor [T]; convert it with torch.tensor")
     if steps.ndim != 1 or steps.shape != values.shape or not len(steps):
         raise ValueError(
             f"steps has shape {list(steps.shape)}, values {list(values.shape)}: they must be [T] both; flatten them"
         )
+    _check_axis(steps, "steps")
     shown = torch.isfinite(values) & (values > 0)
     x, y, kind = steps[shown], values[shown].double(), look(role)
     half = (smooth - 1) // 2
@@ -97,3 +100,14 @@ def history(
     ends = f", its running median from {float(median[0]):.3g} to {float(median[-1]):.3g}" if len(y) else ""
     ax.set_gid(f"{len(steps):,} values from step {int(steps[0]):,} to {int(steps[-1]):,}{ends}{left_out}.")
     return dots, line
+
+
+def _check_axis(x: Tensor, name: str) -> None:
+    """Refuse what cannot be the horizontal axis of a curve."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} is {type(x).__name__}: it must be a tensor [T]; convert it with torch.tensor")
+    if x.ndim != 1 or not len(x):
+        raise ValueError(
+            f"{name} has shape {list(x.shape)}: it must be [T], one number per point of a curve; flatten it"
+        )
+    ops.check_finite(x[:, None], name)

@@ -28,6 +28,9 @@ def canvas(n_rows: int = 1, n_columns: int = 1, *, size: float = 4.6) -> tuple[F
         n_rows, n_columns: panels.
         size: of a panel, in inches.
     """
+    ops.check_count(n_rows, "n_rows")
+    ops.check_count(n_columns, "n_columns")
+    ops.check_positive(size, "size")
     with mpl.rc_context(STYLE):
         layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
         figure = Figure(figsize=(size * n_columns, size * n_rows), layout=layout)

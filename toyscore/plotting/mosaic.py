@@ -28,6 +28,7 @@ def mosaic(x: Tensor, *, n_columns: int | None = None) -> np.ndarray[Any, Any]:
         TypeError, ValueError: x is not [N, 1 or 3, H, W]; fewer than one column.
     """
     ops.check_batch(x)
+    ops.check_finite(x)
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(
             f"x has shape {list(x.shape)}: a mosaic shows [N, 1 or 3, H, W]; reshape it or choose channels"

@@ -35,6 +35,7 @@ class FieldComparison:
 
 def frame(ax: Axes, box: float) -> None:
     """Make an Axes the square [-box, box]² with equal aspect and few ticks."""
+    ops.check_positive(box, "box")
     ax.set(xlim=(-box, box), ylim=(-box, box), aspect="equal", xticks=[-box, 0, box], yticks=[-box, 0, box])
 
 
@@ -113,6 +114,8 @@ def vector_field(
         like: a tensor whose dtype and device the grid takes; default float32 on the CPU.
         update: the artist of an earlier call with the same role, box and n, to be changed instead of drawing anew.
     """
+    if scale is not None:
+        ops.check_positive(scale, "scale")
     points = grid(box, n, like)
     arrows = score(points, sigma)
     norms = arrows.norm(dim=1)
@@ -137,7 +140,14 @@ def _arrows(ax: Axes, x: Any, u: Any, v: Any, role: str, **form: Any) -> Quiver:
 
 
 def arrow_scale(norms: Tensor, box: float = 8.0, n: int = 20) -> float:
-    """A scale for which the 95th percentile of ``norms`` spans one and a half of n cells."""
+    """A scale for which the 95th percentile of ``norms`` spans one and a half of n cells.
+
+    Raises:
+        TypeError, ValueError: norms is no floating-point tensor, empty or not finite; a box or an n that is not positive.
+    """
+    ops.check_positive(box, "box")
+    ops.check_count(n, "n")
+    _check_numbers(norms, "norms")
     return 1.5 * (2 * box / n) / max(float(norms.float().quantile(0.95)), 1e-12)
 
 
@@ -167,6 +177,7 @@ def field_comparison(
     Returns:
         The artists and the share.
     """
+    ops.check_positive(threshold, "threshold")
     points = grid(box, n, like)
     truth = target(points, sigma)
     error = ((score(points, sigma) - truth).norm(dim=1) / truth.norm(dim=1)).view(n, n).mT
@@ -270,6 +281,8 @@ def samples(
         TypeError, ValueError: x is not [B, 2].
     """
     ops.check_batch(x)
+    ops.check_positive(box, "box")
+    ops.check_positive(size, "size")
     if x.shape[1:] != (2,):
         raise ValueError(
             f"x has shape {list(x.shape)}: only points of the plane, [B, 2], can be drawn; pass x[:, :2] of an event of D"
@@ -308,6 +321,8 @@ def chains(
     Raises:
         ValueError: states is not [T, B, 2].
     """
+    ops.check_batch(states, "states")
+    ops.check_positive(box, "box")
     if states.ndim != 3 or states.shape[2] != 2:
         raise ValueError(f"states has shape {list(states.shape)}: it must be [T, B, 2]; pass torch.stack(list(chain))")
     kind = look(role)
@@ -341,8 +356,9 @@ def mass_level(density: Tensor, cell: float, mass: float) -> float:
         The level; the least value where all cells together hold less.
 
     Raises:
-        ValueError: a mass that is no share, or a cell that is not positive.
+        TypeError, ValueError: a density that is empty or not finite, a mass that is no share, a cell that is not positive.
     """
+    _check_numbers(density, "density")
     ops.check_positive(cell, "cell")
     if not 0 < mass < 1:
         raise ValueError(f"mass = {mass}: it must be between 0 and 1; pass e.g. mass=0.95")
@@ -356,5 +372,14 @@ def grid(box: float = 8.0, n: int = 20, like: Tensor | None = None) -> Tensor:
     ops.check_positive(box, "box")
     ops.check_count(n, "n")
     like = torch.empty((), dtype=torch.float32) if like is None else like
+    if not isinstance(like, Tensor) or not like.is_floating_point():
+        kind = like.dtype if isinstance(like, Tensor) else type(like).__name__
+        raise TypeError(f"like is {kind}: it must be a floating-point tensor, whose dtype and device are taken; pass x")
     axis = (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) * (2 * box / n) - box
     return torch.cartesian_prod(axis, axis)
+
+
+def _check_numbers(x: Tensor, name: str) -> None:
+    """Refuse what is no floating-point tensor of any shape, or holds nothing, or something that is not finite."""
+    ops.check_batch(x.reshape(1, -1) if isinstance(x, Tensor) else x, name)
+    ops.check_finite(x.reshape(-1, 1), name)

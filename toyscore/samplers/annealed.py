@@ -182,7 +182,7 @@ def between(n: int) -> Noise:
         if len(like) % n:
             raise ValueError(f"x has {len(like)} rows: paths of n = {n} need a multiple of it; pass {n} rows per path")
         ends = ops.normal_like(like.new_empty(len(like) // n, 2, *like.shape[1:]), generator)
-        return torch.stack([interpolate(a, b, n) for a, b in ends]).flatten(0, 1)
+        return torch.stack([_interpolate(a, b, n) for a, b in ends]).flatten(0, 1)
 
     return noise
 
@@ -200,13 +200,23 @@ def interpolate(a: Tensor, b: Tensor, n: int) -> Tensor:
         [n, *event].
 
     Raises:
-        TypeError, ValueError: n is not a whole number of at least two; a and b differ in shape or dtype.
+        TypeError, ValueError: n is not a whole number of at least two; a or b is no floating-point tensor, or not finite; they differ
+            in shape or dtype.
     """
     ops.check_count(n, "n", 2)
+    for end, name in ((a, "a"), (b, "b")):
+        if not isinstance(end, Tensor) or not end.is_floating_point():
+            kind = end.dtype if isinstance(end, Tensor) else type(end).__name__
+            raise TypeError(f"{name} is {kind}: it must be a floating-point tensor; pass a draw of normal_like")
+        ops.check_finite(end[None], name)
     if a.shape != b.shape or a.dtype != b.dtype:
         raise ValueError(
             f"a is {a.dtype} {list(a.shape)}, b {b.dtype} {list(b.shape)}: they must be alike; convert one"
         )
+    return _interpolate(a, b, n)
+
+
+def _interpolate(a: Tensor, b: Tensor, n: int) -> Tensor:
     angles = torch.linspace(0, math.pi / 2, n, dtype=a.dtype, device=a.device)
     return torch.einsum("jk,k...->j...", torch.stack([angles.cos(), angles.sin()], 1), torch.stack([a, b]))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -14,7 +13,7 @@ from torch import Generator, Tensor
 from toyscore import operators as ops
 from toyscore.operators import Score
 from toyscore.samplers.annealed import tweedie
-from toyscore.samplers.chains import watched
+from toyscore.samplers.chains import check_share, watched
 from toyscore.samplers.langevin import langevin_step
 from toyscore.samplers.steps import (
     Step,
@@ -72,7 +71,7 @@ def reverse_sde(
         TypeError, ValueError: a bad start, times that do not descend, a negative noise.
         DivergenceError: the chain left its bound.
     """
-    _check_share(noise, "noise")
+    check_share(noise, "noise")
     return _reverse(partial(euler_maruyama_step, noise=noise), sde, score, x, times, generator)
 
 
@@ -101,7 +100,7 @@ def ddim(
     Args:
         eta: from 0, the probability flow, to 1, ancestral sampling. With 0 times may also ascend, to encode.
     """
-    _check_share(eta, "eta", 1.0)
+    check_share(eta, "eta", 1.0)
     step = partial(ddim_step, eta=eta)
     return (
         _reverse(step, sde, score, x, times, generator)
@@ -168,6 +167,7 @@ def posterior_mean(sde: SDE, score: Score, x: Tensor, t: float) -> Tensor:
         sde, score: as ``reverse_sde``. x: [B, *event] at time t. t: a number.
     """
     check_process(sde)
+    ops.check_batch(x)
     alpha, std = sde.marginal(t)
     return tweedie(score, x / alpha, std / alpha)
 
@@ -248,10 +248,12 @@ def corrected_step(
 ) -> Tensor:
     """One step of ``predictor_corrector``, from time t to s, for whoever has a loop of their own. Source: song2021, Algorithm 1.
 
-    ``partial(corrected_step, snr=0.16, width=noise_std)`` is a ``Step`` like the others. Arguments as there, unchecked.
+    ``partial(corrected_step, snr=0.16, width=noise_std)`` is a ``Step`` like the others. Arguments as there; x is not looked at.
     """
-    x = _carried(sde, x, t, s) if predictor is None else predictor(sde, score, x, t, s, generator=generator)
+    ops.check_positive(snr, "snr")
+    ops.check_count(n_corrector_steps, "n_corrector_steps", 0)
     a, _ = transition(sde, s, t)
+    x = _carried(sde, x, t, s) if predictor is None else predictor(sde, score, x, t, s, generator=generator)
     for _ in range(n_corrector_steps if noise_level(sde, s) > 0 else 0):
         x = corrector_step(sde, score, x, s, factor=4 * (a * snr) ** 2, width=width, generator=generator)
     return x
@@ -268,6 +270,7 @@ def corrector_step(
     generator: Generator | None = None,
 ) -> Tensor:
     """One Langevin step at time t, of size ``factor`` times the width squared. Source: song2021, Algorithm 4."""
+    ops.check_positive(factor, "factor")
     grad, z = time_score(sde, score)(x, t), ops.normal_like(x, generator)
     w = width(grad, z, sde.marginal(t)[1])
     step_size = factor * w**2
@@ -313,15 +316,3 @@ def _check(sde: SDE, score: Score, x: Tensor) -> None:
     ops.check_score(score)
     ops.check_batch(x)
     ops.check_finite(x)
-
-
-def _check_share(value: float, name: str, largest: float = float("inf")) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not (0 <= value <= largest and math.isfinite(value))
-    ):
-        upto = f" and at most {largest:g}" if largest < float("inf") else ""
-        raise ValueError(
-            f"{name} = {value!r}: it must be a number of at least 0{upto}; pass 0 for no noise, 1 for all of it"
-        )

@@ -68,7 +68,10 @@ def of_class(classifier: Callable[[Tensor, Sigma], Tensor], label: int | Tensor)
 
     def value(x: Tensor, sigma: Sigma) -> Tensor:
         logits = classifier(x, sigma)
-        labels = torch.as_tensor(label, device=x.device)
+        try:
+            labels = torch.as_tensor(label, device=x.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"label is {label!r}: classes are whole numbers; pass e.g. label=3") from error
         if labels.is_floating_point() or labels.dtype == torch.bool:
             raise TypeError(f"label is {labels.dtype}: classes are whole numbers; pass e.g. label=3")
         if labels.ndim and labels.shape != x.shape[:1]:
@@ -142,7 +145,7 @@ def of_measurement(
     ops.check_finite(y[None] if y.ndim == 1 else y, "y")
     ops.check_finite(a, "operator")
     a, y = a.detach().clone(), y.detach().clone()
-    ops.check_sigma(noise_std, a)
+    ops.check_sigma(noise_std, a, name="noise_std")
     if data_variance is not None:
         ops.check_positive(data_variance, "data_variance")
     lengths, directions = torch.linalg.eigh(a @ a.mT)

@@ -36,6 +36,9 @@ def langevin_step(
     """
     if not isinstance(step_size, Tensor):
         ops.check_positive(step_size, "step_size")
+    if not (isinstance(x, Tensor) and x.is_floating_point() and isinstance(grad, Tensor)):
+        ops.check_batch(x)
+        ops.check_batch(grad, "grad")
     if grad.shape != x.shape:
         raise ValueError(
             f"grad has shape {list(grad.shape)}, x {list(x.shape)}: a score is shaped like x; pass one row per point"

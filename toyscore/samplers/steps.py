@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 
 from toyscore import operators as ops
 from toyscore.operators import Score
+from toyscore.samplers.chains import check_share
 from toyscore.sde import SDE, noise_level, reverse_drift, time_score, transition
 
 
@@ -38,7 +39,12 @@ def euler_maruyama_step(
 
     Args:
         noise: lambda of ``reverse_drift``: 1 is the reverse SDE, 0 Euler's step of the probability flow.
+
+    Raises:
+        ValueError: a noise that is negative or not finite; not 0 <= s <= t.
     """
+    check_share(noise, "noise")
+    _check_way(t, s)
     x_s = x + (s - t) * reverse_drift(sde, score, x, t, noise=noise)
     x_s = x_s + noise * sde.diffusion(t) * math.sqrt(t - s) * ops.normal_like(x, generator) if noise else x_s
     return x_s.to(x.dtype)
@@ -63,7 +69,14 @@ def ddim_step(
 
     Args:
         eta: 0 is deterministic (DDIM), 1 ancestral sampling (DDPM on VP, SMLD on VE).
+
+    Raises:
+        ValueError: eta outside [0, 1]; with noise, not 0 <= s <= t.
     """
+    ops.check_batch(x)
+    check_share(eta, "eta", 1.0)
+    if eta:
+        _check_way(t, s)
     (alpha_t, _), (alpha_s, _) = sde.marginal(t), sde.marginal(s)
     sigma_t, sigma_s = noise_level(sde, t), noise_level(sde, s)
     new = eta * sigma_s * math.sqrt((sigma_t - sigma_s) * (sigma_t + sigma_s)) / sigma_t if eta else 0.0
@@ -84,6 +97,7 @@ def heun_step(sde: SDE, score: Score, x: Tensor, t: float, s: float, *, generato
 
     Two calls of the score; one where it starts or ends without noise, where the slope is zero or Euler's step is the posterior mean.
     """
+    ops.check_batch(x)
     (alpha_t, _), (alpha_s, _) = sde.marginal(t), sde.marginal(s)
     sigma_t, sigma_s = noise_level(sde, t), noise_level(sde, s)
     y, h = x / alpha_t, sigma_s - sigma_t
@@ -92,6 +106,12 @@ def heun_step(sde: SDE, score: Score, x: Tensor, t: float, s: float, *, generato
     if sigma_s > 0:
         end = y + h / 2 * (slope + _slope(score, end, sigma_s))
     return alpha_s * end
+
+
+def _check_way(t: float, s: float) -> None:
+    """Refuse a step with noise that does not lead back in time."""
+    if not 0 <= s <= t:
+        raise ValueError(f"t = {t}, s = {s}: a step with noise leads from t back to s, 0 <= s <= t; swap them")
 
 
 def _slope(score: Score, y: Tensor, sigma: float) -> Tensor:

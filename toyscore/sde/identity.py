@@ -39,11 +39,7 @@ def time_score(sde: SDE, score: Score) -> Callable[[Tensor, Time], Tensor]:
     def at(x: Tensor, t: Time) -> Tensor:
         ops.check_batch(x)
         if isinstance(t, Tensor):
-            check_time(t)
-            if t.ndim and t.shape != x.shape[:1]:
-                raise ValueError(
-                    f"t has shape {list(t.shape)}: with {len(x)} rows it must be a float, 0-d or [{len(x)}]"
-                )
+            check_time(t, x)
             t = t.to(x)
         alpha, std = sde.marginal(t)
         sigma = torch.as_tensor(std / alpha, dtype=x.dtype, device=x.device)
@@ -96,7 +92,12 @@ def reverse_drift(sde: SDE, score: Score, x: Tensor, t: Time, *, noise: float = 
 
     Args:
         x: [B, *event]. t: float | 0-d | [B]. noise: lambda.
+
+    Raises:
+        TypeError, ValueError: as ``time_score``; a noise that is not finite.
     """
+    if not math.isfinite(noise):
+        raise ValueError(f"noise = {noise}: it must be finite; pass 1 for the reverse SDE, 0 for the probability flow")
     g = ops.expand(sde.diffusion(t), x)
     return sde.drift(x, t) - 0.5 * (1 + noise**2) * g**2 * time_score(sde, score)(x, t)  # Eq. (6)
 

@@ -75,7 +75,8 @@ class VE:
 
     def drift(self, x: Tensor, t: Time) -> Tensor:
         """f(t) x: zero."""
-        check_time(t)
+        ops.check_batch(x)
+        check_time(t, x)
         return torch.zeros_like(x)
 
     def diffusion(self, t: T) -> T:
@@ -187,12 +188,12 @@ class SubVP:
         return _prior(shape, self.prior_std, generator)
 
 
-def check_time(t: Time) -> None:
+def check_time(t: Time, x: Tensor | None = None) -> None:
     """Refuse a time that is not a finite number of at least 0 and at most ``LATEST``. Values on an accelerator are not looked at.
 
     Raises:
         TypeError: neither a number nor a floating-point tensor.
-        ValueError: out of range, or a tensor of more than one axis.
+        ValueError: out of range, or a tensor of more than one axis or of none; neither one time nor one per row of x, where it is given.
     """
     if isinstance(t, Tensor):
         if not t.is_floating_point():
@@ -201,6 +202,12 @@ def check_time(t: Time) -> None:
             )
         if t.ndim > 1:
             raise ValueError(f"t has shape {list(t.shape)}: it must be a float, 0-d or [B]; pass one time per row")
+        if t.numel() == 0:
+            raise ValueError(f"t has shape {list(t.shape)}: there is no time in it; pass one time per row")
+        if x is not None and t.ndim and t.shape != x.shape[:1]:
+            raise ValueError(
+                f"t has shape {list(t.shape)}: with x of shape {list(x.shape)} it must be a float, 0-d or [{len(x)}]"
+            )
         if not ops.looks(t):
             return
         low, high = (float(v) for v in torch.aminmax(t.detach()))
@@ -262,6 +269,8 @@ def _when(sde: _Linear, integral: T) -> T:
 
 
 def _decay(sde: _Linear, x: Tensor, t: Time) -> Tensor:
+    ops.check_batch(x)
+    check_time(t, x)
     return -0.5 * ops.expand(_beta(sde, t), x) * x
 
 
@@ -272,6 +281,10 @@ def _prior(shape: tuple[int, ...], std: float, generator: Generator | None) -> T
 
 def _least(sigma: Time) -> float:
     """The least sigma, refused unless finite and not negative; infinity where values are not looked at."""
+    if isinstance(sigma, bool) or not isinstance(sigma, int | float | Tensor):
+        raise TypeError(f"sigma is {type(sigma).__name__}: it must be a float or a tensor; pass e.g. sigma=0.5")
+    if isinstance(sigma, Tensor) and sigma.numel() == 0:
+        raise ValueError(f"sigma has shape {list(sigma.shape)}: there is no noise level in it; pass at least one")
     if isinstance(sigma, Tensor) and not ops.looks(sigma):
         return math.inf
     value = torch.as_tensor(sigma).detach()

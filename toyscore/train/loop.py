@@ -283,6 +283,9 @@ def _check_values(values: object, size: int) -> None:
 
 def rate(step: int, n_steps: int, lr: float) -> float:
     """The learning rate of a step counted from 1: a linear climb, then a cosine to nothing at the end."""
+    ops.check_count(n_steps, "n_steps")
+    ops.check_count(step, "step")
+    ops.check_positive(lr, "lr")
     position, top = (step - 0.5) / n_steps, _WARMUP
     if position < top:
         return lr * (_START + (1 - _START) * position / top)
@@ -291,6 +294,8 @@ def rate(step: int, n_steps: int, lr: float) -> float:
 
 def draw_seed(seed: int, step: int, shard: int) -> int:
     """The seed of one shard of one step: 63 bits of a hash, so that neighbouring steps are unrelated."""
+    for value, name in ((seed, "seed"), (step, "step"), (shard, "shard")):
+        ops.check_count(value, name, 0)
     return int.from_bytes(hashlib.blake2b(f"{seed},{step},{shard}".encode(), digest_size=8).digest(), "big") >> 1
 
 

@@ -72,6 +72,7 @@ class Slider:
 
     def at(self, n: int) -> float:
         """The value n strides above ``low``."""
+        ops.check_count(n, "n", 0)
         value = self.low + n * self.stride
         return (
             value if self.whole else round(value, 5 - math.floor(math.log10(self.stride)))
@@ -79,7 +80,11 @@ class Slider:
 
     def place(self, value: float) -> int:
         """The n for which ``at(n)`` is nearest."""
-        return min(round((value - self.low) / self.stride), self.n_values - 1)
+        if not math.isfinite(value):
+            raise ValueError(
+                f"value = {value}: no place on a slider is near it; pass a number from {self.low} to {self.high}"
+            )
+        return max(0, min(round((value - self.low) / self.stride), self.n_values - 1))
 
     def nearest(self, value: float) -> float:
         """The slider's own value next to a number."""
