@@ -256,7 +256,7 @@ def test_what_inception_needs_is_named(monkeypatch):
             r"x has shape \[3, 1, 7, 7\]: the features are of \[B, 1, 8, 8\]",
         ),
         (lambda f: overlap(torch.rand(3, 2), torch.rand(9, 2)), r"have 3 and 9 points: 4 are needed in each"),
-        (lambda f: overlap(torch.rand(9, 2), torch.rand(9, 3)), r"x has events of shape \[2\], y of \[3\]"),
+        (lambda f: overlap(torch.rand(9, 2), torch.rand(9, 3)), r"samples has events of shape \[2\], data of \[3\]"),
         (lambda f: overlap(torch.rand(9, 2), torch.rand(9, 2), k=0), r"k = 0: it must be at least 1"),
         (lambda f: expected_coverage(5, 3), r"n_data = 3: it must be at least 4"),
         (lambda f: frechet_distance(torch.rand(1, 2), torch.rand(9, 2)), r"1 and 9 points: 2 are needed"),

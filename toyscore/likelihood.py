@@ -70,6 +70,7 @@ def log_likelihood(
     check_process(sde)
     ops.check_score(score)
     ops.check_batch(x)
+    ops.check_finite(x)
     if not isinstance(t_min, int | float) or not 0 < t_min < 1:
         raise ValueError(f"t_min = {t_min!r}: it must lie between 0 and 1, where there is noise; pass e.g. 1e-5")
     if prior is not None and not hasattr(prior, "log_prob"):

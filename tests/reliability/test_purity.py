@@ -145,10 +145,15 @@ def test_float32_agrees_with_float64(measured):
     assert worst[1e-3] <= 1e-3
 
 
+@cache
+def pretended():
+    return World(F32, on_host=lambda tensor: tensor.as_subclass(Host)).complete()
+
+
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in ON_THE_CPU and not CALLS[name].default])
 def test_tensors_are_made_where_the_inputs_are(name, measured):
     """On a pretended accelerator: what mixes devices fails, and what comes back is where the inputs are."""
-    w = World(F32, on_host=lambda tensor: tensor.as_subclass(Host)).complete()
+    w = pretended()
     arguments = CALLS[name].arguments(w)
     with Accelerator():
         found = tensors(run(name, w, arguments))

@@ -103,6 +103,8 @@ def of_mixture(mixture: GaussianMixture, operator: Tensor, y: Tensor, *, noise_s
     Args:
         operator: A, [M, D]. y: [M]. noise_std: tau, in units of y. Errors as ``GaussianMixture.observe``.
     """
+    if isinstance(y, Tensor):
+        ops.check_finite(y.reshape(1, -1), "y")
     posterior, dim = mixture.observe(operator, y, noise_std), mixture.means.shape[1]
     joint = mixture.measure(operator, noise_std)
     evidence = joint.marginal(range(dim, joint.means.shape[1])).log_prob(torch.as_tensor(y).to(mixture.means)[None])

@@ -60,8 +60,8 @@ def integrate(
         from torchdiffeq import odeint
     except ImportError as error:
         raise ImportError('adaptive flows need torchdiffeq: install it with pip install "toyscore[metrics]"') from error
-    ops.check_batch(y)
-    ops.check_finite(y)
+    ops.check_batch(y, "y")
+    ops.check_finite(y, "y")
     ops.check_positive(rtol, "rtol")
     ops.check_positive(atol, "atol")
     if y.element_size() < 4:
