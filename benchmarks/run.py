@@ -309,7 +309,7 @@ def kept(head: list[str], only: list[str]) -> dict[str, list[str]]:
     return groups
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description="Measure, and write benchmarks/results.md.")
     parser.add_argument(
@@ -319,7 +319,7 @@ def main() -> None:
         default=[],
         help="these rows alone, and keep the others; may be repeated",
     )
-    only = parser.parse_args().only
+    only = parser.parse_args(arguments).only
     torch.set_num_threads(1)
     os.environ["XLA_FLAGS"] = (
         "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"  # before JAX is imported

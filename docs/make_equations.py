@@ -7,6 +7,7 @@ fails when the file is stale.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import sys
@@ -95,9 +96,12 @@ def text() -> str:
     return "".join(lines)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Write the file, or compare it; returns the exit code."""
-    if "--check" in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description="Write docs/equations.md.")
+    parser.add_argument("--check", action="store_true", help="compare with what is stored; write nothing")
+    options = parser.parse_args(arguments)
+    if options.check:
         if TARGET.read_text() != text():
             print("docs/equations.md is stale; run: make equations")
             return 1

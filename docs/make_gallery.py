@@ -6,6 +6,7 @@ text in the picture. ``--check`` writes nothing and fails when a file is stale.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import html
 import json
@@ -149,11 +150,14 @@ def front() -> str:
     return kept
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Write the files, or compare them; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Write figures/README.md and the thumbnails of the README.")
+    parser.add_argument("--check", action="store_true", help="compare with what is stored; write nothing")
+    options = parser.parse_args(arguments)
     wanted = {TARGET: text(), README: front()}
     for path, content in wanted.items():
-        if "--check" not in sys.argv[1:]:
+        if not options.check:
             path.write_text(content)
         elif not path.exists() or path.read_text() != content:
             print(f"{path.relative_to(ROOT)} is stale; run: make gallery")

@@ -6,6 +6,7 @@ the weights that come along. ``--check`` writes nothing and fails when the file 
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -291,10 +292,13 @@ def text() -> str:
     return "".join([*parts, MEASURED.format(**measured), *(machine_tables(stored, found) if stored else [NOTHING])])
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Write the file, or compare it; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Write docs/scaling.md.")
+    parser.add_argument("--check", action="store_true", help="compare with what is stored; write nothing")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    if "--check" in sys.argv[1:]:
+    if options.check:
         if not TARGET.exists() or TARGET.read_text() != text():
             print("docs/scaling.md is stale; run: make scaling")
             return 1

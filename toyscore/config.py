@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 class ConfigError(ValueError):
@@ -164,7 +165,7 @@ class Config:
         """The configuration that ``asdict`` gave, of this version or an earlier one: a key of a group that came later has its default.
 
         Raises:
-            ConfigError: an unknown key, or a group or key of the first rank missing.
+            ConfigError: an unknown key, a value of another type, or a group or key of the first rank missing.
         """
         parts: dict[str, Any] = {f.name: f.type for f in fields(Config)}
         groups = {"data": Data, "network": Network, "noise": Noise, "training": Training, "sampling": Sampling}
@@ -172,8 +173,11 @@ class Config:
         for key in parts.keys() - values.keys():
             raise ConfigError(f"{key} is missing: the file was not written by toyscore; add it")
         for name, kind in groups.items():
+            check_group(values[name], name)
             _check_keys(values[name], [f.name for f in fields(kind)], f"{name}.")
-        return Config(**{name: groups[name](**v) if name in groups else v for name, v in values.items()})
+        config = Config(**{name: groups[name](**v) if name in groups else v for name, v in values.items()})
+        check_types(config)
+        return config
 
 
 def _check_keys(given: dict[str, Any], known: list[str], prefix: str) -> None:
@@ -182,9 +186,58 @@ def _check_keys(given: dict[str, Any], known: list[str], prefix: str) -> None:
             raise ConfigError(f"{prefix}{key} is not a key; {suggestion(key, known, prefix)}")
 
 
+def check_group(value: object, name: str) -> None:
+    """Refuse what is no group of keys.
+
+    Raises:
+        ConfigError: it is a number, a list, nothing, ...
+    """
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name} = {told(value)}: it must be a group of keys, as in {name}: {{...}}")
+
+
+def check_types(values: object, prefix: str = "") -> None:
+    """Refuse what is of another type than the class of ``values`` says, null among it, naming the key.
+
+    Raises:
+        ConfigError: the first offender.
+    """
+    for name, hint in get_type_hints(type(values)).items():
+        value = getattr(values, name)
+        if is_dataclass(hint):
+            check_types(value, f"{prefix}{name}.")
+        elif not any(_is(value, kind) for kind in _kinds(hint)):
+            raise ConfigError(f"{prefix}{name} = {told(value)}: it must be {' or '.join(map(_named, _kinds(hint)))}")
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+
+
+def _is(value: object, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    return type(value) is kind or (kind is float and type(value) is int)  # true is no number
+
+
+def _named(kind: Any) -> str:
+    return f"one of {', '.join(get_args(kind))}" if get_origin(kind) is Literal else _NAMES[kind]
+
+
+def told(value: object) -> str:
+    """A value as YAML and the command line write it."""
+    words = {None: "null", True: "true", False: "false"}
+    return (
+        words.get(value, str(value)) if isinstance(value, bool | None) else repr(value) if value == "" else str(value)
+    )  # type: ignore[arg-type]
+
+
 def suggestion(key: str, known: list[str], prefix: str = "") -> str:
     """What was probably meant."""
-    near = get_close_matches(key, known, 1)
+    near = get_close_matches(key.lower(), known, 1)
     return f"did you mean {prefix}{near[0]}?" if near else f"the keys are {', '.join(prefix + name for name in known)}"
 
 
@@ -194,15 +247,15 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: the first offender.
     """
+    check_types(config)
     for key, value, least in _counts(config):
-        if value is not None and value < least:
-            raise ConfigError(f"{key} = {value}: it must be at least {least}")
-    if config.seed >= 2**63:
-        raise ConfigError(f"seed = {config.seed}: it must be below 2^63 = {2**63}")
+        check_count(key, value, least)
+    check_seed(config.seed)
     for key, number, above, most in _numbers(config):
         if number is not None and not (above < number <= most and math.isfinite(number)):
             limit = "" if most == math.inf else f" and at most {most}"
-            raise ConfigError(f"{key} = {number}: it must be above {above}{limit}, and finite")
+            range_ = "" if above == -math.inf else f"above {above}{limit}, and "
+            raise ConfigError(f"{key} = {number}: it must be {range_}finite")
     noise, training, sampling = config.noise, config.training, config.sampling
     if noise.n_levels == 1 and noise.sigma_min != noise.sigma_max:
         raise ConfigError(
@@ -220,8 +273,16 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"network.kind = {config.network.kind} does not go with data.name = {config.data.name}: toys take mlp, images the others"
         )
-    if config.data.name == "folder" and config.data.path is None:
-        raise ConfigError("data.path = null: with data.name = folder it must be the folder that holds the pictures")
+    if config.data.name == "folder" and not config.data.path:
+        raise ConfigError(
+            f"data.path = {told(config.data.path)}: with data.name = folder it must be the folder that holds the pictures"
+        )
+    for key in ("path", "crop"):
+        value = getattr(config.data, key)
+        if config.data.name != "folder" and value is not None:
+            raise ConfigError(
+                f"data.{key} = {value}: with data.name = {config.data.name} nothing reads it; pass data.name = folder, or leave it out"
+            )
     high, low = sampling.sigma_max or noise.sigma_max, sampling.sigma_min or noise.sigma_min
     if low >= high and (sampling.n_levels or noise.n_levels) > 1:
         raise ConfigError(
@@ -244,6 +305,31 @@ def check(config: Config) -> None:
             )
 
 
+def check_count(key: str, value: int | None, least: int = 1) -> None:
+    """Refuse fewer than ``least``, and what no machine can count.
+
+    Raises:
+        ConfigError: out of range.
+    """
+    if value is not None and value < least:
+        raise ConfigError(f"{key} = {value}: it must be at least {least}")
+    if value is not None and value > _MOST:
+        raise ConfigError(f"{key} = {value}: it must be at most {_MOST}")
+
+
+_MOST = 2**31 - 1
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what no generator takes.
+
+    Raises:
+        ConfigError: out of range.
+    """
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed = {seed}: it must be at least 0 and below 2^63 = {2**63}")
+
+
 def _counts(config: Config) -> Iterator[tuple[str, int | None, int]]:
     training, sampling = config.training, config.sampling
     yield "data.size", config.data.size, 1
@@ -258,7 +344,6 @@ def _counts(config: Config) -> Iterator[tuple[str, int | None, int]]:
     yield "training.log_every", training.log_every, 1
     yield "sampling.n_levels", sampling.n_levels, 2
     yield "sampling.n_steps_each", sampling.n_steps_each, 1
-    yield "seed", config.seed, 0
     yield "threads", config.threads, 1
 
 

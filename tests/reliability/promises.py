@@ -108,7 +108,6 @@ PROMISES = {
     ),
     "bad_commands": Promise(
         "a bad configuration or command line is told in a few words, with what is allowed, and its exit code, without a traceback",
-        ("test_cli.test_bad_input_gets_a_few_words_and_a_code",),
     ),
     "signals": Promise("Ctrl-C and SIGTERM save, and exit 130 or 143; a second one does not wait"),
     "sharing": Promise(

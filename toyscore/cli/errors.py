@@ -95,11 +95,18 @@ def _reworded(text: str) -> str:
     """The parser's messages without Python's words."""
     union = re.search(r'"([\w.]+)".*?Subtypes: \[([^\n]*)\]\n.*Given value: (.*)', text, re.DOTALL)
     if union:  # each of the types is tried, and each failure told; which they were is enough
-        text = f"{union[1]} = {union[3].strip()}: it must be {union[2].replace(', <', ' or <')}"
+        text = f"{union[1]} = {union[3].strip() or repr('')}: it must be {union[2].replace(', <', ' or <')}"
     text = re.sub(r"required: [\w-]+\.(\w+)", r"required: --\1", text)
     text = re.sub(r"<class '(\w+)'>", lambda m: _TYPES.get(m[1], m[1]), text)
     text = re.sub(r"(?:typing\.)?Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), text)
     text = re.sub(r"(?:typing\.)?(?:Union|Optional)\[(.*?)\]", r"\1", text).replace("NoneType", "null")
     text = re.sub(r"Expected an? ((?:one of|a whole|a number|true|text))", r"Expected \1", text)
+    text = re.sub(r'Parser key "([\w.]+)":\s*Expected (.*?)\. Got value: (.*)', _allowed, text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines[:5])
+
+
+def _allowed(match: re.Match[str]) -> str:
+    key, allowed, value = match.groups()
+    value = {"": "''", "None": "null", "True": "true", "False": "false"}.get(value, value)
+    return f"{key} = {value}: it must be {allowed}"

@@ -23,13 +23,14 @@ from toyscore.train import list_checkpoints
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a folder, which is made if missing.
+    """Hold a folder, which is made if missing, and goes again if nothing came into it.
 
     Raises:
         FolderError: another process holds it.
     """
     from filelock import FileLock, Timeout
 
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / ".lock")
     try:
@@ -39,6 +40,11 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if made and [p.name for p in path.iterdir()] == [".lock"]:
+            with contextlib.suppress(OSError):  # something came beside it after all
+                (path / ".lock").unlink()
+                for folder in made:
+                    folder.rmdir()
         lock.release()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from toyscore.config import ConfigError
+from toyscore.config import ConfigError, check_count, check_seed, check_types
 
 
 @dataclass(frozen=True)
@@ -163,12 +163,11 @@ def check_options(options: object) -> None:
     Raises:
         ConfigError: the first offender.
     """
+    check_types(options)
     values = vars(options)
     for key in ("samples", "batch", "frames", "fps", "threads", "smooth"):
-        if values.get(key) is not None and values[key] < 1:
-            raise ConfigError(f"{key} = {values[key]}: it must be at least 1")
-    if not 0 <= values.get("seed", 0) < 2**63:
-        raise ConfigError(f"seed = {values['seed']}: it must be at least 0 and below 2^63")
+        check_count(key, values.get(key))
+    check_seed(values.get("seed", 0))
     if values.get("fps", 1) > 50:
         raise ConfigError(f"fps = {values['fps']}: browsers show at most 50 frames per second; pass fewer")
     for kind, endings in _ENDINGS.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from toyscore.cli.options import Animate, Completion, Evaluate, Export, PlotLoss, Sample, Summary, Train
-from toyscore.config import Config, ConfigError, Data, Network, Noise, Sampling, Training
+from toyscore.config import Config, ConfigError, Data, Network, Noise, Sampling, Training, check_group, suggestion, told
 
 GROUPS: dict[str, type] = {
     "data": Data,
@@ -32,8 +32,8 @@ COMMANDS: dict[str, tuple[type | None, bool, bool, str]] = {
 }
 
 
-def make_parser() -> Any:
-    """The parser of the whole command."""
+def make_parser(command: str | None = None) -> Any:
+    """The parser of the whole command, or of one of its commands alone, which is sooner made."""
     from jsonargparse import ArgumentParser
 
     from toyscore import __version__
@@ -47,7 +47,8 @@ def make_parser() -> Any:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subcommands(required=True)
-    for name, (options, whole, sampling, words) in COMMANDS.items():
+    for name in [command] if command in COMMANDS else COMMANDS:
+        options, whole, sampling, words = COMMANDS[name]
         part = ArgumentParser(description=f"{words[0].upper()}{words[1:]}.", **common)
         if whole:
             part.add_argument("--config", action="config", help="YAML file; options after it win")
@@ -66,17 +67,18 @@ def parse(given: list[str]) -> tuple[str, Any]:
     Raises:
         ConfigError, jsonargparse.ArgumentError: not a command line of ours.
     """
-    parser = make_parser()
+    parser = make_parser(next(iter(given), None))
     _check_known(given, parser)
-    chosen = parser.parse_args(_with_stored_config(given))
+    given = _with_stored_config(given)
+    _check_files(given)
+    chosen = parser.parse_args(given)
     return chosen.subcommand, chosen[chosen.subcommand]
 
 
 def config_of(values: Any) -> Config:
     """The configuration among parsed values."""
     for name in GROUPS:
-        if not hasattr(getattr(values, name), "__dict__"):
-            raise ConfigError(f"{name} = {getattr(values, name)}: it must be a group of keys, as in {name}: {{...}}")
+        check_group(vars(group) if hasattr(group := getattr(values, name), "__dict__") else group, name)
     groups = {name: kind(**vars(getattr(values, name))) for name, kind in GROUPS.items()}
     return Config(**groups, seed=values.seed, device=values.device, threads=values.threads)
 
@@ -106,6 +108,67 @@ def _optional(kind: type) -> type:
     return made
 
 
+def _check_files(given: list[str]) -> None:
+    """Refuse configuration files that cannot be read or hold what is no key, naming the file, which the parser does not."""
+    if not given or given[0] not in COMMANDS or not COMMANDS[given[0]][1]:
+        return
+    for word, following in pairwise([*given, ""]):
+        name, equals, value = word.partition("=")
+        if name == "--config":
+            _check_file(value if equals else following, COMMANDS[given[0]][0])
+
+
+def _check_file(path: str, options: type | None) -> None:
+    import yaml
+
+    try:
+        values = yaml.load(Path(path).read_bytes().decode(), _strict())
+    except OSError as error:
+        raise ConfigError(f"config = {path or repr(path)}: {error.strerror}; pass a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not in UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        mark, remedy = error.problem_mark, "indent with spaces" if "'\\t'" in str(error.problem) else "mend it there"
+        at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path} is no YAML{at}: {error.problem}; {remedy}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is no YAML: {str(error).splitlines()[0]}; write it as those in configs/") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no keys: it must hold groups of them, as in training: {{n_steps: 200}}")
+    known = {name: [f.name for f in fields(kind)] for name, kind in GROUPS.items()}
+    first = [f.name for kind in (Config, options) if kind for f in fields(kind)] + ["config"]
+    for key, value in values.items():
+        homes = [name for name, keys in known.items() if str(key).rpartition(".")[2] in keys]
+        if key not in first and homes:
+            own = str(key).rpartition(".")[2]
+            raise ConfigError(f"{path}: {key} is not a key of the first rank; did you mean {homes[0]}: {{{own}: ...}}?")
+        if key not in first:
+            raise ConfigError(f"{path}: {key} is not a key; {suggestion(str(key), first)}")
+        if key in known:
+            check_group(value, key)
+            for inner in value:
+                if inner not in known[key]:
+                    raise ConfigError(
+                        f"{path}: {key}.{told(inner)} is not a key; {suggestion(str(inner), known[key], f'{key}.')}"
+                    )
+
+
+def _strict() -> Any:
+    """A safe loader of YAML that refuses a key given twice, of which the last would win."""
+    import yaml
+
+    class Strict(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key in (str(key.value) for key, _ in node.value):
+                if key in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key} is there twice", problem_mark=node.start_mark)
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    return Strict
+
+
 def _with_stored_config(given: list[str]) -> list[str]:
     """Resuming without a configuration takes that of the run."""
     words = dict(pairwise(given)) | dict(w.split("=", 1) for w in given if w.startswith("--") and "=" in w)
@@ -119,10 +182,12 @@ def _with_stored_config(given: list[str]) -> list[str]:
 
 def _check_known(given: list[str], parser: Any) -> None:
     """Name the command or the option that was probably meant, which the parser does not."""
-    if not given or given[0].startswith("-"):
+    if given and given[0] in parser._option_string_actions:  # --help
         return
+    if not given:
+        raise ConfigError(f"a command is required: {', '.join(COMMANDS)}")
     if given[0] not in COMMANDS:
-        near = get_close_matches(given[0], COMMANDS, 1)
+        near = get_close_matches(given[0].lower(), COMMANDS, 1)
         raise ConfigError(
             f"{given[0]} is no command; {f'did you mean {near[0]}?' if near else 'the commands are ' + ', '.join(COMMANDS)}"
         )

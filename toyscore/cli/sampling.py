@@ -31,8 +31,8 @@ def sample(options: Sample, overrides: dict[str, Any]) -> str:
     Raises:
         ConfigError, CheckpointError, DivergenceError, OSError: see ``cli.errors``.
     """
-    out = _place(options, f"samples-seed{options.seed}.png")
     loaded, config, group = prepared(options, overrides)
+    out = _place(options, f"samples-seed{options.seed}.png")
     begun = time.perf_counter()
     x = draw_samples(
         loaded.network, config, loaded.data, options.samples, options.seed, batch=options.batch, group=group
@@ -48,8 +48,8 @@ def animate(options: Animate, overrides: dict[str, Any]) -> str:
     """The way from noise to samples as a GIF; returns a line that says what it shows. Args, errors: as ``sample``."""
     from toyscore import plotting
 
-    out = _place(options, f"samples-seed{options.seed}.gif")
     loaded, config, group = prepared(options, overrides)
+    out = _place(options, f"samples-seed{options.seed}.gif")
     if not is_first(group):
         return ""
     states = sampling_chain(loaded.network, config, loaded.data, options.samples, options.seed)
