@@ -327,13 +327,6 @@ def test_an_unreachable_download_is_named(tmp_path, monkeypatch):
     assert "cannot be fetched (ConnectionError): check the network" in text
 
 
-def test_divergence_has_its_own_code(tmp_path):
-    code, text = said(*tiny(tmp_path / "run", "--training.lr", "1e12", "--training.precision", "bfloat16"))
-    assert code == 7
-    assert "training diverged at step" in text
-    assert "at sigma = " in text
-
-
 def test_what_nobody_foresaw_says_so_and_shows_itself_on_demand(monkeypatch):
     from toyscore import cli
 

@@ -366,7 +366,8 @@ def test_a_diverging_chain_stops_with_interval_level_and_bound(dtype):
     with pytest.raises(DivergenceError, match=r"between states 1 and 16, at sigma from 0.1 to 0.3 with"):
         final(langevin(p.score, x, step_size=100.0, n_steps=100, sigma=torch.tensor([0.1, 0.2, 0.3])))
     with pytest.raises(
-        DivergenceError, match=r"between states \d+ and 160, at sigma = 5 with step size 100: .* bound 1e\+10"
+        DivergenceError,
+        match=r"between states \d+ and 160, from sigma = 10 with step size 400 to sigma = 5 with step size 100: .* bound 1e\+10",
     ):
         final(
             annealed_langevin(

@@ -84,7 +84,7 @@ def _annealed(
             x = langevin_step(x, ops.evaluate(score, x, sigma), alpha, noise=noise, generator=generator)
         else:
             x = tweedie(score, x, sigmas[-1])
-        x = x if clamp is None else x.clamp(*clamp)
+        x = x if clamp is None else x.clamp(*clamp) + 0 * x  # 0 times infinity is NaN: no clamp hides it
         watch(x, n)
         yield x
 
@@ -152,7 +152,9 @@ def _inpaint(
 ) -> Iterator[Tensor]:
     steps = annealed_steps(sigmas, step_size)
     last, n = len(sigmas) * n_steps_each, 0
-    watch = watched(x, last, lambda n: at_level(*_at(sigmas, steps, n_steps_each, n)), sigma_max=float(sigmas[0]))
+    watch = watched(
+        x, last + denoise, lambda n: at_level(*_at(sigmas, steps, n_steps_each, n)), sigma_max=float(sigmas[0])
+    )
     for sigma, alpha in zip(sigmas, steps, strict=True):
         held = known + sigma * ops.normal_like(x, generator)  # Algorithm 2, line 5
         x = torch.where(mask, held, x)
@@ -162,7 +164,9 @@ def _inpaint(
             watch(x, n)
             yield x
     if denoise:
-        yield torch.where(mask, known, tweedie(score, x, sigmas[-1]))
+        x = torch.where(mask, known, tweedie(score, x, sigmas[-1]))
+        watch(x, last + 1)
+        yield x
 
 
 def between(n: int) -> Noise:

@@ -11,7 +11,7 @@ from torch import Tensor
 from toyscore import operators as ops
 from toyscore.operators import DivergenceError, Score, Sigma
 
-_CHECK_EVERY = 16
+CHECK_EVERY = 16
 _GROWTH = 1e9
 
 
@@ -64,14 +64,17 @@ def watched(
 
     def watch(x: Tensor, n: int) -> None:
         nonlocal checked
-        if n % _CHECK_EVERY and n != n_steps:
+        if n % CHECK_EVERY and n != n_steps:
             return
         largest = float(x.abs().max())
         if not largest <= bound:
+            first, last = where(checked + 1), where(n)
+            at = f"at {last}" if first == last else f"from {first} to {last}"
+            row = int((~(ops.flatten(x).abs().amax(1) <= bound)).nonzero()[0])
             cause = f"if the score is finite there, {remedy.split(', so ')[-1]}, else look for the NaN in the score"
             raise DivergenceError(
-                f"the chain diverged between states {checked + 1} and {n}, at {where(n)}: max |x| = {largest:.3g} broke the bound "
-                f"{bound:.3g}; {cause if math.isnan(largest) else remedy}"
+                f"the chain diverged between states {checked + 1} and {n}, {at}: max |x| = {largest:.3g} (first in row {row}) broke the "
+                f"bound {bound:.3g}; {cause if math.isnan(largest) else remedy}"
             )
         checked = n
 

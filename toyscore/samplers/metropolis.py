@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
-from toyscore.operators import Score, Sigma
-from toyscore.samplers.chains import check_start
+from toyscore.operators import DivergenceError, Score, Sigma
+from toyscore.samplers.chains import CHECK_EVERY, at_level, check_start
 from toyscore.samplers.langevin import langevin_step
 
 
@@ -35,6 +35,8 @@ def metropolis_langevin(
 
     Raises:
         TypeError, ValueError: as ``langevin``; a log density that is not [B], or not finite at the start.
+        DivergenceError: a proposal of infinite density, or of finite density with a score that is not; one of no density, or NaN, is
+            refused.
     """
     check_start(score, x, sigma, step_size)
     ops.check_count(n_steps, "n_steps")
@@ -63,7 +65,8 @@ def _metropolis(
             f"row {row} of x has log_prob {float(log_p[row]):.6g} and a score of norm {float(grad[row].norm()):.6g}: a chain "
             "starts where both are finite; move the start"
         )
-    for _ in range(n_steps):
+    wrong, checked = ~good, 0
+    for n in range(1, n_steps + 1):
         proposal = langevin_step(x, grad, step_size, generator=generator)
         log_p_new, grad_new = log_prob(proposal, sigma), ops.evaluate(score, proposal, sigma)
         there = _log_proposal(proposal, x, grad, step_size)
@@ -73,6 +76,15 @@ def _metropolis(
         rows = ops.per_example(accept, x)
         x, grad = torch.where(rows, proposal, x), torch.where(rows, grad_new, grad)
         log_p = torch.where(accept, log_p_new, log_p)
+        wrong |= (log_p_new == torch.inf) | (torch.isfinite(log_p_new) & ~torch.isfinite(ops.sum_event(grad_new)))
+        if n % CHECK_EVERY == 0 or n == n_steps:
+            if wrong.any():
+                raise DivergenceError(
+                    f"the chain diverged between states {checked + 1} and {n}, at {at_level(sigma, step_size)}: row "
+                    f"{int(wrong.nonzero()[0])} was offered a state whose log_prob is infinite, or finite where its score is not; look for "
+                    "the NaN or infinity in the score, or lower step_size"
+                )
+            checked = n
         yield x
 
 
