@@ -1,7 +1,6 @@
 """fit on image networks: averages, clipping, mixed precision, processes, and where it diverged."""
 
 import functools
-import os
 
 import pytest
 import torch
@@ -97,39 +96,6 @@ def test_mixed_precision_is_the_networks_alone():
     assert inside == [torch.float32, torch.bfloat16]
     assert float(losses[torch.bfloat16]) == pytest.approx(float(losses[None]), rel=0.02)
     assert float(losses[torch.bfloat16]) != float(losses[None])
-
-
-def one_of(rank, n_processes, place, n_shards):
-    """A process of several: train, and leave the digest behind"""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=n_processes)
-    model = network(seed=rank)  # the first one's weights are taken by all
-    losses = [float(step.loss) for step in train(model, n_shards=n_shards, group=dist.group.WORLD)]
-    torch.save((digest(model), losses), f"{place}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def forked(function, *arguments):
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            function(*arguments)
-            code = 0
-        finally:
-            os._exit(code)
-    return child
-
-
-def test_two_processes_give_the_bits_of_one(tmp_path):
-    """40 Adam steps of a network with biases before norms, whose true gradient is zero: any rounding would show"""
-    children = [forked(one_of, rank, 2, tmp_path, 2) for rank in range(2)]
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    assert equal(found[0][0], whole(2))
-    assert equal(found[1][0], whole(2))
-    assert found[0][1] == found[1][1]
-    assert not equal(whole(1), whole(2))
 
 
 def test_shards_that_cannot_be_shared_out_are_refused(monkeypatch):

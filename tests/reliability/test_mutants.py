@@ -548,7 +548,7 @@ MUTANTS = {
         "train/loop.py",
         "    _add_up([total, *gradients], group)",
         "    pass",
-        "test_train_images.py::test_two_processes_give_the_bits_of_one",
+        "reliability/test_sharing.py::test_two_processes_give_the_bits_of_one[toy]",
     ),
     "a clip that lengthens": (
         "train/loop.py",

@@ -1,0 +1,97 @@
+"""Two processes (gloo, on CPUs) train what one does, to the bit."""
+
+import os
+import re
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from helpers import seeded
+from toyscore import data
+from toyscore.distributions import two_modes
+from toyscore.losses import at_random_sigma, denoising_score_matching
+from toyscore.models import EMA, MLP, CompactNCSN
+from toyscore.noise import levels
+from toyscore.train import fit
+
+SIGMAS = [1.0, 0.1]
+N_STEPS = 40
+
+
+def toy():
+    return EMA(MLP(width=8), 0.9), two_modes()
+
+
+def images():
+    return EMA(CompactNCSN(1, 8, 2, sigmas=SIGMAS), 0.9), data.digits()
+
+
+def trained(kind, seed, n_shards, group=None):
+    """The state of the last of 40 steps, weights, averages and moments, and the losses of all."""
+    torch.manual_seed(seed)
+    model, points = kind()
+    objective = at_random_sigma(denoising_score_matching, levels(SIGMAS))
+    losses = []
+    for step in fit(model, points, objective, n_steps=N_STEPS, batch_size=4, lr=1e-2, n_shards=n_shards, group=group):
+        losses.append(step.loss)
+    state = step.state()
+    moments = {f"{n}.{name}": v for n, kept in enumerate(state["optimizer"]) for name, v in kept.items()}
+    return state["model"] | moments | {"losses": torch.stack(losses)}
+
+
+def one_of(rank, place, kind):
+    """One of two processes, with initial weights of its own: it takes those of the first"""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
+    torch.save(trained(kind, rank, 2, dist.group.WORLD), f"{place}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def shared(place, kind):
+    """What each of two processes ends with."""
+    children = []
+    for rank in range(2):
+        children.append(os.fork())
+        if children[-1] == 0:
+            code = 1
+            try:
+                one_of(rank, place, kind)
+                code = 0
+            finally:
+                os._exit(code)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("kind", [toy, pytest.param(images, marks=pytest.mark.slow)])
+def test_two_processes_give_the_bits_of_one(kind, tmp_path, measured):
+    """Weights, averages, moments and losses; another number of shards gives other bits, so there is something to compare"""
+    one = trained(kind, 0, 2)
+    assert len(one["losses"]) == N_STEPS
+    assert all(torch.isfinite(value).all() for value in one.values())
+    for other in shared(tmp_path, kind):
+        assert equal(other, one)
+    assert not equal(trained(kind, 0, 1), one)
+    measured.count("training steps shared by two processes, the same bits as of one", N_STEPS)
+
+
+def test_some_biases_stand_before_norms():
+    """So that their true gradients are nothing but rounding, which Adam makes as large as any: whatever rounds otherwise would show"""
+    model, points = images()
+    network, x = model.model, points.sample(4, generator=seeded()) + 0.1
+    before = [name for name, _ in network.named_parameters() if re.search(r"stages\.\d+\.\d+_1_conv\.bias", name)]
+    assert len(before) == 8
+    out = network(x, 0.1)
+    out.square().sum().backward()
+    gradients = dict(network.named_parameters())
+    largest = max(float(p.grad.abs().max()) for p in network.parameters())
+    assert all(float(gradients[name].grad.abs().max()) < 1e-5 * largest for name in before)
+    with torch.no_grad():
+        for name in before:
+            gradients[name].add_(0.5)
+        assert torch.allclose(network(x, 0.1), out, rtol=1e-3, atol=1e-4 * float(out.abs().max()))
