@@ -4,13 +4,17 @@ A mutant is the package with one line changed. It is imported afresh in a forked
 same tests pass on the package as it is.
 """
 
+import importlib
 import multiprocessing
 import os
+import pkgutil
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+
+import toyscore
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -865,6 +869,27 @@ MUTANTS = {
 }
 
 
+HEAVY = [
+    "hypothesis.strategies",
+    "mpmath",
+    "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg",
+    "ot",
+    "scipy.integrate",
+    "scipy.linalg",
+    "scipy.ndimage",
+    "scipy.optimize",
+    "scipy.sparse.linalg",
+    "scipy.spatial",
+    "scipy.special",
+    "scipy.stats",
+    "sklearn.datasets",
+    "torch.distributed",
+    "torchdiffeq",
+    "yaml",
+]
+
+
 def identity(name: str) -> str:
     """Of a mutant among the tests."""
     return name.replace(" ", "-")
@@ -898,6 +923,8 @@ def run(package_parent: Path, test: str) -> None:
         "no:xdist",
         "-p",
         "no:cov",
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
         "-o",
         "addopts=--import-mode=importlib",
         "--rootdir",
@@ -912,6 +939,15 @@ def outcome(package_parent: Path, test: str, seconds: float = 120) -> int | None
     process.join(seconds)
     process.kill()  # where it still runs
     return process.exitcode
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported():
+    """What the tests import besides the package, which every forked process then has: an import costs more than most tests."""
+    for module in (m.name for m in pkgutil.walk_packages(toyscore.__path__, "toyscore.") if "__main__" not in m.name):
+        importlib.import_module(module)
+    for module in HEAVY:
+        importlib.import_module(module)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=identity)
