@@ -71,6 +71,14 @@ def test_what_is_saved_comes_back_to_the_bit(tmp_path):
     assert same(load_checkpoint(tmp_path / "new" / "folder").state, state)  # the latest of the folder
 
 
+def test_moments_of_many_parameters_stay_with_theirs(tmp_path):
+    """More than ten, so that the order of their numbers is not that of their names"""
+    model = MLP(width=3, depth=6, sigmas=SIGMAS)
+    state = next(steps(model)).state()
+    assert len(state["optimizer"]) > 10
+    assert same(load_checkpoint(save_checkpoint(tmp_path, state)).state, state)
+
+
 def test_going_on_from_disk_gives_the_same_bits(tmp_path):
     whole = network()
     list(steps(whole))
@@ -99,6 +107,15 @@ def test_a_step_below_others_is_saved_and_they_stay(tmp_path):
     assert latest_checkpoint(tmp_path).name == "step-100000000"
 
 
+def test_steps_of_nine_digits_come_after_those_of_eight(tmp_path):
+    """By number, not by name: 99,999,999 before 100,000,000"""
+    state = state_at(1)
+    for step in (99_999_999, 100_000_000):
+        save_checkpoint(tmp_path, state | {"step": step})
+    assert latest_checkpoint(tmp_path).name == "step-100000000"
+    assert load_checkpoint(tmp_path).state["step"] == 100_000_000
+
+
 def test_saving_the_same_again_touches_nothing(tmp_path):
     path = save_checkpoint(tmp_path, state_at(1))
     before = {file.name: file.stat().st_ino for file in path.iterdir()}
@@ -121,6 +138,8 @@ def test_an_old_one_that_cannot_be_removed_stops_nothing(tmp_path, monkeypatch):
 def test_sums_are_those_of_the_usual_tool(tmp_path):
     path = save_checkpoint(tmp_path, state_at(1))
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=path, check=True, capture_output=True)
+    listed = [line.split()[1] for line in (path / "SHA256SUMS").read_text().splitlines()]
+    assert sorted([*listed, "SHA256SUMS"]) == sorted(p.name for p in path.iterdir())
 
 
 def test_two_saves_of_one_state_give_the_same_bytes(tmp_path):

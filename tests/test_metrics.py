@@ -113,6 +113,14 @@ def test_mmd_of_gaussians_is_known():
     assert mmd2(x, x + 5) > 0.5
 
 
+def test_mmd_by_hand():
+    """Two points and two, a kernel of width 2"""
+    x, y = torch.tensor([[0.0], [1.0]], dtype=F64), torch.tensor([[0.0], [3.0]], dtype=F64)
+    own = math.exp(-1 / 8) + math.exp(-9 / 8)
+    across = (1 + math.exp(-9 / 8) + math.exp(-1 / 8) + math.exp(-4 / 8)) / 4
+    assert mmd2(x, y, bandwidth=2.0) == pytest.approx(own - 2 * across, rel=1e-12)
+
+
 def test_energy_distance_by_hand_and_of_gaussians():
     """szekely2013, Sec. 2: three points; then N(0, 1) and N(m, 1), E|N(m, 2)| known, and nothing between equal laws"""
     x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0], [5.0]])

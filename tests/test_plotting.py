@@ -39,6 +39,12 @@ def test_density_has_its_maximum_where_the_density_has(ax):
     assert f"near ({round(float(best[0]), 1):g}, {round(float(best[1]), 1):g})" in plotting.alt_text(ax.figure)
 
 
+def test_a_grid_is_the_centres_of_its_cells():
+    """x first, the same on both sides of zero: a density on it sums to its mass, whatever the box"""
+    centres = [-1.5, -0.5, 0.5, 1.5]
+    assert plotting.grid(2.0, 4).tolist() == [[x, y] for x in centres for y in centres]
+
+
 def test_density_at_a_level_and_in_float64(ax):
     image = plotting.density(ax, P.to(dtype=F64).log_prob, sigma=2.0, box=14.0, like=torch.zeros((), dtype=F64))
     assert float(image.get_array().sum()) * (28 / 160) ** 2 == pytest.approx(1, abs=0.001)
