@@ -1075,8 +1075,10 @@ class Killer:
 
 def run(package_parent: Path, test: str) -> None:
     """In a forked process: forget the package, import the copy, run the test, exit with pytest's code."""
-    for name in [n for n in sys.modules if n.split(".")[0] in ("toyscore", "helpers", "reliability", "tests")]:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if name.split(".")[0] == "toyscore" or file.startswith(str(ROOT / "tests")):
+            del sys.modules[name]
     sys.path.insert(0, str(package_parent))
     devnull = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
