@@ -750,13 +750,13 @@ MUTANTS = {
         "likelihood.py",
         "x[0].numel() * math.log(alpha_1 / alpha)",
         "0 * math.log(alpha_1 / alpha)",
-        "test_likelihood.py::test_with_the_exact_prior_it_is_the_density",
+        "test_likelihood.py::test_with_the_exact_prior_it_is_the_density[VP-single]",
     ),
     "the divergence of another sign": (
         "likelihood.py",
         "math.log(alpha_1 / alpha) + divergence",
         "math.log(alpha_1 / alpha) - divergence",
-        "test_likelihood.py::test_with_the_exact_prior_it_is_the_density",
+        "test_likelihood.py::test_with_the_exact_prior_it_is_the_density[VP-single]",
     ),
     "a prior of variance for deviation": (
         "sde/identity.py",
@@ -822,13 +822,13 @@ MUTANTS = {
         "diagnostics/correctors.py",
         "power = dim / (dim + 2)",
         "power = 1.0",
-        "test_diffusion_laws.py",
+        "test_diffusion_laws.py::test_the_law_of_matched_norms_widens_a_gaussian_by_a_known_factor",
     ),
     "the noise of an affine chain left out": (
         "diagnostics/affine.py",
         "a @ law.covariance @ a.mT + noise)",
         "a @ law.covariance @ a.mT)",
-        "test_diffusion_laws.py",
+        "test_diffusion_laws.py::test_the_law_of_a_chain_is_that_of_its_samples",
     ),
     "times from the wrong end": (
         "sde/identity.py",
