@@ -42,19 +42,29 @@ def digest(run):
     ).hexdigest()
 
 
-def forked(*arguments):
-    """The command in a process of its own, which has everything imported already."""
+def in_child(work):
+    """Begin ``work`` in a process of its own, which has everything imported already; it exits with what that returns."""
     child = os.fork()
     if child == 0:
         code = 99
         try:
-            sink = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(sink, 1)
-            os.dup2(sink, 2)
-            code = main(list(arguments))
+            code = int(work() or 0)
         finally:
             os._exit(code)
     return child
+
+
+def forked(*arguments, errors=os.devnull, before=lambda: None):
+    """The command in a process of its own; what it writes to stderr goes to a file, and ``before`` is called there first."""
+
+    def work():
+        before()
+        for number in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        with open(errors, "w", buffering=1) as told, contextlib.redirect_stderr(told):
+            return main([str(a) for a in arguments])
+
+    return in_child(work)
 
 
 def wait(condition, seconds=120):

@@ -5,12 +5,10 @@ import hashlib
 import io
 import json
 import os
-import random
 import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,7 @@ from runs import ROOT, digest, ended, forked, said, tiny, wait
 from toyscore import data
 from toyscore.cli import main
 from toyscore.cli.folder import locked
-from toyscore.config import Config, ConfigError, check
+from toyscore.config import Config, check
 from toyscore.data import named
 from toyscore.pretrained import load
 from toyscore.train import load_checkpoint
@@ -56,47 +54,6 @@ def test_a_run_leaves_everything_behind(whole):
     assert about["data"]["variance"] == pytest.approx(data.digits("train").moments[1])
     with Image.open(whole / "samples" / "step-00000040.png") as picture:
         assert picture.size[0] > 500
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_killed_and_resumed_gives_the_same_digest(tmp_path, whole, seed):
-    """kill -9 at a random moment, then --resume latest: to the bit what 40 steps in one go give"""
-    run = tmp_path / "run"
-    child = forked(*tiny(run))
-    log, at = run / "log.jsonl", random.Random(seed).randint(8, 39)
-    wait(lambda: log.exists() and log.read_text().count("\n") >= at)
-    os.kill(child, signal.SIGKILL)
-    assert ended(child) == -signal.SIGKILL
-    child = forked("train", "--folder", str(run), "--resume", "latest")  # with the configuration of the run
-    assert ended(child) == 0
-    assert digest(run) == digest(whole)
-    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 41))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_ends_with_its_own_code(tmp_path, whole, number):
-    run = tmp_path / "run"
-    child = forked(*tiny(run))
-    wait(lambda: (run / "log.jsonl").exists() and (run / "log.jsonl").read_text().count("\n") >= 10)
-    os.kill(child, number)
-    assert ended(child) == 128 + number
-    stopped = load_checkpoint(run / "checkpoints").state["step"]
-    assert stopped == (run / "log.jsonl").read_text().count("\n")
-    assert said(*tiny(run), "--resume", "latest")[0] == 0
-    assert digest(run) == digest(whole)
-
-
-def test_a_second_signal_does_not_wait(tmp_path):
-    """A step that takes a minute: the first signal waits for its end, the second does not"""
-    run = tmp_path / "run"
-    child = forked(*tiny(run, "--training.batch_size=40000", "--training.n_shards=1"))
-    wait(lambda: (run / "log.jsonl").exists())
-    time.sleep(0.5)
-    os.kill(child, signal.SIGTERM)
-    time.sleep(0.3)
-    assert os.waitpid(child, os.WNOHANG) == (0, 0)
-    os.kill(child, signal.SIGINT)
-    assert ended(child) == 130
 
 
 def test_two_processes_train_as_one(tmp_path):
@@ -234,15 +191,6 @@ def test_a_run_that_ended_before_its_first_checkpoint_can_begin_anew(tmp_path):
     assert said(*tiny(run, "--training.n_steps=2"))[0] == 0
 
 
-def test_a_signal_while_drawing_samples_is_heard(tmp_path):
-    run = tmp_path / "run"
-    child = forked(*tiny(run, "--training.n_steps=2", "--sampling.n_steps_each=100000"))
-    wait(lambda: list((run / "checkpoints").glob("step-00000002")))
-    os.kill(child, signal.SIGTERM)
-    assert ended(child) == 143
-    assert load_checkpoint(run).state["step"] == 2
-
-
 def test_what_python_saved_is_no_run(tmp_path, whole):
     from toyscore.train import save_checkpoint
 
@@ -258,38 +206,6 @@ def test_the_average_is_what_is_loaded(whole):
     weight = load(whole).network.body.end_conv.weight
     assert torch.equal(weight, state["average.body.end_conv.weight"])
     assert not torch.equal(weight, state["model.body.end_conv.weight"])
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path, whole):
-    import shutil
-
-    run = tmp_path / "run"
-    shutil.copytree(whole, run)
-    file = run / "checkpoints" / "step-00000040" / "tensors.safetensors"
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    for command in (["sample", "--folder", run], ["train", "--folder", run, "--resume", "latest"]):
-        code, text = said(*command)
-        assert code == 8
-        assert "step-00000040/tensors.safetensors is damaged" in text
-        assert "step-00000035: resume from that" in text
-
-
-def test_a_full_disk_is_named_and_loses_nothing(tmp_path):
-    run = tmp_path / "run"
-    child = os.fork()
-    if child == 0:
-        code = 99
-        try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # the log fits, a checkpoint does not
-            with open(tmp_path / "errors", "w") as errors, contextlib.redirect_stderr(errors):
-                code = main(tiny(run))
-        finally:
-            os._exit(code)
-    assert ended(child) == 4
-    assert "no space left to write" in (tmp_path / "errors").read_text()
-    assert (run / "log.jsonl").read_text().count("\n") >= 6
 
 
 def test_too_little_memory_is_named(tmp_path):
@@ -339,15 +255,6 @@ def test_what_nobody_foresaw_says_so_and_shows_itself_on_demand(monkeypatch):
     assert "ZeroDivisionError: by zero; this should not happen: run again with --debug" in text
     with pytest.raises(ZeroDivisionError):
         main(["train", "--debug"])
-
-
-def test_a_stored_configuration_is_read_strictly():
-    values = Config().asdict()
-    assert Config.fromdict(values) == Config()
-    with pytest.raises(ConfigError, match=r"noise.sigma_mx is not a key; did you mean noise.sigma_max\?"):
-        Config.fromdict(values | {"noise": values["noise"] | {"sigma_mx": 1.0}})
-    with pytest.raises(ConfigError, match=r"seed is missing"):
-        Config.fromdict({k: v for k, v in values.items() if k != "seed"})
 
 
 def test_the_digits_model_is_what_the_readme_says():

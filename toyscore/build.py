@@ -68,6 +68,21 @@ def describe(data: Distribution) -> dict[str, Any]:
     return {"event": list(x.shape[1:]), "mean": float(x.mean()), "variance": float(x.var())}
 
 
+def check_facts(facts: object) -> None:
+    """Refuse what ``describe`` cannot have found.
+
+    Raises:
+        ConfigError: no event of whole numbers, no finite mean or variance.
+    """
+    match facts:
+        case {"event": [_, *_] as event, "mean": int() | float() as mean, "variance": int() | float() as variance}:
+            if all(type(n) is int and n > 0 for n in event) and abs(mean) < math.inf and 0 <= variance < math.inf:
+                return
+    raise ConfigError(
+        f"data = {facts!r:.80}: it must have the shape of an event, in whole numbers, a finite mean and a variance"
+    )
+
+
 def build_network(config: Config, facts: dict[str, Any]) -> nn.Module:
     """The network of a configuration, for data as ``describe`` found it, with an average of its weights if asked for."""
     sigmas, event, kind, width = build_levels(config.noise), facts["event"], config.network.kind, config.network.width

@@ -169,6 +169,10 @@ class Config:
         """
         parts: dict[str, Any] = {f.name: f.type for f in fields(Config)}
         groups = {"data": Data, "network": Network, "noise": Noise, "training": Training, "sampling": Sampling}
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"the configuration is {told(values)}: it must hold groups of keys, as those in configs/ do"
+            )
         _check_keys(values, list(parts), "")
         for key in parts.keys() - values.keys():
             raise ConfigError(f"{key} is missing: the file was not written by toyscore; add it")
@@ -220,7 +224,7 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 def _is(value: object, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return value in get_args(kind)
-    return type(value) is kind or (kind is float and type(value) is int)  # true is no number
+    return type(value) is kind or (kind is float and type(value) is int and abs(value) < 1e300)  # true is no number
 
 
 def _named(kind: Any) -> str:
@@ -228,11 +232,11 @@ def _named(kind: Any) -> str:
 
 
 def told(value: object) -> str:
-    """A value as YAML and the command line write it."""
-    words = {None: "null", True: "true", False: "false"}
-    return (
-        words.get(value, str(value)) if isinstance(value, bool | None) else repr(value) if value == "" else str(value)
-    )  # type: ignore[arg-type]
+    """A value as YAML and the command line write it, the beginning of a long one."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value) if value == "" else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def suggestion(key: str, known: list[str], prefix: str = "") -> str:

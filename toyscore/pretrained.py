@@ -8,6 +8,7 @@ the 8x8 digits of scikit-learn, and on 32x32 crops of its two photographs, by ``
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from toyscore.build import build_network
-from toyscore.config import Config
+from toyscore._writing import replacing
+from toyscore.build import build_network, check_facts
+from toyscore.config import Config, check
 from toyscore.train import Checkpoint, CheckpointError, list_checkpoints, load_checkpoint, save_checkpoint
 
 _HERE = Path(__file__).parent / "weights"
@@ -45,9 +47,13 @@ def load(path: str | Path) -> Pretrained:
     weights = _used(checkpoint)
     try:
         config, data = Config.fromdict(checkpoint.about["config"]), checkpoint.about["data"]
+        check(config)
+        check_facts(data)
+        _check_sizes(config, data, weights)
         network = getattr((built := build_network(config, data)), "average", built)
+        _check_shapes(network.state_dict(), weights)
         network.load_state_dict(weights)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint.path} does not hold what its configuration says: {error}; save it anew"
         ) from error
@@ -84,7 +90,8 @@ def export(source: str | Path, folder: str | Path, *, precision: Literal["float3
     state = {k: checkpoint.state[k] for k in ("step", "recipe")} | {"model": weights, "optimizer": []}
     taken = {"seconds": loaded.about["seconds"]} if "seconds" in loaded.about else {}
     saved = save_checkpoint(folder, state, {k: loaded.about[k] for k in ("config", "data", "levels")} | taken)
-    card.write_text(_card(loaded, folder, saved, precision, _judged(source, loaded)))
+    with replacing(card) as new:
+        new.write_text(_card(loaded, folder, saved, precision, _judged(source, loaded)))
     return saved
 
 
@@ -155,6 +162,27 @@ def digits() -> Pretrained:
 def photos() -> Pretrained:
     """The network for 3x32x32 crops of two photographs that comes with the package."""
     return load(_HERE / "photos")
+
+
+def _check_sizes(config: Config, data: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
+    """Refuse another network's configuration before that is built: it need not fit into any memory."""
+    sizes = {n for weight in weights.values() for n in weight.shape}
+    inputs = math.prod(data["event"]) if config.network.kind == "mlp" else data["event"][0]
+    for name, value in (("network.width", config.network.width), ("data's event", inputs)):
+        if value not in sizes:
+            raise ValueError(f"{name} gives {value}, and no weight has that many rows or columns")
+    stored = sum(weight.numel() for weight in weights.values())
+    for name, value in (("network.depth", config.network.depth), ("noise.n_levels", config.noise.n_levels)):
+        if value > stored:
+            raise ValueError(f"{name} = {value}, with {stored} numbers in all")
+
+
+def _check_shapes(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """In a few words what ``load_state_dict`` says of every weight."""
+    for name in [*ours, *theirs]:
+        a, b = (list(weights[name].shape) if name in weights else None for weights in (ours, theirs))
+        if a != b:
+            raise ValueError(f"{name} has {f'shape {b}' if b else 'no values'}, and in the network {a or 'no place'}")
 
 
 def _used(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

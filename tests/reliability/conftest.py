@@ -1,6 +1,9 @@
 import pytest
 from laws import confirmed
 
+from runs import tiny
+from toyscore.cli import main
+
 
 @pytest.fixture
 def likely(request, measured):
@@ -11,3 +14,11 @@ def likely(request, measured):
         measured.count("laws compared, each with alpha = 1e-6")
 
     return check
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A run of 40 steps; tests copy it before they change anything."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert main(tiny(run)) == 0
+    return run

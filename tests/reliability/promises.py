@@ -64,27 +64,30 @@ PROMISES = {
         (
             "test_train.test_resuming_gives_the_same_bits",
             "test_train_images.test_resuming_gives_the_same_bits_average_included",
-            "test_cli.test_killed_and_resumed_gives_the_same_digest",
         ),
     ),
     "kills": Promise("kill -9 at any moment leaves a checkpoint that loads"),
     "damage": Promise(
         "a damaged or foreign checkpoint gives one clear error with the file, the cause and the previous good one",
-        ("test_cli.test_a_damaged_checkpoint_is_named",),
     ),
     "storage": Promise(
         "a full disk, a read-only folder, a clock set back, a second run in the folder or a download cut short loses nothing",
-        ("test_cli.test_a_full_disk_is_named_and_loses_nothing",),
+        (
+            "test_cli.test_a_folder_in_use_or_with_another_run_is_refused",
+            "test_commands.test_a_folder_that_is_being_written_is_refused",
+            "test_data.test_another_file_than_expected_is_refused",
+        ),
     ),
     "strangers": Promise(
         "a stranger's checkpoint, configuration, image folder or notebook state cannot run code",
-        ("test_cli.test_a_stored_configuration_is_read_strictly",),
+        ("test_adapters.test_what_is_no_unet_is_refused",),
     ),
     "servers": Promise(
         "servers for notebooks listen on this machine alone and ask for a token",
         (
             "test_classroom.test_the_server_keeps_to_this_machine_unless_told",
             "test_classroom.test_nobody_enters_without_the_token",
+            "test_classroom.test_the_addresses_can_be_typed",
         ),
     ),
     "divergence": Promise(

@@ -636,13 +636,13 @@ MUTANTS = {
         "train/checkpoints.py",
         'new = folder / f".{place.name}.tmp"',
         "new = place",
-        "test_checkpoints.py::test_killed_before_each_of_its_calls_a_whole_checkpoint_is_left",
+        "reliability/test_kills.py::test_killed_before_each_of_its_calls_a_whole_checkpoint_is_left",
     ),
     "sums that nobody compares": (
         "train/checkpoints.py",
         "if files[_SUMS] == expected:",
         "if True:",
-        "test_checkpoints.py::test_damage_is_always_noticed",
+        "reliability/test_damage.py::test_damage_is_always_noticed",
     ),
     "the previous checkpoint thrown away": (
         "train/checkpoints.py",

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from toyscore.cli import options as opt
-from toyscore.cli.errors import explain
+from toyscore.cli.errors import explain, printable
 from toyscore.cli.parser import COMMANDS, config_of, make_parser, name_of, options_of, overrides_of, parse
+from toyscore.cli.signals import Stop, stopped
 from toyscore.config import Config, ConfigError, check
 
 __all__ = ["main"]
@@ -27,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
-        text, code = _run([word for word in given if word != "--debug"])
-        if text:
-            print(text, flush=True)
+        with Stop(then=stopped).listening():
+            text, code = _run([word for word in given if word != "--debug"])
+            if text:
+                print(text, flush=True)
         return code
     except (
         BrokenPipeError
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         code, text = explain(error)
-        print(f"toyscore: {text}", file=sys.stderr)
+        print(f"toyscore: {printable(text)}", file=sys.stderr)
         return code
 
 

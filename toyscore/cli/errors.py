@@ -11,8 +11,8 @@
   8  a checkpoint that is damaged or missing
   9  a run folder that is in use, or holds another run
  10  a package that is not installed, or another thing that the doctor misses
-130  Ctrl-C; train saves first
-143  SIGTERM to train, which saves first
+130  Ctrl-C; train saves first, others leave the files that are there as they were
+143  SIGTERM, likewise
 ===  ==========================================================
 """
 
@@ -30,8 +30,8 @@ class FolderError(ValueError):
     """A run folder that is in use or holds another run."""
 
 
-class StoppedError(Exception):
-    """A signal asked for the end, and the run has been saved."""
+class StoppedError(KeyboardInterrupt):
+    """A signal asked for the end; like Ctrl-C, it passes by those who handle every ``Exception``."""
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
@@ -43,10 +43,10 @@ def explain(error: BaseException) -> tuple[int, str]:
     from jsonargparse import ArgumentError
 
     text = str(error) or type(error).__name__
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "stopped"
     if isinstance(error, StoppedError):
         return 128 + error.signum, text
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped"
     if isinstance(error, ArgumentError):
         return 2, _reworded(text)
     if isinstance(error, ConfigError):
@@ -56,6 +56,12 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, ImportError):
         return 10, text
     return _library(error, text)
+
+
+def printable(text: str) -> str:
+    """Words on one line, whose signs a terminal shows and does not obey: names of files may hold any."""
+    line = re.sub(r"\s*\n\s*", " ", text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
 def _library(error: BaseException, text: str) -> tuple[int, str]:
@@ -96,6 +102,9 @@ def _reworded(text: str) -> str:
     union = re.search(r'"([\w.]+)".*?Subtypes: \[([^\n]*)\]\n.*Given value: (.*)', text, re.DOTALL)
     if union:  # each of the types is tried, and each failure told; which they were is enough
         text = f"{union[1]} = {union[3].strip() or repr('')}: it must be {union[2].replace(', <', ' or <')}"
+    text = re.sub(
+        r"Unexpected config: .*", "it must hold groups of keys, as in training: {n_steps: 100}", text, flags=re.DOTALL
+    )
     text = re.sub(r"required: [\w-]+\.(\w+)", r"required: --\1", text)
     text = re.sub(r"<class '(\w+)'>", lambda m: _TYPES.get(m[1], m[1]), text)
     text = re.sub(r"(?:typing\.)?Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from toyscore import evaluation
+from toyscore._writing import replacing
 from toyscore.build import build_data, draw_samples
 from toyscore.cli.folder import locked
 from toyscore.cli.machine import is_first
@@ -54,13 +56,19 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
         found = evaluation.evaluate(loaded.network, x, config, seed=options.seed, inception=options.inception)
         found.facts["step"] = loaded.about["step"]
         text = _text(found)
-        (folder / "evaluation.md").write_text(text + "\n")
-        (folder / "evaluation.json").write_text(json.dumps(found.asdict(), indent=1) + "\n")
-        write_picture(found.samples, folder / "samples.png")
-        if found.samples.ndim == 4:
-            pairs = torch.stack([found.samples[:_SHOWN], found.nearest[:_SHOWN]], 1).flatten(0, 1)
-            words = f"{len(pairs) // 2} samples, each with the nearest training example on its right"
-            plotting.save_mosaic(plotting.mosaic(pairs, n_columns=8), folder / "nearest.png", words)
+        names = ["evaluation.json", "evaluation.md", "samples.png"] + ["nearest.png"] * (found.samples.ndim == 4)
+        with ExitStack() as whole:  # all are written before any takes its place, the numbers last
+            new = {name: whole.enter_context(replacing(folder / name)) for name in names}
+            new["evaluation.md"].write_text(text + "\n")
+            new["evaluation.json"].write_text(json.dumps(found.asdict(), indent=1) + "\n")
+            write_picture(found.samples, new["samples.png"])
+            if "nearest.png" in new:
+                pairs = torch.stack([found.samples[:_SHOWN], found.nearest[:_SHOWN]], 1).flatten(0, 1)
+                words = f"{len(pairs) // 2} samples, each with the nearest training example on its right"
+                plotting.save_mosaic(plotting.mosaic(pairs, n_columns=8), new["nearest.png"], words)
+            (folder / "evaluation.json").unlink(
+                missing_ok=True
+            )  # beside others' tables it would tell of another network
     return f"{text}\n\nwritten: {folder}"
 
 

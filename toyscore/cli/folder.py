@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from toyscore._writing import replacing
 from toyscore.cli.errors import FolderError
 from toyscore.config import Config
 from toyscore.train import list_checkpoints
@@ -84,9 +85,11 @@ class RunFolder:
         import yaml
 
         self.samples.mkdir(exist_ok=True)
-        _replace(self.config, yaml.safe_dump(config.asdict(), sort_keys=False))
+        with replacing(self.config) as new:
+            new.write_text(yaml.safe_dump(config.asdict(), sort_keys=False))
         kept = [line for line in self.lines() if line["step"] <= done]
-        _replace(self.log, "".join(json.dumps(line) + "\n" for line in kept))
+        with replacing(self.log) as new:
+            new.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def lines(self) -> list[dict[str, Any]]:
         """The log; a last line that a kill cut short is left out."""
@@ -100,9 +103,3 @@ class RunFolder:
         """Append a line to the log."""
         with open(self.log, "a") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}.tmp")
-    new.write_text(text)
-    new.replace(path)

@@ -32,13 +32,23 @@ COMMANDS: dict[str, tuple[type | None, bool, bool, str]] = {
 }
 
 
+_DEEPEST = 20
+
+
 def make_parser(command: str | None = None) -> Any:
     """The parser of the whole command, or of one of its commands alone, which is sooner made."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, set_loader
+    from yaml import YAMLError
 
     from toyscore import __version__
 
-    common: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False, "default_env": False}
+    set_loader("plain", _plain, exceptions=(YAMLError,))
+    common: dict[str, Any] = {
+        "exit_on_error": False,
+        "allow_abbrev": False,
+        "default_env": False,
+        "parser_mode": "plain",
+    }
     parser = ArgumentParser(
         prog="toyscore",
         description="Train score networks, sample from them, and judge the samples.",
@@ -122,7 +132,9 @@ def _check_file(path: str, options: type | None) -> None:
     import yaml
 
     try:
-        values = yaml.load(Path(path).read_bytes().decode(), _strict())
+        text = Path(path).read_bytes().decode()
+        _check_plain(text)
+        values = yaml.load(text, _strict())
     except OSError as error:
         raise ConfigError(f"config = {path or repr(path)}: {error.strerror}; pass a YAML file") from error
     except UnicodeDecodeError as error:
@@ -167,6 +179,26 @@ def _strict() -> Any:
             return super().construct_mapping(node, deep)
 
     return Strict
+
+
+def _plain(text: str) -> Any:
+    from jsonargparse import get_loader
+
+    _check_plain(text)
+    return get_loader("yaml")(text)
+
+
+def _check_plain(text: str) -> None:
+    """Refuse references in YAML, of which ten lines can stand for more than any memory holds, and nesting that no configuration has."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"a reference (*{event.anchor}): write out what it stands for")
+        if depth > _DEEPEST:
+            raise yaml.YAMLError(f"more than {_DEEPEST} levels of nesting: a configuration has two")
 
 
 def _with_stored_config(given: list[str]) -> list[str]:

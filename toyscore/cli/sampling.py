@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -13,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from toyscore import pretrained
+from toyscore._writing import replacing
 from toyscore.build import draw_samples, n_calls, quicken, sampling_chain
 from toyscore.cli.machine import is_first, start
 from toyscore.cli.options import Animate, Evaluate, Sample
@@ -77,6 +81,8 @@ def _place(options: Sample | Animate, name: str) -> Path:
     own = Path(options.folder or "") / "samples"
     out = Path(options.out) if options.out else (own if options.folder and own.is_dir() else Path()) / name
     out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):  # told before samples are drawn, not after
+        raise PermissionError(errno.EACCES, "it cannot be written to; pass --out elsewhere", str(out.parent))
     return out
 
 
@@ -87,7 +93,10 @@ def write_picture(x: Tensor, path: Path) -> None:
     if path.suffix == ".npy":
         import numpy as np
 
-        np.save(path, x.cpu().numpy(), allow_pickle=False)
+        buffer = io.BytesIO()  # NumPy itself does not notice a disk that is full for the last few bytes
+        np.save(buffer, x.cpu().numpy(), allow_pickle=False)
+        with replacing(path) as new:
+            new.write_bytes(buffer.getbuffer())
     elif x.ndim == 4:
         plotting.save_mosaic(plotting.mosaic(x), path, f"{len(x)} samples")
     else:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -19,39 +15,26 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from toyscore.build import build_data, build_levels, build_loss, build_network, describe, quicken, sampling_chain
+from toyscore.build import (
+    build_data,
+    build_levels,
+    build_loss,
+    build_network,
+    check_facts,
+    describe,
+    quicken,
+    sampling_chain,
+)
 from toyscore.cli.errors import StoppedError
 from toyscore.cli.folder import RunFolder, locked
 from toyscore.cli.machine import is_first, start
 from toyscore.cli.sampling import write_picture
+from toyscore.cli.signals import Stop
 from toyscore.config import Config, ConfigError, check
 from toyscore.samplers import final
 from toyscore.train import Checkpoint, CheckpointError, Step, fit, load_checkpoint, save_checkpoint
 
 _N_SAMPLES = 64
-
-
-class Stop:
-    """Whether SIGINT, SIGTERM or, where there is one, SIGHUP has asked for the end; a second one does not wait."""
-
-    def __init__(self) -> None:
-        self.signum = 0
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take them until the end of the block."""
-        numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-        before = {number: signal.signal(number, self._take) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _take(self, number: int, _: FrameType | None) -> None:
-        if self.signum:
-            os._exit(128 + number)
-        self.signum = number
 
 
 def train(config: Config, run: str | Path, resume: str | None = None) -> Path | None:
@@ -94,7 +77,11 @@ def _check_same(config: Config, checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"{checkpoint.path} was not saved by toyscore train: resume it in Python, with fit(..., state=)"
         )
-    theirs, ours = Config.fromdict(checkpoint.about["config"]).asdict(), config.asdict()
+    try:
+        theirs, ours = Config.fromdict(checkpoint.about["config"]).asdict(), config.asdict()
+        check_facts(checkpoint.about["data"])
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint.path} does not say what made it: {error}; save it anew") from error
     for group in ("data", "network", "noise", "training"):
         for key in ours[group].keys() - {"checkpoint_every", "log_every", "path"}:  # what lies at a path is compared
             if theirs[group][key] != ours[group][key]:
@@ -123,20 +110,25 @@ def _run(
     torch.manual_seed(config.seed)
     network = build_network(config, facts).to(device)
     quicken(network, channels_last=training.channels_last, compile=training.compile)
-    steps = fit(
-        network,
-        data,
-        build_loss(config.noise),
-        n_steps=training.n_steps,
-        batch_size=training.batch_size,
-        lr=training.lr,
-        seed=config.seed,
-        n_shards=training.n_shards,
-        clip=training.clip,
-        autocast=torch.bfloat16 if training.precision == "bfloat16" else None,
-        group=group,
-        state=None if checkpoint is None else checkpoint.state,
-    )
+    try:
+        steps = fit(
+            network,
+            data,
+            build_loss(config.noise),
+            n_steps=training.n_steps,
+            batch_size=training.batch_size,
+            lr=training.lr,
+            seed=config.seed,
+            n_shards=training.n_shards,
+            clip=training.clip,
+            autocast=torch.bfloat16 if training.precision == "bfloat16" else None,
+            group=group,
+            state=None if checkpoint is None else checkpoint.state,
+        )
+    except ValueError as error:
+        if checkpoint is None:
+            raise
+        raise CheckpointError(f"{checkpoint.path} does not hold what its configuration says: {error}") from error
     about = {"config": config.asdict(), "data": facts, "levels": build_levels(config.noise).tolist()}
     begun = 0 if checkpoint is None else checkpoint.state["step"]
     if is_first(group):  # only now: what was there stays, should the state not fit

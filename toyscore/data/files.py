@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from toyscore._writing import replacing
 
 
 class DownloadError(OSError):
@@ -63,11 +64,9 @@ def stored(
         for key, array in arrays.items():
             buffer = io.BytesIO()
             np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-            new = place / f"{name}-{key}.npy.{os.getpid()}.tmp"
-            new.write_bytes(buffer.getbuffer())
-            new.replace(place / f"{name}-{key}.npy")
-        new = place / f"{name}.txt.{os.getpid()}.tmp"
-        new.write_text(" ".join(arrays))
-        new.replace(index)
+            with replacing(place / f"{name}-{key}.npy") as new:
+                new.write_bytes(buffer.getbuffer())
+        with replacing(index) as new:
+            new.write_text(" ".join(arrays))
     keys = index.read_text().split()
     return {key: np.load(place / f"{name}-{key}.npy", mmap_mode="r", allow_pickle=False) for key in keys}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ def image_folder(
         cache: folder for the decoded array, which is made anew when a file is added, removed or changed; default the user's cache.
 
     Raises:
-        FileNotFoundError: no such folder. ValueError: no picture in it; one that cannot be read or is smaller than the crop.
+        FileNotFoundError: no such folder. ValueError: no picture in it; one that is no file, cannot be read or is smaller than the crop.
     """
     ops.check_count(size, "size")
     path = Path(path)
@@ -46,7 +48,9 @@ def image_folder(
     print_of = hashlib.sha256(repr((size, crop)).encode())
     for file in files:
         seen = file.stat()
-        print_of.update(f"{file.relative_to(path)},{seen.st_size},{seen.st_mtime_ns}\n".encode())
+        if not stat.S_ISREG(seen.st_mode):  # a pipe would be waited for
+            raise ValueError(f"{file} is no file: remove it from the pictures, or rename it")
+        print_of.update(os.fsencode(f"{file.relative_to(path)},{seen.st_size},{seen.st_mtime_ns}\n"))
 
     def decode() -> dict[str, NDArray[Any]]:
         values = np.empty((len(files), 3, size, size), np.uint8)
@@ -59,12 +63,12 @@ def image_folder(
 
 
 def _picture(file: Path, size: int, crop: int | None) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(file) as opened:
             picture = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # each format has errors of its own
         raise ValueError(f"{file} cannot be read as a picture: {error}; remove or repair it") from error
     side = crop or min(picture.size)
     if side > min(picture.size):

@@ -16,6 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from toyscore import operators as ops
+from toyscore._writing import replacing
 from toyscore.plotting.style import STYLE
 
 State = TypeVar("State")
@@ -150,4 +151,5 @@ def save_gif(
     palette = strip.quantize(n_colours, method=Image.Quantize.MAXCOVERAGE)
     first, *others = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     options: dict[str, Any] = {"duration": round(100 / fps) * 10, "loop": 0, "comment": description.encode()}
-    first.save(path, save_all=True, append_images=others, optimize=True, **options)
+    with replacing(path) as new:
+        first.save(new, save_all=True, append_images=others, optimize=True, **options)

@@ -11,6 +11,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from toyscore import operators as ops
+from toyscore._writing import replacing
 
 _LEAST = 560  # pixels across; smaller mosaics are enlarged by a whole factor
 
@@ -57,4 +58,5 @@ def save_mosaic(picture: np.ndarray[Any, Any], path: str | Path, description: st
         raise ValueError(f"path ends in {path.suffix!r}: it must be .png; rename {path.name}")
     text = PngImagePlugin.PngInfo()
     text.add_text("Description", description)
-    Image.fromarray(picture).save(path, pnginfo=text, optimize=True)
+    with replacing(path) as new:
+        Image.fromarray(picture).save(new, pnginfo=text, optimize=True)

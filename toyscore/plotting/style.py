@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from toyscore._writing import replacing
+
 DENSITY_MAP = "cividis"
 ERROR_MAP = "magma_r"
 NORM_MAP = "YlOrBr"  # pale enough for arrows at both ends
@@ -94,8 +96,8 @@ def save(figure: Figure, path: str | Path, description: str | None = None) -> No
     }
     if path.suffix not in metadata:
         raise ValueError(f"path ends in {path.suffix!r}: it must be .png, .svg or .pdf; rename {path.name}")
-    with mpl.rc_context({"svg.hashsalt": STYLE["svg.hashsalt"]}):
-        figure.savefig(path, metadata=metadata[path.suffix])
+    with mpl.rc_context({"svg.hashsalt": STYLE["svg.hashsalt"]}), replacing(path) as new:
+        figure.savefig(new, metadata=metadata[path.suffix])
 
 
 def to_numpy(x: Tensor) -> Any:

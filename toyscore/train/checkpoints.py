@@ -8,17 +8,20 @@ r"""The state of a training run on disk, as a folder that is there whole or not 
 
 A checkpoint is written to a hidden folder beside its place, flushed to the disk, and renamed; the one before is kept, and
 older ones go only after that. A process killed at any moment therefore leaves the newest or the one before. (A step that is
-there already is saved again only if its bytes differ, and then it is moved aside for the time of two renames.) Loading first
-compares the sums over every byte: a flipped bit would otherwise change a weight unnoticed. Nothing in the files is ever run.
+there already is saved again only if its bytes differ, and then it is moved aside for the time of two renames, where it is
+still found.) Loading first compares the sums over every byte: a flipped bit would otherwise change a weight unnoticed.
+Nothing in the files is ever run.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
 import shutil
+import stat
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +35,7 @@ from torch import Tensor
 FORMAT = 1
 _TENSORS, _ABOUT, _SUMS = "tensors.safetensors", "checkpoint.json", "SHA256SUMS"
 _NAME = "step-{:08d}"
+_ASIDE = ".old.tmp"
 _KEEP = 2
 
 
@@ -82,8 +86,7 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping
     }
     files[_SUMS] = _sums(files)
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".*.tmp"):  # of a run that was killed while saving
-        shutil.rmtree(left, ignore_errors=True)
+    _tidy(folder)
     place = folder / _NAME.format(state["step"])
     new = folder / f".{place.name}.tmp"
     try:
@@ -94,15 +97,15 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping
         if place.exists() and _holds(place, files):  # the same step, saved before
             shutil.rmtree(new)
         elif place.exists():
-            old = folder / f".{place.name}.old.tmp"
+            old = folder / f".{place.name}{_ASIDE}"
             place.rename(old)
             new.rename(place)
             shutil.rmtree(old)
         else:
             new.rename(place)
         _flush(folder)
-    except OSError:
-        shutil.rmtree(new, ignore_errors=True)
+    except BaseException:  # Ctrl-C, too
+        _tidy(folder)
         raise
     for older in [p for step, p in list_checkpoints(folder) if step < state["step"]][: 1 - _KEEP]:
         shutil.rmtree(
@@ -129,7 +132,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         path = path / "checkpoints"
     if not (path / _SUMS).exists() and list_checkpoints(path):
         path = latest_checkpoint(path)
-    if not any((path / name).exists() for name in (_TENSORS, _ABOUT, _SUMS)):
+    if not (path.name.startswith("step-") or any((path / name).exists() for name in (_TENSORS, _ABOUT, _SUMS))):
         raise CheckpointError(
             f"{path} holds no checkpoint: pass a run folder, its checkpoints, or a step-... among them"
         )
@@ -140,7 +143,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         if version == FORMAT:
             state = _state(facts, load(files[_TENSORS]))
             about = facts["about"] | {name: facts[name] for name in ("versions", "git")}
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} is as it was written, but it is no checkpoint ({type(error).__name__}: {error}); save it anew"
         ) from error
@@ -152,6 +155,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _state(facts: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    if type(facts["step"]) is not int or not isinstance(facts["recipe"], dict):
+        raise TypeError("its step must be a whole number, and its recipe a group of keys")
     state: dict[str, Any] = {"step": facts["step"], "recipe": facts["recipe"], "model": {}, "optimizer": []}
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -179,8 +184,19 @@ def latest_checkpoint(folder: str | Path) -> Path:
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """The steps of the checkpoints in a folder, oldest first, and where each is; whether they are whole is seen when they are loaded."""
-    found = (p for p in folder.glob("step-" + "[0-9]" * 8 + "*") if p.name[5:].isdigit())
-    return sorted((int(p.name[5:]), p) for p in found)
+    found = {int(p.name[5:]): p for p in folder.glob("step-" + "[0-9]" * 8 + "*") if p.name[5:].isdigit()}
+    aside = (p for p in folder.glob(".step-*" + _ASIDE) if p.name[6 : -len(_ASIDE)].isdigit())
+    return sorted(({int(p.name[6 : -len(_ASIDE)]): p for p in aside} | found).items())
+
+
+def _tidy(folder: Path) -> None:
+    """Take back what a save that was cut short has begun."""
+    for left in folder.glob(".*.tmp"):
+        place = folder / left.name[1:].removesuffix(_ASIDE)
+        if left.name.endswith(_ASIDE) and not place.exists():
+            left.rename(place)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _sums(files: Mapping[str, bytes]) -> bytes:
@@ -211,6 +227,8 @@ def _read(path: Path) -> dict[str, bytes]:
     files = {}
     for name in (_TENSORS, _ABOUT, _SUMS):
         try:
+            if not stat.S_ISREG((path / name).stat().st_mode):  # a pipe would be waited for, a device read without end
+                raise OSError(errno.EINVAL, "it is no file")
             files[name] = (path / name).read_bytes()
         except OSError as error:
             raise CheckpointError(f"{path / name} cannot be read: {error.strerror}") from error
@@ -219,9 +237,12 @@ def _read(path: Path) -> dict[str, bytes]:
         return files
     lines = files[_SUMS].splitlines()
     wrong = [name for name, line in zip((_TENSORS, _ABOUT), expected.splitlines(), strict=True) if line not in lines]
-    name = wrong[0] if wrong else _SUMS
+    if len(wrong) != 1:  # both at once are not as likely
+        raise CheckpointError(
+            f"{path / _SUMS} is damaged: its {len(files[_SUMS])} bytes are not the sums of the files beside it"
+        )
     raise CheckpointError(
-        f"{path / name} is damaged: its {len(files[name])} bytes do not agree with {path / _SUMS}, unless that is what was changed"
+        f"{path / wrong[0]} is damaged: its {len(files[wrong[0]])} bytes do not agree with {path / _SUMS}, unless that is what was changed"
     )
 
 

@@ -327,6 +327,13 @@ def _restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Ada
             f"the state has moments of {len(state['optimizer'])} parameters, the model trains {len(parameters)}: the same "
             "must be trainable; freeze the same ones"
         )
+    for i, (parameter, moments) in enumerate(zip(parameters, state["optimizer"], strict=True)):
+        found = {name: list(value.shape) for name, value in moments.items()}
+        if found != {"step": [], "exp_avg": list(parameter.shape), "exp_avg_sq": list(parameter.shape)}:
+            raise ValueError(
+                f"the state's moments of parameter {i} are {found}: they must be Adam's, of shape {list(parameter.shape)}; "
+                "pass a state as it was"
+            )
     model.load_state_dict(state["model"])
     for parameter, moments in zip(parameters, state["optimizer"], strict=True):
         optimizer.state[parameter] = {name: value.to(parameter.device, copy=True) for name, value in moments.items()}

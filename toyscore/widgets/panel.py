@@ -31,6 +31,7 @@ from toyscore import plotting
 from toyscore.widgets.controls import Control, Slider
 
 _LINE = 96  # characters
+_LONGEST = 4_000
 _MIME = {"png": "image/png", "svg": "image/svg+xml", "gif": "image/gif"}
 
 
@@ -234,6 +235,10 @@ class Panel:
     def _pairs(self, state: str) -> list[tuple[str, str]]:
         """Names and values of a state string; of a link, without its token, and of the part that is for this panel."""
         state = state.strip()
+        if len(state) > _LONGEST:
+            raise ValueError(
+                f"state has {len(state):,} characters: no panel's is longer than {_LONGEST:,}; copy one anew"
+            )
         query = state.partition("?")[2]
         if not query:
             return parse_qsl(state, keep_blank_values=True, strict_parsing=bool(state))

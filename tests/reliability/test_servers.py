@@ -1,0 +1,147 @@
+"""Whatever the project serves, it serves to this machine alone and to who has the token."""
+
+import ast
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from runs import ROOT
+
+SOURCES = sorted(
+    path
+    for pattern in ("toyscore/**/*.py", "figures/*.py", "notebooks/**/*.py", "docs/*.py", "benchmarks/*.py")
+    for path in ROOT.glob(pattern)
+)
+LAB = re.search(r"^\t\S*jupyter lab (.*) notebooks/\S+\.ipynb$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+# What would listen, and where the project may say it: the classroom asks whether a port is free.
+LISTENERS = re.compile(
+    r"(^|\.)(bind|listen|create_server|start_server|start_unix_server|serve_forever|run_server|launch_instance|reuse_port)$"
+)
+MODULES = {
+    "socketserver",
+    "wsgiref",
+    "flask",
+    "uvicorn",
+    "tornado",
+    "aiohttp",
+    "bottle",
+    "fastapi",
+    "gradio",
+    "streamlit",
+    "dash",
+    "xmlrpc",
+}
+ALLOWED = {("notebooks/classroom.py", "probe.bind")}
+
+
+def serving(source):
+    """(what) of everything in a source that would open a port."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and LISTENERS.search(called := ast.unparse(node.func)):
+            yield called
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        yield from (name for name in names if name.split(".")[0] in MODULES or name == "http.server")
+
+
+def test_nothing_else_listens():
+    found = {(str(path.relative_to(ROOT)), what) for path in SOURCES for what in serving(path.read_text())}
+    found -= {entry for entry in found if entry[1].startswith("inspect.signature")}  # binds arguments
+    assert found == ALLOWED
+    for source in ("import http.server", "from flask import Flask", "s.bind(('', 1))", "asyncio.start_server(f)"):
+        assert list(serving(source))
+
+
+# Ways to open a server of notebooks to others: no token, no password, any origin, any address.
+OPEN = re.compile(
+    r"""(token|password)\s*=\s*((''|"")(?!\.)|$|\s*$)  |  allow_origin(_pat)?\b  |  disable_check_xsrf\b  |  allow_remote_access\b
+    |  allow_unauthenticated_access\b  |  0\.0\.0\.0  |  --ip[= ]['"]?(\*|::)  |  http\.server\s""",
+    re.VERBOSE | re.MULTILINE,
+)
+HALL = (
+    '"0.0.0.0" if options.hall else "127.0.0.1"',
+    "'0.0.0.0' if hall else '127.0.0.1'",
+)  # who asks for the hall gets it
+
+
+def test_no_file_opens_a_server_to_others():
+    """Of those that are run, or set a server up: no way to switch the token off or to listen elsewhere, but for the hall"""
+    files = [*SOURCES, ROOT / "Makefile", *ROOT.glob("*.yml"), *ROOT.glob("*.toml"), *ROOT.glob("notebooks/*.ipynb")]
+    files += [p for folder in (".binder", ".ci") for p in (ROOT / folder).rglob("*") if p.is_file()]
+    for path in files:
+        text = path.read_text(errors="replace")
+        for allowed in HALL if path.name == "classroom.py" else ():
+            assert allowed in text
+            text = text.replace(allowed, "")
+        opened = [match[0] for match in OPEN.finditer(text)]
+        assert opened == [], f"{path}: {opened}"
+    assert not list(ROOT.glob("**/jupyter_*_config.*"))
+    assert not list(ROOT.glob("**/voila.json"))
+    for words in ("--token=''", "--ServerApp.password=", "c.allow_origin = '*'", "--ip=0.0.0.0", "--ip='*'"):
+        assert OPEN.search(words), words
+    assert LAB[1].startswith("--ip=127.0.0.1 ")
+    assert re.sub(r"\$\(if \$\(filter 0,\$\(shell id -u\)\),--allow-root\)", "", LAB[1]).split() == ["--ip=127.0.0.1"]
+
+
+def listening(port):
+    """The addresses on which a port is open, in hexadecimal, as the system tells."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            address, _, number = local.rpartition(":")
+            if state == "0A" and int(number, 16) == port:
+                found.add(address)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="what listens is read from /proc/net")
+def test_make_lab_starts_closed(tmp_path, measured):
+    """With the words of the Makefile: on 127.0.0.1 alone, and nothing is told or run without the token"""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+    words = [sys.executable, "-m", "jupyter", "lab", "--ip=127.0.0.1", *(["--allow-root"] * (os.getuid() == 0))]
+    words += ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={tmp_path}"]
+    with open(tmp_path / "log", "w") as log:
+        server = subprocess.Popen(words, stdout=log, stderr=log, env=os.environ | folders)
+    try:
+        end = time.monotonic() + 60
+        while not listening(port):
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < end, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        assert listening(port) == {"0100007F"}, "127.0.0.1"
+        facts = json.loads(next((tmp_path / "RUNTIME").glob("jpserver-*.json")).read_text())
+        assert len(facts["token"]) >= 32
+        for way in ("contents", "kernels", "sessions", "terminals"):
+            address = f"http://127.0.0.1:{port}/api/{way}"
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(address, timeout=20)
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(f"{address}?token=wrong", timeout=20)
+            measured.count("ways into a server without the token, all closed", 2)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(
+                urllib.request.Request(f"http://127.0.0.1:{port}/api/kernels", method="POST"), timeout=20
+            )
+        measured.count("ways into a server without the token, all closed")
+        ask = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/contents", headers={"Authorization": f"token {facts['token']}"}
+        )
+        assert urllib.request.urlopen(ask, timeout=20).status == 200
+    finally:
+        server.terminate()
+        server.wait(20)
