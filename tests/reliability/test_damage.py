@@ -118,11 +118,12 @@ def test_a_broken_file_is_named_with_the_one_before(tmp_path, whole, file, way, 
     folder = run / "checkpoints" / "step-00000040"
     harm, words = BROKEN[way]
     harm(folder / file)
-    check_told(run, words.format(file=folder / file))
-    check_told(run, f"the newest whole one is {folder.with_name('step-00000035')}: resume from that")
+    before = f".*; the newest whole one is {folder.with_name('step-00000035')}: resume from that"
+    check_told(run, words.format(file=folder / file) + before)
     measured.count("files broken in other ways, each told with the file and the one before")
 
 
+@pytest.mark.slow
 def test_a_folder_without_its_files_is_named_with_the_one_before(tmp_path, whole):
     run = shutil.copytree(whole, tmp_path / "run")
     folder = run / "checkpoints" / "step-00000040"
@@ -134,6 +135,7 @@ def test_a_folder_without_its_files_is_named_with_the_one_before(tmp_path, whole
         )
 
 
+@pytest.mark.slow
 def test_other_files_beside_are_no_damage(tmp_path, whole):
     run = shutil.copytree(whole, tmp_path / "run")
     place = run / "checkpoints" / "step-00000040"
