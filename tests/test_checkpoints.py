@@ -6,6 +6,7 @@ import torch
 
 from helpers import seeded
 from states import SIGMAS, network, same, state_at, steps
+from toyscore.models import MLP
 from toyscore.train import latest_checkpoint, load_checkpoint, save_checkpoint
 
 

@@ -899,6 +899,7 @@ BUILD = {
     "event_of": Call(lambda w: {"config": w.toy_run.data}, default=True),
     "build_levels": Call(lambda w: {"noise": w.toy_run.noise}, (3,), F32, default=True),
     "describe": Call(lambda w: {"data": w.labelled}),
+    "check_facts": Call(lambda w: {"facts": w.facts}),
     "build_network": Call(lambda w: {"config": w.toy_run, "facts": w.facts}, dtype=F32, default=True),
     "quicken": Call(lambda w: {"network": w.net}),
     "build_loss": Call(
@@ -973,7 +974,10 @@ _SCREEN = "a control or a panel on the screen; see test_widgets"
 EXEMPT = {
     **{
         f"config.{name}": _PLAIN
-        for name in ("ConfigError", "Data", "Network", "Noise", "Training", "Sampling", "Config")
+        for name in (
+            *("ConfigError", "Data", "Network", "Noise", "Training", "Sampling", "Config"),
+            *("check_count", "check_group", "check_seed", "check_types", "told"),
+        )
     },
     **{f"data.{name}": _FETCHED for name in ("DownloadError", "cifar10", "mnist", "mnist5k", "photos")},
     "data.image_folder": _FILES,

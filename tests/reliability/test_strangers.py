@@ -362,17 +362,17 @@ def test_a_stored_configuration_is_read_strictly():
         Config.fromdict({k: v for k, v in values.items() if k != "seed"})
     for group, key, value, words in (
         ("network", "kind", "os.system", "one of continuous, ncsn, compact, mlp"),
-        ("network", "width", "32", "int"),
-        ("network", "width", True, "int"),
-        ("training", "lr", [1], "float"),
-        ("training", "ema", 10**400, "float or null"),
-        ("data", "path", 3, "str or null"),
+        ("network", "width", "32", "a whole number"),
+        ("network", "width", True, "a whole number"),
+        ("training", "lr", [1], "a number"),
+        ("training", "ema", 10**400, "a number or null"),
+        ("data", "path", 3, "text or null"),
     ):
         with pytest.raises(ConfigError, match=re.escape(f"{group}.{key} = ") + f".*: it must be {words}"):
             Config.fromdict(values | {group: values[group] | {key: value}})
     with pytest.raises(ConfigError, match=r"data = \[1\]: it must be a group of keys"):
         Config.fromdict(values | {"data": [1]})
-    with pytest.raises(ConfigError, match=r"seed = 1.5: it must be int"):
+    with pytest.raises(ConfigError, match=r"seed = 1.5: it must be a whole number"):
         Config.fromdict(values | {"seed": 1.5})
     assert Config.fromdict(values | {"training": values["training"] | {"lr": 1}}).training.lr == 1
 

@@ -134,7 +134,7 @@ def _check_file(path: str, options: type | None) -> None:
     try:
         text = Path(path).read_bytes().decode()
         _check_plain(text)
-        values = yaml.load(text, _strict())
+        values = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"config = {path or repr(path)}: {error.strerror}; pass a YAML file") from error
     except UnicodeDecodeError as error:
@@ -165,22 +165,6 @@ def _check_file(path: str, options: type | None) -> None:
                     )
 
 
-def _strict() -> Any:
-    """A safe loader of YAML that refuses a key given twice, of which the last would win."""
-    import yaml
-
-    class Strict(yaml.SafeLoader):  # type: ignore[misc]
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen = set()
-            for key in (str(key.value) for key, _ in node.value):
-                if key in seen:
-                    raise yaml.MarkedYAMLError(problem=f"{key} is there twice", problem_mark=node.start_mark)
-                seen.add(key)
-            return super().construct_mapping(node, deep)
-
-    return Strict
-
-
 def _plain(text: str) -> Any:
     from jsonargparse import get_loader
 
@@ -189,15 +173,28 @@ def _plain(text: str) -> Any:
 
 
 def _check_plain(text: str) -> None:
-    """Refuse references in YAML, of which ten lines can stand for more than any memory holds, and nesting that no configuration has."""
+    """Refuse of YAML what no configuration needs: a key given twice, of which the last would win; references, of which ten lines can stand
+    for more than any memory holds; deep nesting."""
     import yaml
 
-    depth = 0
+    opened: list[
+        tuple[bool, list[str | None]]
+    ] = []  # groups or lists, each with what stands in it: key, value, key, ...
     for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(f"a reference (*{event.anchor}): write out what it stands for")
-        if depth > _DEEPEST:
+        if isinstance(event, yaml.CollectionEndEvent):
+            opened.pop()
+        elif isinstance(event, yaml.NodeEvent):
+            if opened:
+                is_group, inside = opened[-1]
+                word = event.value if isinstance(event, yaml.ScalarEvent) else None
+                if is_group and len(inside) % 2 == 0 and word is not None and word in inside[::2]:
+                    raise yaml.MarkedYAMLError(problem=f"{word} is there twice", problem_mark=event.start_mark)
+                inside.append(word)
+            if isinstance(event, yaml.CollectionStartEvent):
+                opened.append((isinstance(event, yaml.MappingStartEvent), []))
+        if len(opened) > _DEEPEST:
             raise yaml.YAMLError(f"more than {_DEEPEST} levels of nesting: a configuration has two")
 
 
