@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "reliability")]
-from promises import PROMISES  # noqa: E402
-
+sys.path.insert(0, str(ROOT / "tests"))
 from conftest import sources  # noqa: E402
+from reliability.promises import PROMISES  # noqa: E402
 
 TARGET = ROOT / "docs" / "reliability.md"
 PROOFS = ROOT / "build" / "proofs"
@@ -129,7 +128,7 @@ def page(found: dict[str, Any]) -> tuple[str, list[str]]:
 
 def mistakes(found: dict[str, Any]) -> str:
     """The table of mutants, by module."""
-    from test_mutants import MUTANTS, identity
+    from reliability.test_mutants import MUTANTS, identity
 
     rows = []
     for name, (module, *_) in sorted(MUTANTS.items(), key=lambda item: item[1][0]):

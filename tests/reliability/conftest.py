@@ -1,6 +1,6 @@
 import pytest
-from laws import confirmed
 
+from reliability.laws import confirmed
 from runs import tiny
 from toyscore.cli import main
 

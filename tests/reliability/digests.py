@@ -6,8 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from reliability.calls import CALLS, World, leaves, run
 from toyscore import data, plotting
 from toyscore.diagnostics import intrinsic_dimension
 from toyscore.distributions import TOYS, asymmetric, two_modes
@@ -109,9 +111,24 @@ def pictures(folder):
     yield "an animation", (folder / "picture.gif").read_bytes()
 
 
+def calls():
+    """Every public function, as the tests of purity call it"""
+    for name, call in CALLS.items():
+        w = World(torch.float32)
+        found = [
+            leaf
+            for leaf in leaves(run(name, w, call.arguments(w)))
+            if isinstance(leaf, torch.Tensor | np.ndarray | float | int) and not isinstance(leaf, bool)
+        ]
+        if found:  # checks, figures and controls have no numbers to compare
+            yield name, found
+
+
 def digest(value):
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
+    if isinstance(value, np.ndarray):
+        return digest(value.tobytes())
     if isinstance(value, torch.Tensor):
         return digest(value.detach().contiguous().numpy().tobytes())
     if isinstance(value, list | tuple):
@@ -123,5 +140,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = [*sampling(), *judging(), *training(folder), *pictures(folder)]
+        found = [*sampling(), *judging(), *training(folder), *pictures(folder), *calls()]
     json.dump({name: digest(value) for name, value in found}, sys.stdout)

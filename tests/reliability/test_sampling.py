@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from laws import ALPHA, confirmed, p_gaussian, p_mean, p_uniform
 from scipy import special
 
 from helpers import F64, rotation, seeded
+from reliability.laws import ALPHA, confirmed, p_gaussian, p_mean, p_uniform
 from toyscore.distributions import GaussianMixture
 from toyscore.samplers import (
     ancestral,
