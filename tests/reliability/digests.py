@@ -118,9 +118,9 @@ def calls():
         found = [
             leaf
             for leaf in leaves(run(name, w, call.arguments(w)))
-            if isinstance(leaf, torch.Tensor | np.ndarray | float | int) and not isinstance(leaf, bool)
+            if isinstance(leaf, torch.Tensor | float | int) or (isinstance(leaf, np.ndarray) and leaf.dtype != object)
         ]
-        if found:  # checks, figures and controls have no numbers to compare
+        if found:  # checks and figures return no numbers
             yield name, found
 
 
