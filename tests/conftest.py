@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import platform
+import secrets
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -18,9 +20,18 @@ RESULTS = {}
 
 def pytest_addoption(parser):
     parser.addoption("--proofs", metavar="FILE", help="write outcome and measurements of every test, as JSON")
-    parser.addoption(
-        "--fresh-seeds", action="store_true", help="statistical tests draw seeds nobody has seen, and print them"
-    )
+    parser.addoption("--seed", type=int, default=0, help="of statistical tests (tests/reliability), default 0")
+    parser.addoption("--fresh-seeds", action="store_true", help="a seed that nobody has seen, told at the start")
+
+
+def pytest_configure(config):
+    config.sources = sources()
+    if config.getoption("--fresh-seeds") and not hasattr(config, "workerinput"):
+        config.option.seed, config.option.fresh_seeds = secrets.randbelow(2**31), False
+
+
+def pytest_report_header(config):
+    return f"statistical tests: --seed {config.getoption('--seed')}"
 
 
 class Measured:
@@ -49,26 +60,36 @@ def measured(request):
 
 
 def pytest_runtest_logreport(report):
-    entry = RESULTS.setdefault(report.nodeid.partition("@")[0], {"outcome": "passed", "seconds": 0.0, "found": []})
+    entry = RESULTS.setdefault(report.nodeid, {"outcome": "passed", "seconds": 0.0, "found": []})
     entry["seconds"] += report.duration
-    if report.outcome != "passed":
+    if report.outcome != "passed" and entry["outcome"] != "failed":
         entry["outcome"] = report.outcome
+    if report.skipped:
+        entry["reason"] = report.longrepr[2].removeprefix("Skipped: ")
     if report.when == "call":
         entry["found"] = [list(found) for found in report.user_properties]
 
 
 def sources():
-    """A digest of what the results are about: the package and its tests."""
-    files = sorted(p for folder in ("toyscore", "tests", "configs") for p in (ROOT / folder).rglob("*") if p.is_file())
-    digest = hashlib.sha256()
-    for path in files:
-        if "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+    """A digest of what results are about: the package, its tests and what they run, and the versions they run with."""
+    folders = ("toyscore", "tests", "configs", "figures", "notebooks", "docs", "benchmarks")
+    files = [
+        p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    ]
+    kept = [
+        p for p in files if p.parent.parent != ROOT or p.suffix in (".py", ".yaml", ".ipynb")
+    ]  # not what they write
+    digest = hashlib.sha256(f"{platform.python_version()} {torch.__version__}".encode())
+    for path in sorted([*kept, ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "constraints.txt"]):
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
 def pytest_sessionfinish(session):
     target = session.config.getoption("--proofs")
     if target and not hasattr(session.config, "workerinput"):
+        if session.config.sources != sources():
+            raise pytest.UsageError(f"--proofs {target}: the sources changed while their tests ran; run them again")
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        Path(target).write_text(json.dumps({"sources": sources(), "tests": RESULTS}, indent=1, sort_keys=True))
+        kept = {"sources": session.config.sources, "tests": RESULTS}
+        Path(target).write_text(json.dumps(kept, indent=1, sort_keys=True))

@@ -7,10 +7,10 @@ from toyscore.cli import main
 
 @pytest.fixture
 def likely(request, measured):
-    """Check a law: ``likely(law, n)`` with ``law(n, seed)`` a p-value; seeds are fixed unless ``--fresh-seeds``."""
+    """Check a law: ``likely(law, n)`` with ``law(n, seed)`` a p-value; the seed is 0 unless ``--seed`` or ``--fresh-seeds``."""
 
     def check(law, n):
-        confirmed(law, n, None if request.config.getoption("--fresh-seeds") else 0)
+        confirmed(law, n, request.config.getoption("--seed"))
         measured.count("laws compared, each with alpha = 1e-6")
 
     return check

@@ -1,11 +1,11 @@
 """Whether samples have the law they should, as p-values whose false alarms are known.
 
-A p-value here is valid at every n: exact laws (Student, chi-squared, Kolmogorov) of independent rows, combined by Bonferroni. A check
-that falls below ALPHA is made once more with four times the rows and another seed, so that a correct sampler fails about once in a
-million millions, and a wrong one is seen better the second time.
+P-values of a Gaussian are exact (chi-squared, Kolmogorov); those of bins and of means hold for thousands of rows. Several are combined by
+Bonferroni, and a value that is not a number is as unlikely as can be. A check that falls below ALPHA is made once more with four times the
+rows and another seed: a correct sampler fails about once in a million millions, and a wrong one is seen better the second time.
 """
 
-import secrets
+import math
 
 import numpy as np
 import torch
@@ -18,18 +18,21 @@ ALPHA = 1e-6
 
 def smallest(*values):
     """One p-value of many, whatever their dependence."""
-    return min(1.0, len(values) * min(float(v) for v in values))
+    values = [float(v) for v in values]
+    return 0.0 if any(map(math.isnan, values)) else min(1.0, len(values) * min(values))
 
 
 def p_mean(values, expected):
     """Two-sided, of independent numbers [n] of finite variance with this mean; by the central limit theorem, so n is in the thousands."""
     values = np.asarray(values, dtype=np.float64)
     statistic = (values.mean() - float(expected)) / (values.std(ddof=1) / np.sqrt(len(values)))
-    return 2 * stats.t.sf(abs(statistic), len(values) - 1)
+    return smallest(2 * stats.t.sf(abs(statistic), len(values) - 1))
 
 
 def p_gaussian(x, mean, covariance):
     """Of rows [n, D] that are independent draws of N(mean, covariance): mean, spread along 2 D² - D directions, shape of each axis."""
+    if not bool(torch.isfinite(x).all()):
+        return 0.0
     factor = torch.linalg.cholesky(covariance)
     white = torch.linalg.solve_triangular(factor, (x.to(F64) - mean).T, upper=False).T.numpy()
     n, dim = white.shape
@@ -46,13 +49,14 @@ def p_gaussian(x, mean, covariance):
 def p_uniform(u, n_bins=40):
     """Of numbers [n] that are independent and uniform on [0, 1]: by their largest excess, and bin by bin."""
     u = np.asarray(u, dtype=np.float64)
+    if not np.isfinite(u).all():
+        return 0.0
     counts = np.histogram(u, n_bins, (0, 1))[0]
     return smallest(stats.kstest(u, "uniform").pvalue, stats.chisquare(counts).pvalue)
 
 
-def confirmed(law, n, seed=None):
-    """The p-value of ``law(n, seed)``, or where that is an alarm, of a second look; fresh seeds where none is given."""
-    seed = secrets.randbelow(2**31) if seed is None else seed
+def confirmed(law, n, seed):
+    """The p-value of ``law(n, seed)``, or where that is an alarm, of a second look."""
     p = law(n, seed)
     if p < ALPHA:
         p = law(4 * n, seed + 1)

@@ -17,8 +17,8 @@ from toyscore.samplers import annealed_langevin, final, langevin
 STATUS = Path("/proc/self/status")
 
 
-def seeded():
-    return torch.Generator().manual_seed(0)
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 def a_million_chains():
@@ -34,7 +34,7 @@ def a_million_chains():
 def sixty_thousand_images():
     """Scores and densities of 64 rows at three levels; the images themselves are 188 MB and count"""
     points = torch.rand(60_000, 1, 28, 28, generator=seeded())
-    p, x = empirical(points), torch.rand(64, 1, 28, 28, generator=seeded())
+    p, x = empirical(points), torch.rand(64, 1, 28, 28, generator=seeded(1))
     for sigma in (0.3, 3.0, 30.0):
         assert torch.isfinite(p.score(x, sigma)).all()
         assert torch.isfinite(p.log_prob(x, sigma)).all()
@@ -43,7 +43,7 @@ def sixty_thousand_images():
 def two_thousand_components():
     """In 16 dimensions with full covariances, 5,000 rows: ten million responsibilities"""
     factors = torch.randn(2000, 16, 16, generator=seeded()) / 4
-    means = 5 * torch.randn(2000, 16, generator=seeded())
+    means = 5 * torch.randn(2000, 16, generator=seeded(1))
     p = GaussianMixture(means, factors @ factors.mT + 0.1 * torch.eye(16))
     x = p.sample(5_000, generator=seeded())
     for sigma in (0.0, 1.0):
@@ -71,7 +71,7 @@ WORK = {
     "a million chains of 100 steps": (a_million_chains, 128),
     "60,000 x 784 smoothed data": (sixty_thousand_images, 768),
     "a mixture of 2,000 components in 16 dimensions": (two_thousand_components, 512),
-    "10,000 steps of a network chain": (ten_thousand_steps_of_a_network, 64),
+    "10,000 steps of a toy network's chain and 500 of an image network's": (ten_thousand_steps_of_a_network, 64),
 }
 
 

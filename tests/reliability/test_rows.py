@@ -122,7 +122,7 @@ def test_any_event_is_its_flattened_rows(name, measured):
 
 @pytest.mark.parametrize("name", [*LOSSES, *SCORES])
 def test_a_level_in_any_form_is_that_level(name, measured):
-    """A number, a 0-d tensor, one for each row; and rows of different levels are rows called one by one"""
+    """A number, a 0-d tensor, one for each row; and rows of different levels are those of batches at one level"""
 
     @settings(max_examples=12, deadline=None, derandomize=True, database=None)
     @given(EVENTS, st.integers(1, 4), st.floats(0.3, 5.0), st.integers(0, 100))
@@ -131,10 +131,11 @@ def test_a_level_in_any_form_is_that_level(name, measured):
         expected = ROWS[name](p, x, sigma, seeded(seed))
         for given_sigma in (torch.tensor(sigma, dtype=F64), torch.full((n,), sigma, dtype=F64)):
             assert torch.allclose(ROWS[name](p, x, given_sigma, seeded(seed)), expected, rtol=1e-9, atol=1e-9)
-        if name in ("explicit", "implicit", *SCORES):  # without chance
-            sigmas = sigma * torch.arange(1, n + 1, dtype=F64)
-            each = [ROWS[name](p, x[i : i + 1], float(s), None) for i, s in enumerate(sigmas)]
-            assert torch.allclose(ROWS[name](p, x, sigmas, None), torch.cat(each), rtol=1e-9, atol=1e-9)
+        sigmas = sigma * torch.arange(1, n + 1, dtype=F64)
+        mixed = ROWS[name](p, x, sigmas, seeded(seed))
+        for i, s in enumerate(sigmas):  # row i of a batch that is all at its level, with the same draws
+            alone = ROWS[name](p, x, float(s), seeded(seed))[i]
+            assert torch.allclose(mixed[i], alone, rtol=1e-9, atol=1e-9)
 
     check()
     measured.count("functions alike for every form of a level")

@@ -1,6 +1,7 @@
 """Samples against the exact law of the discretised chain, computed here from the papers' formulas without the package."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -11,10 +12,13 @@ from scipy import special
 from helpers import F64, rotation, seeded
 from reliability.laws import ALPHA, confirmed, p_gaussian, p_mean, p_uniform
 from toyscore.distributions import GaussianMixture
+from toyscore.losses import denoising_score_matching, implicit_score_matching, sliced_score_matching
+from toyscore.noise import log_normal, log_uniform
 from toyscore.samplers import (
     ancestral,
     annealed_langevin,
     ddim,
+    diffuse,
     final,
     inpaint,
     langevin,
@@ -53,9 +57,9 @@ def test_alarms_are_as_rare_as_they_say():
             assert stats.binom.sf(sum(p < level for p in values) - 1, 500, level) > 1e-6
 
 
-@pytest.mark.parametrize("wrong", ["mean", "one variance", "correlation", "shape"])
+@pytest.mark.parametrize("wrong", ["mean", "one variance", "correlation", "shape", "not a number"])
 def test_what_is_a_little_wrong_is_noticed(wrong):
-    """20,000 rows: a mean off by 0.05 deviations, a variance by 10 %, a correlation of 0.06, two halves instead of a Gaussian"""
+    """20,000 rows: a mean off by 0.05 deviations, a variance by 10 %, a correlation of 0.06, two halves instead of a Gaussian, one NaN"""
 
     def law(n, seed):
         z = torch.randn(n, 3, generator=seeded(seed), dtype=F64)
@@ -65,6 +69,8 @@ def test_what_is_a_little_wrong_is_noticed(wrong):
             z[:, 2] *= 1.1**0.5
         elif wrong == "correlation":
             z[:, 0] = 0.06 * z[:, 1] + (1 - 0.06**2) ** 0.5 * z[:, 0]
+        elif wrong == "not a number":
+            z[7, 1] = math.nan
         else:
             z[:, 0] = 0.8 * z[:, 0].abs().sub(0.8).div(0.6)
         return p_gaussian(z, torch.zeros(3, dtype=F64), EYE)
@@ -82,7 +88,71 @@ def test_one_alarm_is_looked_at_again():
 
     assert confirmed(law, 100, seed=5) == 0.3
     assert seen == [(100, 5), (400, 6)]
-    assert confirmed(lambda n, seed: ALPHA, 1) == ALPHA
+    assert confirmed(lambda n, seed: ALPHA, 1, seed=0) == ALPHA
+
+
+# What is drawn in one go.
+
+
+def estimates(loss, n, seed):
+    """Values of a loss at one point, over and over"""
+    x = torch.tensor([[0.3, -1.0, 2.0]], dtype=F64).expand(n, 3)
+    return loss(lambda y, sigma: torch.sin(y.roll(1, 1)) - y * y * EYE[0] - y, x, 0.7, generator=seeded(seed)).detach()
+
+
+def exact_value(loss):
+    return float(estimates(loss, 1, 0))
+
+
+def clean_noise(n, seed):
+    """The denoising loss of s = -x on clean data: half of sigma² E‖x + sigma z‖² - 2 sigma² D + D"""
+    x = GAUSSIAN.sample(n, generator=seeded(seed + 100))
+    values = denoising_score_matching(lambda y, sigma: -y, x, 0.7, generator=seeded(seed))
+    square = float(MEAN @ MEAN + COVARIANCE.trace()) + 3 * 0.7**2
+    return p_mean(values, 0.5 * (0.7**2 * square - 2 * 0.7**2 * 3 + 3))
+
+
+def of_two_modes(y, sigma=0.0):
+    """The distribution function of the toy, by hand"""
+    return (WEIGHTS * special.ndtr((y[:, None] - MEANS) / np.sqrt(VARIANCES + sigma**2))).sum(1)
+
+
+DRAWN = {
+    "a Gaussian": lambda n, seed: p_gaussian(GAUSSIAN.sample(n, generator=seeded(seed)), MEAN, COVARIANCE),
+    "a Gaussian with noise": lambda n, seed: p_gaussian(
+        GAUSSIAN.perturb(0.7).sample(n, generator=seeded(seed)), MEAN, COVARIANCE + 0.49 * EYE
+    ),
+    "two modes": lambda n, seed: p_uniform(of_two_modes(TOY.sample(n, generator=seeded(seed))[:, 0].numpy())),
+    "a forward process in three steps": lambda n, seed: p_gaussian(
+        final(diffuse(VP(), START.expand(n, 3), [0.1, 0.3, 0.6], generator=seeded(seed))),
+        *(lambda a: (a * START, (1 - a**2) * EYE))(marginal("VP", 0.6)[0] / marginal("VP", 0.1)[0]),
+    ),
+    "a prior": lambda n, seed: p_gaussian(
+        VE(0.05, 20.0).prior_sample((n, 3), generator=seeded(seed)).to(F64), torch.zeros(3, dtype=F64), 400 * EYE
+    ),
+    "levels, log-uniform": lambda n, seed: p_uniform(
+        np.log(log_uniform(0.1, 5.0)(n, generator=seeded(seed)).numpy() / 0.1) / math.log(50)
+    ),
+    "levels, log-normal": lambda n, seed: p_uniform(
+        special.ndtr((np.log(log_normal(1e-9, 1e9)(n, generator=seeded(seed)).double().numpy()) + 1.2) / 1.2)
+    ),
+    "the sliced loss": lambda n, seed: p_mean(
+        estimates(sliced_score_matching, n, seed), exact_value(implicit_score_matching)
+    ),
+    "the sliced loss along s, slices on a sphere": lambda n, seed: p_mean(
+        estimates(partial(sliced_score_matching, slices="sphere", variance_reduced=False), n, seed),
+        exact_value(implicit_score_matching),
+    ),
+    "the sliced loss, Gaussian slices": lambda n, seed: p_mean(
+        estimates(partial(sliced_score_matching, slices="gaussian"), n, seed), exact_value(implicit_score_matching)
+    ),
+    "the denoising loss": clean_noise,
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_drawn_in_one_go_has_its_law(likely, name):
+    likely(DRAWN[name], 20_000)
 
 
 # Three dimensions, one correlated Gaussian: mean and covariance by recursion.
