@@ -32,9 +32,10 @@ GPU) and is followed by the limit that the test asserts on every machine; other 
 `make test` runs all but the slowest of these tests, `make test-slow` the rest; `.ci/run` runs both and compares this page with what they
 found.
 
-Laws of samples are tested with alpha = 1e-6 each; an alarm is tried once more with four times the samples and another seed
-([laws.py](../tests/reliability/laws.py)), so that a correct sampler fails about once in a million millions. Their seed is fixed;
-`.venv/bin/python -m pytest tests/reliability/test_sampling.py --fresh-seeds` draws a new one and tells it, `--seed N` takes yours.
+Laws of samples ([test_sampling.py](../tests/reliability/test_sampling.py)) are tested with alpha = 1e-6 each; an alarm is tried once more
+with four times the samples and another seed ([laws.py](../tests/reliability/laws.py)), so that a correct sampler fails about once in a
+million millions. Their seed is fixed; `.venv/bin/python -m pytest tests/reliability/test_sampling.py --fresh-seeds` draws a new one and
+tells it, `--seed N` takes yours.
 
 | promise | proof | found |
 | --- | --- | --- |

@@ -41,14 +41,14 @@ PROMISES = {
         ),
     ),
     "likelihood": Promise(
-        "likelihoods are exact to the solver's tolerance",
+        "likelihoods of mixtures, with the exact prior, are their densities to the solver's tolerance",
         ("test_likelihood.test_with_the_exact_prior_it_is_the_density",),
     ),
     "rows": Promise(
-        "events of any shape are their flattened rows, a level may be a number, a 0-d tensor or one per row, and rows are independent"
+        "events of any shape are flattened rows, a level may be a number, 0-d or one per row, and rows do not know each other"
     ),
     "purity": Promise(
-        "shape, dtype, device, inputs and every global random state are left as they were, by each public function",
+        "each public function leaves shape, dtype, device (a pretended accelerator), its inputs and every global random state as they were",
         ("test_samplers.test_samplers_are_lazy_seeded_pure_and_leave_the_default_generator",),
     ),
     "determinism": Promise(
@@ -79,7 +79,7 @@ PROMISES = {
         ),
     ),
     "strangers": Promise(
-        "a stranger's checkpoint, configuration, image folder or notebook state cannot run code",
+        "a stranger's checkpoint, configuration, image folder or notebook state runs no code: nothing here could, and none that was tried did",
         ("test_adapters.test_what_is_no_unet_is_refused",),
     ),
     "servers": Promise(
@@ -99,7 +99,7 @@ PROMISES = {
         ),
     ),
     "bad_input": Promise(
-        "bad input gets an error that names the value, the rule and the remedy",
+        "bad input is refused by name, never taken in silence",
         (
             "test_theory.test_bad_input_is_named",
             "test_diagnostics.test_bad_input_is_named",

@@ -1073,8 +1073,8 @@ class Killer:
             self.note.write_text(report.nodeid)
 
 
-def run(package_parent: Path, test: str) -> None:
-    """In a forked process: forget the package, import the copy, run the test, exit with pytest's code."""
+def run(package_parent: Path, tests: list[str]) -> None:
+    """In a forked process: forget the package, import the copy, run the tests, exit with pytest's code."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
         if name.split(".")[0] == "toyscore" or file.startswith(str(ROOT / "tests")):
@@ -1099,11 +1099,11 @@ def run(package_parent: Path, test: str) -> None:
         "--rootdir",
     ]
     killer = Killer(package_parent / "killer")
-    os._exit(int(pytest.main([*options, str(ROOT), str(ROOT / "tests" / test)], plugins=[killer])))
+    os._exit(int(pytest.main([*options, str(ROOT), *(str(ROOT / "tests" / t) for t in tests)], plugins=[killer])))
 
 
-def outcome(package_parent: Path, test: str, seconds: float = 120) -> int | None:
-    process = multiprocessing.get_context("fork").Process(target=run, args=(package_parent, test))
+def outcome(package_parent: Path, tests: list[str], seconds: float = 120) -> int | None:
+    process = multiprocessing.get_context("fork").Process(target=run, args=(package_parent, tests))
     process.start()
     process.join(seconds)
     process.kill()  # where it still runs
@@ -1119,17 +1119,28 @@ def _imported():
         importlib.import_module(module)
 
 
+def copied(folder: Path) -> None:
+    shutil.copytree(ROOT / "toyscore", folder / "toyscore", ignore=shutil.ignore_patterns("__pycache__", "weights"))
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=identity)
 def test_mutant_is_killed(mutant, tmp_path, measured):
-    """The test named passes on the package as it is: it is one of the suite's."""
+    """By a test that passes on the copy without the mistake, as the next one sees to."""
     module, right, wrong, test = MUTANTS[mutant]
-    shutil.copytree(ROOT / "toyscore", tmp_path / "toyscore", ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    copied(tmp_path)
     path = tmp_path / "toyscore" / module
     source = path.read_text()
     assert source.count(right) == 1, f"{right!r} stands {source.count(right)} times in {module}"
     path.write_text(source.replace(right, wrong))
-    assert outcome(tmp_path, test) == 1, f"{test} does not notice: {mutant}"
+    assert outcome(tmp_path, [test]) == 1, f"{test} does not notice: {mutant}"
     killer = (tmp_path / "killer").read_text()
     assert test.partition("::")[0] in killer, killer
     measured.count("mistakes planted, all found")
     measured.killed_by(killer.removeprefix("tests/"))
+
+
+@pytest.mark.slow
+def test_nothing_is_killed_where_nothing_is_planted(tmp_path):
+    copied(tmp_path)
+    tests = sorted({test for *_, test in MUTANTS.values()})
+    assert outcome(tmp_path, tests, seconds=900) == 0, (tmp_path / "killer").read_text()
