@@ -64,7 +64,6 @@ test: lint
 
 test-slow: $(TEST)
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 30 --proofs build/proofs/slow.json
-	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 60 notebooks
 
 check-reliability: $(TEST)
 	$(BIN)/python docs/make_reliability.py --check

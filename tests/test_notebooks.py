@@ -1,4 +1,4 @@
-"""Notebooks come from their sources, are stored with outputs, and judge the reader fairly. (nbval runs them again: `make test-slow`.)"""
+"""Notebooks come from their sources, are stored with outputs, and judge the reader fairly."""
 
 import importlib.metadata
 import json
@@ -89,7 +89,7 @@ def test_a_build_gives_what_is_stored_and_panels_still_answer(source, tmp_path, 
 
 
 def test_every_cell_was_run_in_order_by_the_public_kernel(source):
-    """nbval passes a notebook whose outputs were cleared; this does not."""
+    """As a reader sees it who has no kernel."""
     notebook = stored(source)
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
