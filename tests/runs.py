@@ -4,12 +4,22 @@ import contextlib
 import hashlib
 import io
 import os
+import signal
+import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from toyscore.cli import main
 
 ROOT = Path(__file__).parent.parent
+SOURCES = sorted(
+    path
+    for pattern in ("toyscore/**/*.py", "figures/*.py", "notebooks/**/*.py", "docs/*.py", "benchmarks/*.py")
+    for path in ROOT.glob(pattern)
+)
+WEIGHTS = ROOT / "toyscore" / "weights" / "digits"
 TINY = [
     "--network.width=2",
     "--training.batch_size=4",
@@ -22,6 +32,30 @@ TINY = [
     "--device=cpu",
     "--threads=1",
 ]
+FEW = ["--sampling.n_levels=2", "--sampling.n_steps_each=1", "--samples=6", "--device=cpu", "--threads=1"]
+# name -> a command that writes into {}, and the names that stand there then
+WRITERS = {
+    "sample": (["sample", *FEW, "--out={}/x.png"], {"x.png"}),
+    "numbers": (["sample", *FEW, "--out={}/x.npy"], {"x.npy"}),
+    "animate": (["animate", *FEW, "--frames=2", "--out={}/x.gif"], {"x.gif"}),
+    "export": (["export", f"--folder={WEIGHTS}", "--to={}"], {"step-00001000", "README.md"}),
+    "evaluate": (
+        ["evaluate", *FEW, "--out={}"],
+        {".lock", "evaluation.json", "evaluation.md", "samples.png", "nearest.png"},
+    ),
+}
+
+
+def writing(name, place):
+    """The words of one of the ``WRITERS``."""
+    return [word.format(place) for word in WRITERS[name][0]]
+
+
+def contents(folder, hidden=True):
+    """path -> bytes of each file below a folder, None of what is no file; with or without those of hidden names."""
+    paths = {p.relative_to(folder): p for p in sorted(folder.rglob("*"))}
+    shown = {name: p for name, p in paths.items() if hidden or not any(part[0] == "." for part in name.parts)}
+    return {str(name): p.read_bytes() if p.is_file() else None for name, p in shown.items()}
 
 
 def tiny(run, *more):
@@ -77,3 +111,36 @@ def wait(condition, seconds=120):
 
 def ended(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+TOUCHES = {
+    *("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod"),
+    *("os.utime", "shutil.rmtree", "shutil.move", "shutil.copyfile", "tempfile.mkdtemp", "tempfile.mkstemp"),
+}
+
+
+def at_touch(number, folder, *signals):
+    """From now on, this process gets the first of ``signals`` at the ``number``-th touch of files below a folder, others at the next."""
+    seen = 0
+
+    def watch(event, args):
+        nonlocal seen
+        if event in TOUCHES and str(folder) in str(args):
+            seen += 1
+            if 0 <= seen - number < len(signals):
+                os.kill(os.getpid(), signals[seen - number])
+
+    sys.addaudithook(watch)
+
+
+def at_each_moment(cut, *, more_than, most=400, codes=(-signal.SIGKILL,)):
+    """Call ``cut(1)``, ``cut(2)``, ..., which cuts work short at that moment, checks what is left and gives the exit code, until the work
+    ends by itself: that must come, and not before the moment ``more_than``.
+    """
+    for at in range(1, most):
+        code = cut(at)
+        if code == 0:
+            assert at > more_than, f"the work has {at - 1} moments only"
+            return
+        assert code in codes, f"ended with {code} at moment {at}"
+    pytest.fail(f"the work did not end by itself in {most} moments")

@@ -5,7 +5,7 @@ import os
 import platform
 import signal
 
-from runs import in_child
+from runs import ended, in_child
 
 TRACEME, GETREGS, SYSCALL, SETOPTIONS = 0, 12, 24, 0x4200
 TRACESYSGOOD, EXITKILL = 1, 1 << 20
@@ -17,6 +17,7 @@ CALLS = {
     "close": 3,
     "pwrite64": 18,
     "writev": 20,
+    "sendfile": 40,
     "fsync": 74,
     "fdatasync": 75,
     "truncate": 76,
@@ -28,15 +29,23 @@ CALLS = {
     "link": 86,
     "unlink": 87,
     "symlink": 88,
+    "chmod": 90,
+    "fchmod": 91,
     "openat": 257,
     "mkdirat": 258,
     "unlinkat": 263,
     "renameat": 264,
     "linkat": 265,
+    "symlinkat": 266,
+    "fchmodat": 268,
     "fallocate": 285,
+    "pwritev": 296,
     "renameat2": 316,
+    "copy_file_range": 326,
+    "pwritev2": 328,
     "openat2": 437,
 }
+NAMES = {number: name for name, number in CALLS.items()}
 
 
 def _ptrace(request, process=0, address=None, data=None):
@@ -58,7 +67,9 @@ def why_not():
 
 
 def killed_at(number, work):
-    """Run ``work`` in a process that is killed before the ``number``-th of its ``CALLS``: that call's number, None if it ends before."""
+    """Run ``work`` in a process that is killed before the ``number``-th of its ``CALLS``: its exit code, and that call's name; "" if it
+    ends before.
+    """
 
     def traced():
         _ptrace(TRACEME)
@@ -75,18 +86,16 @@ def killed_at(number, work):
         _ptrace(SYSCALL, child, data=passed)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status) or os.WIFEXITED(status):
-            assert os.waitstatus_to_exitcode(status) == 0, "the work failed by itself"
-            return None
+            return os.waitstatus_to_exitcode(status), ""
         passed = 0 if os.WSTOPSIG(status) == signal.SIGTRAP | 0x80 else os.WSTOPSIG(status)
         if passed:
             continue
         if entering:
             registers = (ctypes.c_ulonglong * 27)()
             _ptrace(GETREGS, child, data=ctypes.addressof(registers))
-            if registers[ORIG_RAX] in CALLS.values():
+            if registers[ORIG_RAX] in NAMES:
                 seen += 1
                 if seen == number:
                     os.kill(child, signal.SIGKILL)
-                    os.waitpid(child, 0)
-                    return registers[ORIG_RAX]
+                    return ended(child), NAMES[registers[ORIG_RAX]]
         entering = not entering

@@ -1,7 +1,9 @@
 import pytest
+import torch
 
 from reliability.laws import confirmed
 from runs import tiny
+from toyscore import evaluation
 from toyscore.cli import main
 
 
@@ -22,3 +24,17 @@ def whole(tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
     assert main(tiny(run)) == 0
     return run
+
+
+@pytest.fixture
+def little_to_judge(monkeypatch):
+    """Samples and their judgement at no cost; of another seed, all of it is another."""
+    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    facts = {"n_calls": 1, "n_training": 2, "features": "none", "sampling": {}}
+
+    def judged(network, samples, config, *, seed, inception):
+        return evaluation.Evaluation([], [], 6, facts | {"seed": seed}, x + 0.01 * seed, x, {})
+
+    monkeypatch.setattr(evaluation, "evaluate", judged)
+    for module in ("sampling", "evaluation"):
+        monkeypatch.setattr(f"toyscore.cli.{module}.draw_samples", lambda *args, **options: x)

@@ -3,35 +3,33 @@
 import os
 import random
 import signal
-import sys
 import threading
 import time
 
 import pytest
 import torch
 
-from runs import ROOT, digest, ended, forked, in_child, said, tiny, wait
+from runs import (
+    WRITERS,
+    at_each_moment,
+    at_touch,
+    contents,
+    digest,
+    ended,
+    forked,
+    in_child,
+    said,
+    tiny,
+    wait,
+    writing,
+)
 from states import same, state_at
-from toyscore import evaluation
+from toyscore import data, metrics
 from toyscore.cli import main
 from toyscore.cli.signals import Stop
 from toyscore.train import load_checkpoint, save_checkpoint
 
-FEW = ["--sampling.n_levels=2", "--sampling.n_steps_each=1", "--samples=6", "--device=cpu", "--threads=1"]
 BOTH = [signal.SIGINT, signal.SIGTERM]
-
-
-def at_touch(number, folder, *numbers):
-    """From now on, this process gets the first of ``numbers`` at the ``number``-th touch of files below a folder, others at the next."""
-    seen = []
-
-    def watch(event, args):
-        if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir") and str(folder) in str(args):
-            seen.append(event)
-            if 0 <= len(seen) - number < len(numbers):
-                os.kill(os.getpid(), numbers[len(seen) - number])
-
-    sys.addaudithook(watch)
 
 
 def n_lines(run):
@@ -60,13 +58,26 @@ def test_a_signal_saves_and_ends_with_its_own_code(tmp_path, whole, number, meas
 
 
 def test_a_second_signal_does_not_wait(tmp_path):
-    """A step that takes a minute: the first signal waits for its end, the second does not"""
-    run = tmp_path / "run"
-    child = forked(*tiny(run, "--training.batch_size=40000", "--training.n_shards=1"))
-    wait(lambda: (run / "log.jsonl").exists())
-    time.sleep(0.5)
+    """In a step that does not end: the first signal waits for it, the second does not"""
+    begun, heard = tmp_path / "begun", tmp_path / "heard"
+
+    def endless(*args, **options):
+        begun.touch()
+        os.read(hears, 1)
+        heard.touch()  # a first signal was taken, and the step goes on
+        while True:
+            time.sleep(1)
+
+    def before():
+        os.set_blocking(tells, False)
+        signal.set_wakeup_fd(tells)
+        torch.optim.Adam.step = endless
+
+    hears, tells = os.pipe()
+    child = forked(*tiny(tmp_path / "run"), before=before)
+    wait(begun.exists)
     os.kill(child, signal.SIGTERM)
-    time.sleep(0.3)
+    wait(heard.exists)
     assert os.waitpid(child, os.WNOHANG) == (0, 0)
     os.kill(child, signal.SIGINT)
     assert ended(child) == 130
@@ -98,11 +109,12 @@ def test_a_signal_while_a_checkpoint_is_written_waits_for_its_end(tmp_path, meas
 def test_a_stopped_save_is_taken_back(tmp_path, number, again, measured):
     """In Python, where Ctrl-C is raised anywhere: what was there loads, and nothing lies beside it"""
     state = state_at(1)
-    for at in range(1, 60):
+
+    def cut(at):
         folder = tmp_path / str(at)
         save_checkpoint(folder, state)
 
-        def work(at=at, folder=folder):
+        def work():
             signal.signal(number, signal.default_int_handler)
             at_touch(at, folder, number)
             try:
@@ -115,36 +127,10 @@ def test_a_stopped_save_is_taken_back(tmp_path, number, again, measured):
         found = load_checkpoint(folder)
         assert same(found.state | {"step": 1}, state)
         assert [p.name for p in folder.iterdir() if p.name[0] == "."] == []
-        if code == 0:
-            break
-        assert code == 7
-    assert at > 8
+        return code
+
+    at_each_moment(cut, more_than=8, codes=(7,))
     measured.count("kinds of saves stopped at each touch of a file, all taken back or whole")
-
-
-COMMANDS = {
-    "sample": (["sample", *FEW, "--out={}/x.png"], {"x.png"}),
-    "numbers": (["sample", *FEW, "--out={}/x.npy"], {"x.npy"}),
-    "animate": (["animate", *FEW, "--frames=2", "--out={}/x.gif"], {"x.gif"}),
-    "export": (
-        ["export", f"--folder={ROOT / 'toyscore' / 'weights' / 'digits'}", "--to={}"],
-        {"step-00001000", "README.md"},
-    ),
-    "evaluate": (
-        ["evaluate", *FEW, "--out={}"],
-        {".lock", "evaluation.json", "evaluation.md", "samples.png", "nearest.png"},
-    ),
-}
-
-
-@pytest.fixture
-def little_to_judge(monkeypatch):
-    """Samples and their judgement at no cost."""
-    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    facts = {"n_calls": 1, "n_training": 2, "features": "none", "sampling": {}, "seed": 0}
-    monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: evaluation.Evaluation([], [], 6, facts, x, x, {}))
-    for module in ("sampling", "evaluation"):
-        monkeypatch.setattr(f"toyscore.cli.{module}.draw_samples", lambda *a, **k: x)
 
 
 def names(folder):
@@ -153,26 +139,27 @@ def names(folder):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_to_judge")
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", WRITERS)
 def test_a_signal_while_files_are_written_leaves_no_half_of_one(tmp_path, command, measured):
     """At each touch of a file: one line, the signal's code, and of the files only whole ones, and no hidden ones"""
-    words, written = COMMANDS[command]
-    for at in range(1, 40):
-        folder = tmp_path / str(at)
-        number = BOTH[at % 2]
-        hook = lambda at=at, f=folder, n=number: at_touch(at, f, n)  # noqa: E731
-        code = ended(forked(*(w.format(folder) for w in words), errors=tmp_path / "errors", before=hook))
-        left, told = names(folder), (tmp_path / "errors").read_text()
-        (tmp_path / "errors").unlink()
+    _, written = WRITERS[command]
+
+    def cut(at):
+        folder, errors, number = tmp_path / str(at), tmp_path / "errors", BOTH[at % 2]
+        hook = lambda: at_touch(at, folder, number)  # noqa: E731
+        code = ended(forked(*writing(command, folder), errors=errors, before=hook))
+        left = names(folder)
         assert left <= written
         if code == 0:
-            break
-        assert code == 128 + number
-        assert told == "toyscore: stopped\n"
+            assert left == written
+        else:
+            assert code == 128 + number
+            assert errors.read_text() == "toyscore: stopped\n"
         if command == "export" and "step-00001000" in left:
             load_checkpoint(folder)
-    assert at > 3
-    assert left == written
+        return code
+
+    at_each_moment(cut, more_than=3, codes=(130, 143))
     measured.count("commands stopped at each touch of a file, no half of a file was left")
 
 
@@ -187,20 +174,54 @@ def test_a_signal_while_samples_are_drawn_is_heard(tmp_path, monkeypatch, comman
             time.sleep(0.01)
 
     monkeypatch.setattr(f"toyscore.cli.{'sampling' if command == 'sample' else 'evaluation'}.draw_samples", endless)
-    child = forked(*(w.format(tmp_path / "to") for w in COMMANDS[command][0]), errors=tmp_path / "errors")
+    child = forked(*writing(command, tmp_path / "to"), errors=tmp_path / "errors")
     wait(begun.exists)
     os.kill(child, number)
     assert ended(child) == 128 + number
     assert (tmp_path / "errors").read_text() == "toyscore: stopped\n"
     assert names(tmp_path / "to") <= {".lock"}
-    measured.count("signals while samples were drawn, each ended the command in one line")
+    measured.count("signals while samples were drawn or judged, each ended the command in one line")
+
+
+@pytest.mark.slow
+def test_a_signal_while_samples_are_judged_is_heard(tmp_path, monkeypatch, measured):
+    """While features are learned and neighbours, classes and levels are computed, truly: what was there stays, and the next one works"""
+    to, errors = tmp_path / "to", tmp_path / "errors"
+    assert main(writing("evaluate", to)) == 0
+    before = contents(to)
+    learned = metrics.fit_features(data.digits(), seed=0)
+
+    def again_and_again(measure, begun):
+        def called(*args, **options):
+            begun.touch()
+            while True:  # so that the signal comes while it is computed
+                measure(*args, **options)
+
+        return called
+
+    for n, name in enumerate(("fit_features", "overlap", "fit_classifier", "nearest", "denoising_losses")):
+        begun, number = tmp_path / name, BOTH[n % 2]
+        with monkeypatch.context() as patched:
+            if n:
+                patched.setattr(metrics, "fit_features", lambda *args, **options: learned)
+            patched.setattr(metrics, name, again_and_again(getattr(metrics, name), begun))
+            child = forked(*writing("evaluate", to), "--seed=1", errors=errors)
+        wait(begun.exists)
+        os.kill(child, number)
+        assert ended(child) == 128 + number
+        assert errors.read_text() == "toyscore: stopped\n"
+        assert contents(to) == before
+        measured.count("signals while samples were drawn or judged, each ended the command in one line")
+    assert main([*writing("evaluate", to), "--seed=1"]) == 0
+    after = contents(to)
+    assert after.keys() == before.keys()
+    assert after["evaluation.json"] != before["evaluation.json"]
 
 
 def test_a_second_signal_does_not_wait_for_files_to_be_put_away(tmp_path):
     hook = lambda: at_touch(2, tmp_path / "to", signal.SIGTERM, signal.SIGINT)  # noqa: E731
     (tmp_path / "to").mkdir()
-    words = [w.format(tmp_path / "to") for w in COMMANDS["numbers"][0]]
-    assert ended(forked(*words, errors=tmp_path / "errors", before=hook)) == 130
+    assert ended(forked(*writing("numbers", tmp_path / "to"), errors=tmp_path / "errors", before=hook)) == 130
     assert (tmp_path / "errors").read_text() == ""
 
 
