@@ -14,13 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from runs import ROOT
+from runs import ROOT, SOURCES
 
-SOURCES = sorted(
-    path
-    for pattern in ("toyscore/**/*.py", "figures/*.py", "notebooks/**/*.py", "docs/*.py", "benchmarks/*.py")
-    for path in ROOT.glob(pattern)
-)
 LAB = re.search(r"^\t\S*jupyter lab (.*) notebooks/\S+\.ipynb$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 # What would listen, and where the project may say it: the classroom asks whether a port is free.
@@ -106,6 +101,25 @@ def listening(port):
     return found
 
 
+# (method, way, headers): what the token alone decides on; the last is a kernel's socket, of a kernel that is not there
+ASKED = (
+    ("GET", "contents", {}),
+    ("POST", "contents", {"Cookie": "_xsrf=ab", "X-XSRFToken": "ab"}),
+    (
+        "GET",
+        "kernels/00000000-0000-0000-0000-000000000000/channels",
+        {"Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="},
+    ),
+)
+
+
+def answer(ask):
+    try:
+        return urllib.request.urlopen(ask, timeout=20).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="what listens is read from /proc/net")
 def test_make_lab_starts_closed(tmp_path, measured):
@@ -134,15 +148,13 @@ def test_make_lab_starts_closed(tmp_path, measured):
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 urllib.request.urlopen(f"{address}?token=wrong", timeout=20)
             measured.count("ways into a server without the token, all closed", 2)
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(
-                urllib.request.Request(f"http://127.0.0.1:{port}/api/kernels", method="POST"), timeout=20
-            )
-        measured.count("ways into a server without the token, all closed")
-        ask = urllib.request.Request(
-            f"http://127.0.0.1:{port}/api/contents", headers={"Authorization": f"token {facts['token']}"}
-        )
-        assert urllib.request.urlopen(ask, timeout=20).status == 200
+        for number, (method, way, more) in enumerate(ASKED):
+            for token, code in (("wrong", 403), (facts["token"], (200, 201, 404)[number])):
+                headers = {**more, "Authorization": f"token {token}"}
+                ask = urllib.request.Request(f"http://127.0.0.1:{port}/api/{way}", None, headers, method=method)
+                assert answer(ask) == code, (method, way)
+        assert len(list(tmp_path.glob("untitled*"))) == 1, "made by who has the token, and by nobody else"
+        measured.count("ways into a server without the token, all closed", len(ASKED))
     finally:
         server.terminate()
         server.wait(20)

@@ -1,6 +1,5 @@
 """Two processes (gloo, on CPUs) train what one does, to the bit."""
 
-import os
 import re
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from helpers import seeded
+from runs import ended, in_child
 from toyscore import data
 from toyscore.distributions import two_modes
 from toyscore.losses import at_random_sigma, denoising_score_matching
@@ -50,17 +50,8 @@ def one_of(rank, place, kind):
 
 def shared(place, kind):
     """What each of two processes ends with."""
-    children = []
-    for rank in range(2):
-        children.append(os.fork())
-        if children[-1] == 0:
-            code = 1
-            try:
-                one_of(rank, place, kind)
-                code = 0
-            finally:
-                os._exit(code)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    children = [in_child(lambda rank=rank: one_of(rank, place, kind)) for rank in range(2)]
+    assert [ended(child) for child in children] == [0, 0]
     return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

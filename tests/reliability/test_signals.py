@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from runs import (
     writing,
 )
 from states import same, state_at
-from toyscore import data, metrics
+from toyscore import data, evaluation, metrics
 from toyscore.cli import main
 from toyscore.cli.signals import Stop
 from toyscore.train import load_checkpoint, save_checkpoint
@@ -187,9 +188,22 @@ def test_a_signal_while_samples_are_drawn_is_heard(tmp_path, monkeypatch, comman
 def test_a_signal_while_samples_are_judged_is_heard(tmp_path, monkeypatch, measured):
     """While features are learned and neighbours, classes and levels are computed, truly: what was there stays, and the next one works"""
     to, errors = tmp_path / "to", tmp_path / "errors"
+
+    def few(config, part="train"):  # digits, so that features are learned in a second
+        whole = data.digits(part)
+        return replace(whole, values=whole.values[:200], labels=whole.labels[:200])
+
+    def learned_once(*args, **options):
+        if not learned:
+            learned.append(fit_features(*args, **options))
+        return learned[0]
+
+    learned, fit_features = [], metrics.fit_features
+    monkeypatch.setattr(evaluation, "build_data", few)
+    monkeypatch.setattr(evaluation, "_MOST", 50)
+    monkeypatch.setattr(metrics, "fit_features", learned_once)
     assert main(writing("evaluate", to)) == 0
     before = contents(to)
-    learned = metrics.fit_features(data.digits(), seed=0)
 
     def again_and_again(measure, begun):
         def called(*args, **options):
@@ -199,12 +213,11 @@ def test_a_signal_while_samples_are_judged_is_heard(tmp_path, monkeypatch, measu
 
         return called
 
-    for n, name in enumerate(("fit_features", "overlap", "fit_classifier", "nearest", "denoising_losses")):
+    measures = {name: getattr(metrics, name) for name in ("overlap", "fit_classifier", "nearest", "denoising_losses")}
+    for n, (name, measure) in enumerate({"fit_features": fit_features, **measures}.items()):
         begun, number = tmp_path / name, BOTH[n % 2]
         with monkeypatch.context() as patched:
-            if n:
-                patched.setattr(metrics, "fit_features", lambda *args, **options: learned)
-            patched.setattr(metrics, name, again_and_again(getattr(metrics, name), begun))
+            patched.setattr(metrics, name, again_and_again(measure, begun))
             child = forked(*writing("evaluate", to), "--seed=1", errors=errors)
         wait(begun.exists)
         os.kill(child, number)

@@ -16,6 +16,7 @@ from toyscore.data.files import stored
 from toyscore.data.sets import Images
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")  # Pillow's others include one that is run: PostScript
 
 
 def image_folder(
@@ -66,7 +67,7 @@ def _picture(file: Path, size: int, crop: int | None) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=_FORMATS) as opened:
             picture = opened.convert("RGB")
     except Exception as error:  # each format has errors of its own
         raise ValueError(f"{file} cannot be read as a picture: {error}; remove or repair it") from error
