@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from toyscore import build
+from toyscore import build, pretrained
 from toyscore.build import build_levels, build_network, draw_samples, n_calls, quicken
 from toyscore.cli import training
-from toyscore.config import Config, ConfigError, Data, Network, Noise, Sampling, Training
+from toyscore.config import Config, ConfigError, Data, Network, Noise, Sampling, Training, check
+from toyscore.train import save_checkpoint
 
 FACTS = {"event": [1, 8, 8], "mean": 0.2, "variance": 0.03}
 
@@ -112,3 +113,19 @@ def test_a_chain_calls_as_often_as_is_said():
     network.register_forward_hook(lambda *_: calls.append(1))
     draw_samples(network, config, FACTS, 2, 0)
     assert len(calls) == n_calls(config) == 13
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "event"), [(Data("toy", path="x", crop=5), "mlp", [2]), (Data(), "continuous", [1, 8, 8])]
+)
+def test_what_nothing_reads_keeps_no_network_from_being_loaded(tmp_path, data, kind, event):
+    """More levels than weights, a depth for an image network, a crop of a toy: all of that trains"""
+    noise = Noise(n_levels=100_000, law="log_uniform")
+    depth = 1 if kind == "mlp" else 1_000_000
+    config = Config(data, Network(kind, width=2, depth=depth), noise, sampling=Sampling(n_levels=2))
+    check(config)
+    facts = {"event": event, "mean": 0.5, "variance": 0.1}
+    weights = build_network(config, facts).state_dict()
+    state = {"step": 1, "recipe": {}, "model": weights, "optimizer": []}
+    save_checkpoint(tmp_path, state, {"config": config.asdict(), "data": facts})
+    assert pretrained.load(tmp_path).config == config

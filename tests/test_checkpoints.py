@@ -40,6 +40,25 @@ def test_going_on_from_disk_gives_the_same_bits(tmp_path):
     assert int(other.n_updates) == 12
 
 
+def test_a_parameter_without_a_gradient_has_no_moments(tmp_path):
+    """From memory and from disk, wherever it stands among the others, to the same bits"""
+
+    class Idle(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.network = torch.nn.Parameter(torch.ones(2)), network().model
+            self.last = torch.nn.Linear(1, 1, bias=False)
+
+        def forward(self, x, sigma):
+            return self.network(x, sigma)
+
+    states = [s.state() for s in steps(Idle(), 6)]
+    assert [i for i, moments in enumerate(states[2]["optimizer"]) if not moments] == [0, len(states[2]["optimizer"]) - 1]
+    for state in (states[2], load_checkpoint(save_checkpoint(tmp_path, states[2])).state):
+        *_, last = steps(Idle(), 6, state=state)
+        assert same(last.state(), states[-1])
+
+
 def test_the_previous_one_is_kept_and_older_ones_go(tmp_path):
     for s in steps(network(), n_steps=5):
         save_checkpoint(tmp_path, s.state())

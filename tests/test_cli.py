@@ -154,6 +154,7 @@ def test_a_folder_in_use_or_with_another_run_is_refused(tmp_path, whole):
         ("--data.dequantise=false", "data.dequantise = False, but"),
         ("--training.ema=0.5", "training.ema = 0.5, but"),
         ("--network.width=3", "network.width = 3, but"),
+        ("--seed=5", "seed = 5, but the state was made with seed = 0: resuming is exact only with the same recipe"),
     ],
 )
 def test_going_on_with_anything_else_is_refused(whole, change, words):

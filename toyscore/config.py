@@ -132,6 +132,9 @@ class Sampling:
     clamp: bool = False
 
 
+GROUPS: dict[str, Any] = {"data": Data, "network": Network, "noise": Noise, "training": Training, "sampling": Sampling}
+
+
 @dataclass(frozen=True)
 class Config:
     """A run.
@@ -168,7 +171,6 @@ class Config:
             ConfigError: an unknown key, a value of another type, or a group or key of the first rank missing.
         """
         parts: dict[str, Any] = {f.name: f.type for f in fields(Config)}
-        groups = {"data": Data, "network": Network, "noise": Noise, "training": Training, "sampling": Sampling}
         if not isinstance(values, dict):
             raise ConfigError(
                 f"the configuration is {told(values)}: it must hold groups of keys, as those in configs/ do"
@@ -176,10 +178,10 @@ class Config:
         _check_keys(values, list(parts), "")
         for key in parts.keys() - values.keys():
             raise ConfigError(f"{key} is missing: the file was not written by toyscore; add it")
-        for name, kind in groups.items():
+        for name, kind in GROUPS.items():
             check_group(values[name], name)
             _check_keys(values[name], [f.name for f in fields(kind)], f"{name}.")
-        config = Config(**{name: groups[name](**v) if name in groups else v for name, v in values.items()})
+        config = Config(**{name: GROUPS[name](**v) if name in GROUPS else v for name, v in values.items()})
         check_types(config)
         return config
 
@@ -281,12 +283,6 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"data.path = {told(config.data.path)}: with data.name = folder it must be the folder that holds the pictures"
         )
-    for key in ("path", "crop"):
-        value = getattr(config.data, key)
-        if config.data.name != "folder" and value is not None:
-            raise ConfigError(
-                f"data.{key} = {value}: with data.name = {config.data.name} nothing reads it; pass data.name = folder, or leave it out"
-            )
     high, low = sampling.sigma_max or noise.sigma_max, sampling.sigma_min or noise.sigma_min
     if low >= high and (sampling.n_levels or noise.n_levels) > 1:
         raise ConfigError(

@@ -22,6 +22,7 @@ from toyscore.config import Config, check
 from toyscore.train import Checkpoint, CheckpointError, list_checkpoints, load_checkpoint, save_checkpoint
 
 _HERE = Path(__file__).parent / "weights"
+_MOST_LEVELS = 10**8  # 800 MB while the network is built
 _CARD = "---\nlibrary_name: toyscore"  # how a model card begins
 
 
@@ -172,9 +173,11 @@ def _check_sizes(config: Config, data: dict[str, Any], weights: dict[str, torch.
         if value not in sizes:
             raise ValueError(f"{name} gives {value}, and no weight has that many rows or columns")
     stored = sum(weight.numel() for weight in weights.values())
-    for name, value in (("network.depth", config.network.depth), ("noise.n_levels", config.noise.n_levels)):
-        if value > stored:
-            raise ValueError(f"{name} = {value}, with {stored} numbers in all")
+    indexed = config.network.kind in ("ncsn", "compact")  # the others keep nothing of a level but the ends of the range
+    if config.network.kind == "mlp" and config.network.depth > stored:  # each layer has weights
+        raise ValueError(f"network.depth = {config.network.depth}, with {stored} numbers in all")
+    if config.noise.n_levels > (stored if indexed else _MOST_LEVELS):
+        raise ValueError(f"noise.n_levels = {config.noise.n_levels}, with {stored} numbers in all")
 
 
 def _check_shapes(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import os
 import re
 import sys
 from types import NoneType
@@ -13,9 +14,9 @@ import torch
 import yaml
 
 from runs import ROOT, TINY, WEIGHTS, contents, said
-from toyscore.cli import training
-from toyscore.cli.parser import GROUPS
-from toyscore.config import Config, ConfigError
+from toyscore.cli import main, training
+from toyscore.cli.parser import name_of, parse
+from toyscore.config import GROUPS, Config, ConfigError
 
 DIGITS = ["--config", str(ROOT / "configs" / "digits.yaml")]
 MODEL = str(WEIGHTS)
@@ -347,7 +348,10 @@ COMMANDS = {
         2,
         r"config = empty: Is a directory; pass a YAML file$",
     ),
-    "a configuration left out": (["train", "--config"], 2, r"config = '': .*pass a YAML file|expected one argument"),
+    "a configuration left out": (["train", "--config"], 2, r"expected one argument$"),
+    "a configuration before an option": (["train", "--config", "--seed", "3"], 2, r"expected one argument$"),
+    "a configuration of nothing": (["train", "--config", ""], 2, r"config = '': No such file .*; pass a YAML file$"),
+    "a configuration written out": (["train", "--config", "sed: 3"], 2, r"sed is not a key; did you mean seed\?$"),
     "pictures that are none": (
         ["train", *TINY, "--data.name", "folder", "--data.path", "empty", "--folder", "new"],
         2,
@@ -362,16 +366,6 @@ COMMANDS = {
         ["train", "--data.name", "folder", "--data.path", ""],
         2,
         r"data.path = '': with data.name = folder",
-    ),
-    "a path that nothing reads": (
-        ["train", "--data.path", "pics"],
-        2,
-        r"data.path = pics: with data.name = digits nothing reads it",
-    ),
-    "a crop that nothing reads": (
-        ["train", "--data.crop", "5"],
-        2,
-        r"data.crop = 5: with data.name = digits nothing reads it",
     ),
     "one level for a smooth law": (
         ["train", "--noise.n_levels", "1", "--noise.sigma_min", "1", "--noise.law", "log_uniform"],
@@ -418,10 +412,12 @@ FILES = {
         "lr: 0.1",
         r"c.yaml: lr is not a key of the first rank; did you mean training: \{lr: ...\}\?",
     ),
-    "a key with a dot": (
-        "training.lr: 0.1",
-        r"training.lr is not a key of the first rank; did you mean training: \{lr: ...\}\?",
+    "a key with a dot": ("training.lrr: 0.1", r"c.yaml: training.lrr is not a key; did you mean training.lr\?"),
+    "a key of two groups": (
+        "sigma_min: 0.1",
+        r"c.yaml: sigma_min is not a key of the first rank; did you mean noise: \{sigma_min: ...\} or sampling: \{sig",
     ),
+    "a key of another group": ("sample.lr: 0.1", r"c.yaml: sample.lr is not .*; did you mean training: \{lr: ...\}\?"),
     "a group in a group": ("training: {training: {lr: 1}}", r"c.yaml: training.training is not a key"),
     "a group in another": ("data: {noise: {law: levels}}", r"c.yaml: data.noise is not a key"),
     "a number for a key": ("1: 2", r"c.yaml: 1 is not a key"),
@@ -744,5 +740,27 @@ def test_what_is_right_is_not_refused(place):
         yaml.safe_dump(Config().asdict()),
     ):
         (place / "c.yaml").write_text(content)
-        code, text = said("train", "--config", "c.yaml", "--folder", "new")
-        assert (code, "AssertionError: accepted" in text) == (1, True), text
+        check_begins("--config", "c.yaml")
+
+
+def check_begins(*options):
+    code, text = said("train", *options, "--folder", "new")
+    assert (code, "AssertionError: accepted" in text) == (1, True), text
+
+
+def test_a_configuration_comes_in_many_ways(place, monkeypatch):
+    """From the home folder, through a pipe, written out, with keys as on the command line; of pictures, for other data"""
+    monkeypatch.setenv("HOME", str(place))
+    (place / "c.yaml").write_text("training.n_steps: 7\nsampling.sigma_min: 0.1\n")
+    pipe, end = os.pipe()
+    os.write(end, b"seed: 3")
+    os.close(end)
+    long = yaml.safe_dump(Config().asdict(), default_flow_style=True)  # longer than any name of a file
+    for given in ("~/c.yaml", f"/dev/fd/{pipe}", "seed: 3", '{"seed":3}', long):
+        check_begins(f"--config={given}")
+    os.close(pipe)
+    check_begins("--config", str(ROOT / "configs" / "celeba.yaml"), "--data.name=digits", "--data.path=pictures")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["train", "--config=~/c.yaml", "--print_config"]) == 0
+    assert yaml.safe_load(printed.getvalue())["training"]["n_steps"] == 7
+    assert name_of(parse(["train", "--config", "seed: 3"])[1], Config()) == "digits"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import fields, make_dataclass
 from difflib import get_close_matches
 from itertools import pairwise
@@ -9,15 +11,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from toyscore.cli.options import Animate, Completion, Evaluate, Export, PlotLoss, Sample, Summary, Train
-from toyscore.config import Config, ConfigError, Data, Network, Noise, Sampling, Training, check_group, suggestion, told
+from toyscore.config import GROUPS, Config, ConfigError, Sampling, check_group, suggestion, told
 
-GROUPS: dict[str, type] = {
-    "data": Data,
-    "network": Network,
-    "noise": Noise,
-    "training": Training,
-    "sampling": Sampling,
-}
 # command -> (its options, whether it takes a whole configuration, whether it takes another sampling than the run's, help)
 COMMANDS: dict[str, tuple[type | None, bool, bool, str]] = {
     "train": (Train, True, False, "train a score network in a run folder"),
@@ -106,7 +101,7 @@ def overrides_of(values: Any) -> dict[str, Any]:
 
 def name_of(values: Any, config: Config) -> str:
     """What a run is called: after its last configuration file, else its data."""
-    files = [str(path) for path in values.config or []]
+    files = [str(path) for path in values.config or [] if path is not None]  # YAML in place of one has no name
     return Path(files[-1]).stem if files else config.data.name
 
 
@@ -122,47 +117,68 @@ def _check_files(given: list[str]) -> None:
     """Refuse configuration files that cannot be read or hold what is no key, naming the file, which the parser does not."""
     if not given or given[0] not in COMMANDS or not COMMANDS[given[0]][1]:
         return
-    for word, following in pairwise([*given, ""]):
+    for word, following in pairwise([*given, "-"]):
         name, equals, value = word.partition("=")
-        if name == "--config":
-            _check_file(value if equals else following, COMMANDS[given[0]][0])
+        value = value if equals else following
+        if name == "--config" and not value.startswith("-"):  # the next option, for want of a value; or the input
+            _check_file(value, COMMANDS[given[0]][0])
 
 
-def _check_file(path: str, options: type | None) -> None:
+def _check_file(given: str, options: type | None) -> None:
     import yaml
 
+    path = Path(given).expanduser()
+    there = os.path.exists(path)
+    in_place = not there and ":" in given  # YAML itself, not the name of a file
+    if there and not (os.path.isfile(path) or os.path.isdir(path)):  # a pipe can be read once, by the parser
+        return
     try:
-        text = Path(path).read_bytes().decode()
+        if not given:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        text = given if in_place else path.read_bytes().decode()
         _check_plain(text)
         values = yaml.safe_load(text)
+        if in_place and not isinstance(values, dict):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except OSError as error:
-        raise ConfigError(f"config = {path or repr(path)}: {error.strerror}; pass a YAML file") from error
+        raise ConfigError(f"config = {told(given)}: {error.strerror}; pass a YAML file") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not in UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
+        raise ConfigError(f"{given} is not in UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
     except yaml.MarkedYAMLError as error:
         mark, remedy = error.problem_mark, "indent with spaces" if "'\\t'" in str(error.problem) else "mend it there"
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path} is no YAML{at}: {error.problem}; {remedy}") from error
+        raise ConfigError(f"{given} is no YAML{at}: {error.problem}; {remedy}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is no YAML: {str(error).splitlines()[0]}; write it as those in configs/") from error
+        raise ConfigError(f"{given} is no YAML: {str(error).splitlines()[0]}; write it as those in configs/") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no keys: it must hold groups of them, as in training: {{n_steps: 200}}")
-    known = {name: [f.name for f in fields(kind)] for name, kind in GROUPS.items()}
+        raise ConfigError(f"{given} holds no keys: it must hold groups of them, as in training: {{n_steps: 200}}")
     first = [f.name for kind in (Config, options) if kind for f in fields(kind)] + ["config"]
     for key, value in values.items():
-        homes = [name for name, keys in known.items() if str(key).rpartition(".")[2] in keys]
-        if key not in first and homes:
-            own = str(key).rpartition(".")[2]
-            raise ConfigError(f"{path}: {key} is not a key of the first rank; did you mean {homes[0]}: {{{own}: ...}}?")
-        if key not in first:
-            raise ConfigError(f"{path}: {key} is not a key; {suggestion(str(key), first)}")
-        if key in known:
+        if key in GROUPS:
             check_group(value, key)
             for inner in value:
-                if inner not in known[key]:
-                    raise ConfigError(
-                        f"{path}: {key}.{told(inner)} is not a key; {suggestion(str(inner), known[key], f'{key}.')}"
-                    )
+                _check_key(given, key, inner)
+        elif key not in first:
+            group, _, own = str(key).rpartition(".")
+            homes = [f"{name}: {{{own}: ...}}" for name, kind in GROUPS.items() if own in _keys(kind)]
+            if group in GROUPS:  # training.n_steps: 200, as on the command line
+                _check_key(given, group, own)
+            elif homes:
+                raise ConfigError(
+                    f"{given}: {key} is not a key of the first rank; did you mean {' or '.join(homes)}?"
+                )
+            else:
+                raise ConfigError(f"{given}: {key} is not a key; {suggestion(str(key), first)}")
+
+
+def _check_key(given: str, group: str, key: object) -> None:
+    known = _keys(GROUPS[group])
+    if key not in known:
+        raise ConfigError(f"{given}: {group}.{told(key)} is not a key; {suggestion(str(key), known, f'{group}.')}")
+
+
+def _keys(kind: type) -> list[str]:
+    return [f.name for f in fields(kind)]
 
 
 def _plain(text: str) -> Any:

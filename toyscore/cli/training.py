@@ -33,6 +33,7 @@ from toyscore.cli.signals import Stop
 from toyscore.config import Config, ConfigError, check
 from toyscore.samplers import final
 from toyscore.train import Checkpoint, CheckpointError, Step, fit, load_checkpoint, save_checkpoint
+from toyscore.train.loop import StateError
 
 _N_SAMPLES = 64
 
@@ -125,9 +126,8 @@ def _run(
             group=group,
             state=None if checkpoint is None else checkpoint.state,
         )
-    except ValueError as error:
-        if checkpoint is None:
-            raise
+    except StateError as error:
+        assert checkpoint is not None  # it gave the state
         raise CheckpointError(f"{checkpoint.path} does not hold what its configuration says: {error}") from error
     about = {"config": config.asdict(), "data": facts, "levels": build_levels(config.noise).tolist()}
     begun = 0 if checkpoint is None else checkpoint.state["step"]

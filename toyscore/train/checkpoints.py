@@ -80,6 +80,8 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping
         "versions": _versions(),
         "git": _revision(),
     }
+    if without := [i for i, moments in enumerate(state["optimizer"]) if not moments]:  # no gradient came to them yet
+        facts["without_moments"] = without
     files = {
         _TENSORS: save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}),
         _ABOUT: json.dumps(facts | {"about": dict(about or {})}, indent=1, sort_keys=True).encode(),
@@ -158,7 +160,7 @@ def _state(facts: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
     if type(facts["step"]) is not int or not isinstance(facts["recipe"], dict):
         raise TypeError("its step must be a whole number, and its recipe a group of keys")
     state: dict[str, Any] = {"step": facts["step"], "recipe": facts["recipe"], "model": {}, "optimizer": []}
-    moments: dict[int, dict[str, Tensor]] = {}
+    moments: dict[int, dict[str, Tensor]] = {int(i): {} for i in facts.get("without_moments", [])}
     for name, value in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "model":

@@ -37,6 +37,10 @@ _START = 0.1  # of lr, where the climb begins
 _BETAS = (0.9, 0.95)
 
 
+class StateError(ValueError):
+    """A state that is no state of this network, whatever the recipe."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One training step: ``.step`` counts from 1, ``.loss`` is the batch mean, detached and 0-d.
@@ -302,7 +306,7 @@ def draw_seed(seed: int, step: int, shard: int) -> int:
 def _restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Adam, recipe: dict[str, Any]) -> int:
     missing = {"step", "recipe", "model", "optimizer"} - state.keys()
     if missing:
-        raise ValueError(
+        raise StateError(
             f"the state lacks {', '.join(sorted(missing))}: it must come from Step.state(); pass one as it was"
         )
     for name, value in recipe.items():
@@ -317,20 +321,20 @@ def _restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Ada
     )
     for name in [*ours, *theirs]:
         if ours.get(name) != theirs.get(name):
-            raise ValueError(
+            raise StateError(
                 f"{name} is {theirs.get(name, 'missing')} in the state, {ours.get(name, 'missing')} in the model: it "
                 "belongs to another network; build the same one"
             )
     parameters = optimizer.param_groups[0]["params"]
     if len(parameters) != len(state["optimizer"]):
-        raise ValueError(
+        raise StateError(
             f"the state has moments of {len(state['optimizer'])} parameters, the model trains {len(parameters)}: the same "
             "must be trainable; freeze the same ones"
         )
     for i, (parameter, moments) in enumerate(zip(parameters, state["optimizer"], strict=True)):
         found = {name: list(value.shape) for name, value in moments.items()}
-        if found != {"step": [], "exp_avg": list(parameter.shape), "exp_avg_sq": list(parameter.shape)}:
-            raise ValueError(
+        if found and found != {"step": [], "exp_avg": list(parameter.shape), "exp_avg_sq": list(parameter.shape)}:
+            raise StateError(
                 f"the state's moments of parameter {i} are {found}: they must be Adam's, of shape {list(parameter.shape)}; "
                 "pass a state as it was"
             )
