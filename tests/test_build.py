@@ -1,9 +1,12 @@
 """Every key of a configuration reaches what it is about."""
 
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+import yaml
 
 from toyscore import build, pretrained
 from toyscore.build import build_levels, build_network, draw_samples, n_calls, quicken
@@ -113,6 +116,19 @@ def test_a_chain_calls_as_often_as_is_said():
     network.register_forward_hook(lambda *_: calls.append(1))
     draw_samples(network, config, FACTS, 2, 0)
     assert len(calls) == n_calls(config) == 13
+
+
+def test_numbers_of_numpy_and_paths_become_plain(tmp_path):
+    """So that JSON and YAML can hold them; what they cannot be is told as they are"""
+    noise = Noise(sigma_max=np.float32(2), sigma_min=np.float64(0.5), n_levels=np.int64(3))
+    config = Config(Data(np.str_("folder"), path=tmp_path), noise=noise, training=Training(lr=np.float32(0.5)))
+    check(config)
+    same = Config(Data("folder", path=str(tmp_path)), noise=Noise(2.0, 0.5, 3), training=Training(lr=0.5))
+    assert json.dumps(config.asdict()) == json.dumps(same.asdict())
+    assert Config.fromdict(yaml.safe_load(yaml.safe_dump(config.asdict()))) == same
+    for wrong, words in ((np.float32(1.5), "= 1.5: it must be a whole number"), (np.array([1]), r"= array\(\[1\]\)")):
+        with pytest.raises(ConfigError, match=f"noise.n_levels {words}"):
+            check(Config(noise=Noise(n_levels=wrong)))
 
 
 @pytest.mark.parametrize(

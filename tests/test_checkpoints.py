@@ -53,7 +53,10 @@ def test_a_parameter_without_a_gradient_has_no_moments(tmp_path):
             return self.network(x, sigma)
 
     states = [s.state() for s in steps(Idle(), 6)]
-    assert [i for i, moments in enumerate(states[2]["optimizer"]) if not moments] == [0, len(states[2]["optimizer"]) - 1]
+    assert [i for i, moments in enumerate(states[2]["optimizer"]) if not moments] == [
+        0,
+        len(states[2]["optimizer"]) - 1,
+    ]
     for state in (states[2], load_checkpoint(save_checkpoint(tmp_path, states[2])).state):
         *_, last = steps(Idle(), 6, state=state)
         assert same(last.state(), states[-1])

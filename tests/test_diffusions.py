@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from toyscore.samplers import (
     ancestral,
     ancestral_step,
     batch_norms,
+    corrected_step,
     corrector_step,
     ddim,
     ddim_step,
@@ -33,10 +35,22 @@ from toyscore.samplers import (
     reverse_diffusion_step,
     reverse_sde,
 )
-from toyscore.sde import VE, VP, SubVP, geometric_times, law_at, level_times, noise_level, time_score, uniform_times
+from toyscore.sde import (
+    VE,
+    VP,
+    SubVP,
+    geometric_times,
+    law_at,
+    level_times,
+    noise_level,
+    reverse_drift,
+    time_score,
+    uniform_times,
+)
 
 CASES = cases()
 P = CASES["asymmetric"]
+P32 = P.to(dtype=torch.float32)
 Q = torch.tensor([[1.0, 0.6, -0.3], [0.6, 0.8, 0.1], [-0.3, 0.1, 0.5]], dtype=F64)
 GAUSSIAN = GaussianMixture(torch.tensor([[0.5, -1.0, 2.0]], dtype=F64), Q[None])  # D = 3, correlated, off-centre
 EYE = torch.eye(3, dtype=F64)
@@ -420,6 +434,31 @@ def test_ddim_encodes_when_it_draws_no_noise(sde):
     assert errors[0] / errors[1] == pytest.approx(2.0, rel=0.15)
     with pytest.raises(ValueError, match="they must descend"):
         ddim(sde, P.score, x, [0.05, 1.0], eta=0.5)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, torch.tensor])
+def test_numbers_of_every_kind_are_numbers(kind):
+    x, half = torch.randn(4, 2, generator=seeded()), kind(0.5)
+    for process in (VE(), VP(), SubVP()):
+        for call in (
+            lambda n, sde=process: euler_maruyama_step(sde, P32.score, x, 0.5, 0.4, noise=n, generator=seeded()),
+            lambda n, sde=process: ddim_step(sde, P32.score, x, 0.5, 0.4, eta=n, generator=seeded()),
+            lambda n, sde=process: corrected_step(sde, P32.score, x, 0.5, 0.4, snr=n, generator=seeded()),
+            lambda n, sde=process: corrector_step(sde, P32.score, x, 0.5, factor=n, generator=seeded()),
+            lambda n, sde=process: reverse_drift(sde, P32.score, x, 0.5, noise=n),
+            lambda n, sde=process: torch.as_tensor(sde.time(n)),
+            lambda n, sde=process: sde.drift(x, n),
+        ):
+            torch.testing.assert_close(call(half), call(0.5), check_dtype=False)
+
+
+def test_the_flow_steps_either_way_in_time():
+    """Without noise Euler's step leads from t up to s as well: the same slope, the other sign"""
+    x = torch.randn(4, 2, generator=seeded())
+    down, up = (euler_maruyama_step(VP(), P32.score, x, 0.5, s, noise=0) for s in (0.4, 0.6))
+    assert torch.allclose(down - x, x - up, rtol=1e-3)
+    with pytest.raises(ValueError, match="a step with noise leads from t back to s"):
+        euler_maruyama_step(VP(), P32.score, x, 0.5, 0.6)
 
 
 def test_no_corrector_where_there_is_no_noise():

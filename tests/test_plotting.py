@@ -235,6 +235,15 @@ KINDS = {
 }
 
 
+def test_counts_and_tensors_are_numbers(ax):
+    box, counts = torch.tensor(4.0), torch.tensor([3, 1, 4, 1])
+    assert plotting.mass_level(counts, 1 / 9, 0.5) == plotting.mass_level(counts.double(), 1 / 9, 0.5)
+    assert plotting.arrow_scale(counts, box) == plotting.arrow_scale(counts.float(), 4.0)
+    plotting.frame(ax, box)
+    assert ax.get_xlim() == (-4, 4)
+    plotting.vector_field(ax, P.score, scale=box)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_artists_updated_are_artists_drawn_anew(kind):
     """Pixels and words both, from one mixture to another that differs in every axis."""

@@ -330,6 +330,13 @@ def test_ladders_of_ncsn_are_times_of_ve():
     assert torch.allclose(noise_level(VE(), times.double()), sigmas.double(), rtol=1e-5)
 
 
+def test_one_time_serves_all_rows(sde):
+    x, t = torch.randn(3, 2, generator=seeded()), torch.tensor([0.5])
+    assert torch.equal(sde.drift(x, t), sde.drift(x, t[0]))
+    score = time_score(sde, P.to(dtype=torch.float32).score)
+    assert torch.equal(score(x, t), score(x, t.expand(3)))
+
+
 def test_paths_end_and_are_told_apart():
     x = final(diffuse(VP(), torch.zeros(2, 2), [0.0, 1.0], generator=seeded()))
     assert not torch.equal(x[0], x[1])

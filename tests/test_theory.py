@@ -146,6 +146,15 @@ def test_stein_numbers_have_mean_one(name):
     assert torch.equal(stein_numbers(p.score, two), stein_numbers(p.score, two, centre=torch.zeros_like(p.mean)))
 
 
+def test_a_centre_is_what_broadcasts_to_an_event():
+    p = two_modes()
+    x = p.sample(50, generator=seeded())
+    for centre, event in ((x.mean(), x.mean().expand(2)), (x.mean(0, keepdim=True), x.mean(0)), (1.0, torch.ones(2))):
+        assert torch.equal(stein_numbers(p.score, x, centre=centre), stein_numbers(p.score, x, centre=event.to(x)))
+    with pytest.raises(ValueError, match=r"centre has shape \[50, 2\]: it must be an event, \[2\]"):
+        stein_numbers(p.score, x, centre=x)
+
+
 def test_stein_numbers_of_a_chain_are_one_at_any_step():
     """Though its law is not the target's: a step of half the bound, on three modes; a lost root of two gives a half"""
     p = asymmetric().to(dtype=F64)

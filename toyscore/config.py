@@ -6,9 +6,11 @@ Nothing here imports torch, so that help and errors come at once.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from numbers import Integral, Real
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,8 +19,22 @@ class ConfigError(ValueError):
     """A configuration that cannot be: names the key, the value, what is allowed."""
 
 
+class _Plain:
+    """Holds numbers of NumPy and paths as those of Python, which JSON and YAML can hold."""
+
+    def __post_init__(self: Any) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _plain(getattr(self, f.name)))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return str(value) if isinstance(value, str | os.PathLike) else value
+
+
 @dataclass(frozen=True)
-class Data:
+class Data(_Plain):
     """What to learn from.
 
     Args:
@@ -40,7 +56,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(_Plain):
     """What learns.
 
     Args:
@@ -55,7 +71,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(_Plain):
     """The noise levels that are learned.
 
     Args:
@@ -76,7 +92,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(_Plain):
     """How it learns.
 
     Args:
@@ -107,7 +123,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(_Plain):
     """Annealed Langevin dynamics.
 
     Args:
@@ -136,7 +152,7 @@ GROUPS: dict[str, Any] = {"data": Data, "network": Network, "noise": Noise, "tra
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(_Plain):
     """A run.
 
     Args:
@@ -237,7 +253,7 @@ def told(value: object) -> str:
     """A value as YAML and the command line write it, the beginning of a long one."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = repr(value) if value == "" else str(value)
+    text = repr(value) if type(value).__module__ == "numpy" or value == "" else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -164,9 +164,7 @@ def _check_file(given: str, options: type | None) -> None:
             if group in GROUPS:  # training.n_steps: 200, as on the command line
                 _check_key(given, group, own)
             elif homes:
-                raise ConfigError(
-                    f"{given}: {key} is not a key of the first rank; did you mean {' or '.join(homes)}?"
-                )
+                raise ConfigError(f"{given}: {key} is not a key of the first rank; did you mean {' or '.join(homes)}?")
             else:
                 raise ConfigError(f"{given}: {key} is not a key; {suggestion(str(key), first)}")
 

@@ -112,7 +112,7 @@ def _some(states: Iterable[Tensor], n: int, last: int) -> Iterator[Tensor]:
 def _frame(x: Tensor) -> Any:
     from toyscore import plotting
 
-    x = x.nan_to_num()  # a chain that diverges says so itself, a few states later
+    x = x.nan_to_num(0.0, 0.0, 0.0)  # a chain that diverges says so itself, a few states later
     if x.ndim == 4:
         return plotting.mosaic(x)
     return plotting.renderer(_scatter(x))()

@@ -180,7 +180,7 @@ def signal_to_noise(score: Score, x: Tensor, sigma: Sigma, step_size: float) -> 
 
 @torch.no_grad()
 def stein_numbers(
-    score: Score, x: Tensor, sigma: Sigma = 0.0, *, step_size: float = 0.0, centre: Tensor | None = None
+    score: Score, x: Tensor, sigma: Sigma = 0.0, *, step_size: float = 0.0, centre: Tensor | float | None = None
 ) -> Tensor:
     r"""Row by row, a number whose mean over the law of s, or over a settled chain, is one. Source: song2019, Eq. (4).
 
@@ -195,8 +195,8 @@ def stein_numbers(
         x: [B, *event].
         sigma: float | 0-d | [B], in units of x.
         step_size: epsilon of the chain that x is from; zero for exact samples.
-        centre: m, any fixed point [*event]; near the middle the numbers vary least. Default the origin; x's own mean would bias them
-        by 1/B.
+        centre: m, any fixed point [*event], or what broadcasts to one; near the middle the numbers vary least. Default the origin;
+        x's own mean would bias them by 1/B.
 
     Returns:
         [B], float64 on the CPU.
@@ -211,14 +211,19 @@ def stein_numbers(
         ops.check_positive(step_size, "step_size")
     if centre is not None:
         centre = torch.as_tensor(centre).to(x)
-        if centre.shape != x.shape[1:]:
+        if not _fits(centre.shape, x[:1].shape):
             raise ValueError(
                 f"centre has shape {list(centre.shape)}: it must be an event, {list(x.shape[1:])}; reshape it"
             )
-        ops.check_finite(centre[None], "centre")
+        ops.check_finite(centre.reshape(1, -1), "centre")
     s = ops.flatten(ops.evaluate(score, x, sigma)).to("cpu", torch.float64)
     away = ops.flatten(x if centre is None else x - centre).to("cpu", torch.float64)
     return -((away * s).sum(1) + step_size / 4 * s.square().sum(1)) / s.shape[1]
+
+
+def _fits(shape: torch.Size, whole: torch.Size) -> bool:
+    """Whether one broadcasts to the other."""
+    return len(shape) <= len(whole) and all(n in (1, m) for n, m in zip(shape[::-1], whole[::-1], strict=False))
 
 
 def _positive(value: Number, name: str, zero: bool = False) -> Tensor:

@@ -35,7 +35,7 @@ class FieldComparison:
 
 def frame(ax: Axes, box: float) -> None:
     """Make an Axes the square [-box, box]² with equal aspect and few ticks."""
-    ops.check_positive(box, "box")
+    box = _positive(box, "box")
     ax.set(xlim=(-box, box), ylim=(-box, box), aspect="equal", xticks=[-box, 0, box], yticks=[-box, 0, box])
 
 
@@ -115,7 +115,7 @@ def vector_field(
         update: the artist of an earlier call with the same role, box and n, to be changed instead of drawing anew.
     """
     if scale is not None:
-        ops.check_positive(scale, "scale")
+        scale = _positive(scale, "scale")
     points = grid(box, n, like)
     arrows = score(points, sigma)
     norms = arrows.norm(dim=1)
@@ -143,9 +143,9 @@ def arrow_scale(norms: Tensor, box: float = 8.0, n: int = 20) -> float:
     """A scale for which the 95th percentile of ``norms`` spans one and a half of n cells.
 
     Raises:
-        TypeError, ValueError: norms is no floating-point tensor, empty or not finite; a box or an n that is not positive.
+        TypeError, ValueError: norms is no tensor of numbers, empty or not finite; a box or an n that is not positive.
     """
-    ops.check_positive(box, "box")
+    box = _positive(box, "box")
     ops.check_count(n, "n")
     _check_numbers(norms, "norms")
     return 1.5 * (2 * box / n) / max(float(norms.float().quantile(0.95)), 1e-12)
@@ -177,7 +177,7 @@ def field_comparison(
     Returns:
         The artists and the share.
     """
-    ops.check_positive(threshold, "threshold")
+    threshold = _positive(threshold, "threshold")
     points = grid(box, n, like)
     truth = target(points, sigma)
     error = ((score(points, sigma) - truth).norm(dim=1) / truth.norm(dim=1)).view(n, n).mT
@@ -281,8 +281,8 @@ def samples(
         TypeError, ValueError: x is not [B, 2].
     """
     ops.check_batch(x)
-    ops.check_positive(box, "box")
-    ops.check_positive(size, "size")
+    box = _positive(box, "box")
+    size = _positive(size, "size")
     if x.shape[1:] != (2,):
         raise ValueError(
             f"x has shape {list(x.shape)}: only points of the plane, [B, 2], can be drawn; pass x[:, :2] of an event of D"
@@ -322,7 +322,7 @@ def chains(
         ValueError: states is not [T, B, 2].
     """
     ops.check_batch(states, "states")
-    ops.check_positive(box, "box")
+    box = _positive(box, "box")
     if states.ndim != 3 or states.shape[2] != 2:
         raise ValueError(f"states has shape {list(states.shape)}: it must be [T, B, 2]; pass torch.stack(list(chain))")
     kind = look(role)
@@ -369,7 +369,7 @@ def mass_level(density: Tensor, cell: float, mass: float) -> float:
 
 def grid(box: float = 8.0, n: int = 20, like: Tensor | None = None) -> Tensor:
     """Centres of n x n cells of [-box, box]², x first: [n * n, 2]."""
-    ops.check_positive(box, "box")
+    box = _positive(box, "box")
     ops.check_count(n, "n")
     like = torch.empty((), dtype=torch.float32) if like is None else like
     if not isinstance(like, Tensor) or not like.is_floating_point():
@@ -379,7 +379,16 @@ def grid(box: float = 8.0, n: int = 20, like: Tensor | None = None) -> Tensor:
     return torch.cartesian_prod(axis, axis)
 
 
+def _positive(value: float, name: str) -> float:
+    """A number as ``ops.check_positive`` wants it, or a 0-d tensor of one as a number."""
+    number = value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
+    ops.check_positive(number, name)
+    return number
+
+
 def _check_numbers(x: Tensor, name: str) -> None:
-    """Refuse what is no floating-point tensor of any shape, or holds nothing, or something that is not finite."""
-    ops.check_batch(x.reshape(1, -1) if isinstance(x, Tensor) else x, name)
+    """Refuse what is no tensor of any shape, or holds nothing, or something that is not finite."""
+    ops.check_batch(
+        x.reshape(1, -1).float() if isinstance(x, Tensor) and not x.is_complex() and x.dtype != torch.bool else x, name
+    )
     ops.check_finite(x.reshape(-1, 1), name)

@@ -84,7 +84,7 @@ def _annealed(
             x = langevin_step(x, ops.evaluate(score, x, sigma), alpha, noise=noise, generator=generator)
         else:
             x = tweedie(score, x, sigmas[-1])
-        x = x if clamp is None else x.clamp(*clamp) + 0 * x  # 0 times infinity is NaN: no clamp hides it
+        x = x if clamp is None else x.clamp(*clamp).add_(x, alpha=0)  # 0 times infinity is NaN: no clamp hides it
         watch(x, n)
         yield x
 

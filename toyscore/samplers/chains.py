@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
+from numbers import Real
 
 from torch import Tensor
 
@@ -39,11 +40,9 @@ def check_share(value: float, name: str, largest: float = math.inf) -> None:
     """Refuse a share of the noise that is not a number from 0 to ``largest``."""
     if type(value) is float and 0 <= value <= largest and value < math.inf:  # the common case, at every step of a chain
         return
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not (0 <= value <= largest and math.isfinite(value))
-    ):
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real) or not (0 <= value <= largest and math.isfinite(value)):
         upto = f" and at most {largest:g}" if largest < math.inf else ""
         raise ValueError(
             f"{name} = {value!r}: it must be a number of at least 0{upto}; pass 0 for no noise, 1 for all of it"

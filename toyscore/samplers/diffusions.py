@@ -250,7 +250,8 @@ def corrected_step(
 
     ``partial(corrected_step, snr=0.16, width=noise_std)`` is a ``Step`` like the others. Arguments as there; x is not looked at.
     """
-    ops.check_positive(snr, "snr")
+    if not isinstance(snr, Tensor):
+        ops.check_positive(snr, "snr")
     ops.check_count(n_corrector_steps, "n_corrector_steps", 0)
     a, _ = transition(sde, s, t)
     x = _carried(sde, x, t, s) if predictor is None else predictor(sde, score, x, t, s, generator=generator)
@@ -270,7 +271,8 @@ def corrector_step(
     generator: Generator | None = None,
 ) -> Tensor:
     """One Langevin step at time t, of size ``factor`` times the width squared. Source: song2021, Algorithm 4."""
-    ops.check_positive(factor, "factor")
+    if not isinstance(factor, Tensor):
+        ops.check_positive(factor, "factor")
     grad, z = time_score(sde, score)(x, t), ops.normal_like(x, generator)
     w = width(grad, z, sde.marginal(t)[1])
     step_size = factor * w**2

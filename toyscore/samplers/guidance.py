@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import TypeAlias
 
 import torch
@@ -45,7 +46,7 @@ def guided(score: Score, log_likelihood: LogLikelihood, *, strength: float = 1.0
         raise TypeError(
             f"log_likelihood is {type(log_likelihood).__name__}: it must be callable as log_likelihood(x, sigma); pass e.g. of_class(...)"
         )
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
+    if isinstance(strength, bool) or not isinstance(strength, Real) or not math.isfinite(strength):
         raise ValueError(f"strength = {strength!r}: it must be a finite number; pass 1.0 for Bayes' rule")
 
     def at(x: Tensor, sigma: Sigma) -> Tensor:

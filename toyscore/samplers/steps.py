@@ -41,10 +41,11 @@ def euler_maruyama_step(
         noise: lambda of ``reverse_drift``: 1 is the reverse SDE, 0 Euler's step of the probability flow.
 
     Raises:
-        ValueError: a noise that is negative or not finite; not 0 <= s <= t.
+        ValueError: a noise that is negative or not finite; with noise, not 0 <= s <= t.
     """
     check_share(noise, "noise")
-    _check_way(t, s)
+    if noise:
+        _check_way(t, s)
     x_s = x + (s - t) * reverse_drift(sde, score, x, t, noise=noise)
     x_s = x_s + noise * sde.diffusion(t) * math.sqrt(t - s) * ops.normal_like(x, generator) if noise else x_s
     return x_s.to(x.dtype)

@@ -40,7 +40,7 @@ def time_score(sde: SDE, score: Score) -> Callable[[Tensor, Time], Tensor]:
         ops.check_batch(x)
         if isinstance(t, Tensor):
             check_time(t, x)
-            t = t.to(x)
+            t = t.to(x).expand(len(x)) if t.ndim else t.to(x)
         alpha, std = sde.marginal(t)
         sigma = torch.as_tensor(std / alpha, dtype=x.dtype, device=x.device)
         shrink = ops.expand(alpha, x)
@@ -96,7 +96,7 @@ def reverse_drift(sde: SDE, score: Score, x: Tensor, t: Time, *, noise: float = 
     Raises:
         TypeError, ValueError: as ``time_score``; a noise that is not finite.
     """
-    if not math.isfinite(noise):
+    if not isinstance(noise, Tensor) and not math.isfinite(noise):  # nor is one looked at on an accelerator
         raise ValueError(f"noise = {noise}: it must be finite; pass 1 for the reverse SDE, 0 for the probability flow")
     g = ops.expand(sde.diffusion(t), x)
     return sde.drift(x, t) - 0.5 * (1 + noise**2) * g**2 * time_score(sde, score)(x, t)  # Eq. (6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol, TypeAlias, TypeVar
 
 import torch
@@ -204,14 +205,14 @@ def check_time(t: Time, x: Tensor | None = None) -> None:
             raise ValueError(f"t has shape {list(t.shape)}: it must be a float, 0-d or [B]; pass one time per row")
         if t.numel() == 0:
             raise ValueError(f"t has shape {list(t.shape)}: there is no time in it; pass one time per row")
-        if x is not None and t.ndim and t.shape != x.shape[:1]:
+        if x is not None and t.numel() > 1 and t.shape != x.shape[:1]:
             raise ValueError(
                 f"t has shape {list(t.shape)}: with x of shape {list(x.shape)} it must be a float, 0-d or [{len(x)}]"
             )
         if not ops.looks(t):
             return
         low, high = (float(v) for v in torch.aminmax(t.detach()))
-    elif isinstance(t, int | float) and not isinstance(t, bool):
+    elif isinstance(t, Real) and not isinstance(t, bool):
         low = high = float(t)
     else:
         raise TypeError(f"t is {type(t).__name__}: it must be a float or a tensor; pass e.g. t=0.5")
@@ -281,7 +282,7 @@ def _prior(shape: tuple[int, ...], std: float, generator: Generator | None) -> T
 
 def _least(sigma: Time) -> float:
     """The least sigma, refused unless finite and not negative; infinity where values are not looked at."""
-    if isinstance(sigma, bool) or not isinstance(sigma, int | float | Tensor):
+    if isinstance(sigma, bool) or not isinstance(sigma, Real | Tensor):
         raise TypeError(f"sigma is {type(sigma).__name__}: it must be a float or a tensor; pass e.g. sigma=0.5")
     if isinstance(sigma, Tensor) and sigma.numel() == 0:
         raise ValueError(f"sigma has shape {list(sigma.shape)}: there is no noise level in it; pass at least one")
