@@ -77,11 +77,17 @@ def digest(run):
 
 
 def in_child(work):
-    """Begin ``work`` in a process of its own, which has everything imported already; it exits with what that returns."""
+    """Begin ``work`` in a process of its own, which has everything imported already; it exits with what that returns.
+
+    It takes signals as a command in a terminal does: tests that run in the background are told to ignore Ctrl-C.
+    """
     child = os.fork()
     if child == 0:
         code = 99
         try:
+            for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+                signal.signal(number, handler)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             code = int(work() or 0)
         finally:
             os._exit(code)
@@ -109,8 +115,18 @@ def wait(condition, seconds=120):
         time.sleep(0.002)
 
 
-def ended(child):
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def ended(child, seconds=180):
+    """Its exit status, minus the signal that ended it; one that never ends is a failure, and does not hold up the others."""
+    end = time.monotonic() + seconds
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise AssertionError(f"process {child} had not ended after {seconds} s")
+        time.sleep(0.001)
 
 
 TOUCHES = {

@@ -79,7 +79,7 @@ PROMISES = {
         ),
     ),
     "strangers": Promise(
-        "a stranger's checkpoint, configuration, image folder or notebook state runs no code: nothing here could, and none that was tried did",
+        "a stranger's checkpoint, configuration, image folder or notebook state runs no code: nothing here could, nothing tried did",
         ("test_adapters.test_what_is_no_unet_is_refused",),
     ),
     "servers": Promise(
