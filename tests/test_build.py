@@ -12,7 +12,7 @@ from toyscore import build, pretrained
 from toyscore.build import build_levels, build_network, draw_samples, n_calls, quicken
 from toyscore.cli import training
 from toyscore.config import Config, ConfigError, Data, Network, Noise, Sampling, Training, check
-from toyscore.train import save_checkpoint
+from toyscore.train import CheckpointError, save_checkpoint
 
 FACTS = {"event": [1, 8, 8], "mean": 0.2, "variance": 0.03}
 
@@ -129,6 +129,16 @@ def test_numbers_of_numpy_and_paths_become_plain(tmp_path):
     for wrong, words in ((np.float32(1.5), "= 1.5: it must be a whole number"), (np.array([1]), r"= array\(\[1\]\)")):
         with pytest.raises(ConfigError, match=f"noise.n_levels {words}"):
             check(Config(noise=Noise(n_levels=wrong)))
+
+
+def test_an_event_of_another_network_is_told(tmp_path):
+    """In a checkpoint, where anybody may have written it"""
+    state = {"step": 1, "recipe": {}, "model": build_network(Config(), FACTS).state_dict(), "optimizer": []}
+    save_checkpoint(tmp_path, state, {"config": Config().asdict(), "data": FACTS | {"event": [4]}})
+    with pytest.raises(
+        CheckpointError, match=r"data's event is \[4\], and network.kind = continuous takes \[C, H, W\]"
+    ):
+        pretrained.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The state of a run on disk: bit for bit, whole or not at all, and damage noticed."""
 
 import subprocess
+from unittest.mock import Mock
 
+import pytest
 import torch
 
 from helpers import seeded
@@ -86,6 +88,20 @@ def test_steps_of_nine_digits_come_after_those_of_eight(tmp_path):
         save_checkpoint(tmp_path, state | {"step": step})
     assert latest_checkpoint(tmp_path).name == "step-100000000"
     assert load_checkpoint(tmp_path).state["step"] == 100_000_000
+
+
+def test_a_save_that_fails_takes_back_its_own_alone_and_tells_why(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, state_at(1))
+
+    def full(path):
+        (tmp_path / ".step-00000009.tmp").mkdir()  # another's, begun meanwhile
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("toyscore.train.checkpoints._flush", full)
+    monkeypatch.setattr("toyscore.train.checkpoints.shutil.rmtree", refused := Mock(side_effect=OSError("busy")))
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, state_at(1) | {"step": 2})
+    assert [call.args[0].name for call in refused.call_args_list] == [".step-00000002.tmp"]
 
 
 def test_saving_the_same_again_touches_nothing(tmp_path):

@@ -357,6 +357,18 @@ def test_a_card_never_takes_anothers_place_or_anothers_judgement(tmp_path, run, 
     assert (
         "Not evaluated yet" in (tmp_path / "model" / "README.md").read_text()
     )  # these were other samples than the run's
+    (copy / "evaluation" / "nearest.png").unlink()
+    (copy / "evaluation" / "nearest.png").mkdir()  # no picture can take its place: what was found before stays
+    before = (copy / "evaluation" / "evaluation.json").read_bytes()
+    assert said("evaluate", "--folder", copy, "--samples", 6)[0] == 3
+    assert (copy / "evaluation" / "evaluation.json").read_bytes() == before
+    (copy / "evaluation" / "nearest.png").rmdir()
+    told("evaluate", "--folder", copy, "--samples", 6)
+    told("export", "--folder", copy, "--to", tmp_path / "judged")
+    assert "Not evaluated yet" not in (tmp_path / "judged" / "README.md").read_text()
+    (copy / "evaluation" / "evaluation.md").write_text("of another network")
+    told("export", "--folder", copy, "--to", tmp_path / "judged")
+    assert "Not evaluated yet" in (tmp_path / "judged" / "README.md").read_text()
     told("export", "--folder", toy, "--to", tmp_path / "toy")
     card = (tmp_path / "toy" / "README.md").read_text()
     assert "events of shape 2; mean" in card

@@ -149,7 +149,7 @@ def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False, name: str = 
         if sigma.ndim and sigma.shape != x.shape[:1]:
             raise ValueError(
                 f"{name} has shape {list(sigma.shape)}: with x of shape {list(x.shape)} it must be a float, 0-d or "
-                f"[{len(x)}]; pass one sigma per row"
+                f"[{len(x)}]; pass one {name} per row"
             )
         low, high = (float(v) for v in torch.aminmax(sigma.detach()))
     else:
@@ -159,7 +159,7 @@ def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False, name: str = 
     if not (low >= 0 and math.isfinite(high)):
         raise ValueError(
             f"{name} = {low if not low >= 0 else high}: a standard deviation must be finite and not negative; pass 0 "
-            "for the clean density"
+            "for no noise"
         )
     if positive and low == 0:
         raise ValueError(f"{name} = 0: here the noise must have a positive standard deviation; pass {name} > 0")

@@ -7,6 +7,7 @@ the 8x8 digits of scikit-learn, and on 32x32 crops of its two photographs, by ``
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -101,9 +102,10 @@ def _judged(run: Path, loaded: Pretrained) -> str | None:
     folder = run / "evaluation"
     if not (folder / "evaluation.json").exists():
         return None
-    facts = json.loads((folder / "evaluation.json").read_text())["facts"]
+    facts, table = json.loads((folder / "evaluation.json").read_text())["facts"], (folder / "evaluation.md").read_text()
     same = (facts.get("step"), facts["sampling"]) == (loaded.about["step"], loaded.config.asdict()["sampling"])
-    return (folder / "evaluation.md").read_text() if same else None
+    whole = "table" not in facts or facts["table"] == hashlib.sha256(table.encode()).hexdigest()  # not cut short
+    return table if same and whole else None
 
 
 def _card(loaded: Pretrained, folder: Path, saved: Path, precision: str, judged: str | None) -> str:
@@ -167,6 +169,8 @@ def photos() -> Pretrained:
 
 def _check_sizes(config: Config, data: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
     """Refuse another network's configuration before that is built: it need not fit into any memory."""
+    if config.network.kind != "mlp" and len(data["event"]) != 3:
+        raise ValueError(f"data's event is {data['event']}, and network.kind = {config.network.kind} takes [C, H, W]")
     sizes = {n for weight in weights.values() for n in weight.shape}
     inputs = math.prod(data["event"]) if config.network.kind == "mlp" else data["event"][0]
     for name, value in (("network.width", config.network.width), ("data's event", inputs)):
@@ -185,7 +189,9 @@ def _check_shapes(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]
     for name in [*ours, *theirs]:
         a, b = (list(weights[name].shape) if name in weights else None for weights in (ours, theirs))
         if a != b:
-            raise ValueError(f"{name} has {f'shape {b}' if b else 'no values'}, and in the network {a or 'no place'}")
+            raise ValueError(
+                f"{name} has {'no values' if b is None else f'shape {b}'}, and in the network {'no place' if a is None else a}"
+            )
 
 
 def _used(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

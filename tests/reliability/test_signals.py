@@ -84,6 +84,27 @@ def test_a_second_signal_does_not_wait(tmp_path):
     assert ended(child) == 130
 
 
+def test_the_same_signal_again_ends_even_what_is_not_python():
+    """The second is the system's to deliver: Python itself hears nothing until a long call of C is over"""
+    for number in BOTH:
+
+        def work(number=number):
+            with Stop().listening():
+                os.kill(os.getpid(), number)
+                assert signal.getsignal(number) is signal.SIG_DFL
+                os.kill(os.getpid(), number)
+                time.sleep(60)
+
+        assert ended(in_child(work)) == -number
+
+
+def test_a_signal_that_another_library_handles_is_let_be(monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)  # what Python says of a handler that is not its own
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("taken"))
+    with Stop().listening():
+        pass
+
+
 def test_a_signal_while_drawing_samples_is_heard(tmp_path):
     run = tmp_path / "run"
     child = forked(*tiny(run, "--training.n_steps=2", "--sampling.n_steps_each=100000"))

@@ -11,6 +11,7 @@
   8  a checkpoint that is damaged or missing
   9  a run folder that is in use, or holds another run
  10  a package that is not installed, or another thing that the doctor misses
+129  SIGHUP, as when the terminal is closed, like Ctrl-C
 130  Ctrl-C; train saves first, others leave the files that are there as they were
 143  SIGTERM, likewise
 ===  ==========================================================

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -56,6 +57,9 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
         found = evaluation.evaluate(loaded.network, x, config, seed=options.seed, inception=options.inception)
         found.facts["step"] = loaded.about["step"]
         text = _text(found)
+        found.facts["table"] = hashlib.sha256(
+            f"{text}\n".encode()
+        ).hexdigest()  # whoever reads both sees whether they belong together
         names = ["evaluation.json", "evaluation.md", "samples.png"] + ["nearest.png"] * (found.samples.ndim == 4)
         with ExitStack() as whole:  # all are written before any takes its place, the numbers last
             new = {name: whole.enter_context(replacing(folder / name)) for name in names}
@@ -66,9 +70,6 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
                 pairs = torch.stack([found.samples[:_SHOWN], found.nearest[:_SHOWN]], 1).flatten(0, 1)
                 words = f"{len(pairs) // 2} samples, each with the nearest training example on its right"
                 plotting.save_mosaic(plotting.mosaic(pairs, n_columns=8), new["nearest.png"], words)
-            (folder / "evaluation.json").unlink(
-                missing_ok=True
-            )  # beside others' tables it would tell of another network
     return f"{text}\n\nwritten: {folder}"
 
 

@@ -38,15 +38,20 @@ def locked(path: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise FolderError(f"{path} is in use by another run: wait for it, or pass another folder") from error
+    if not (path / ".lock").exists():  # what is held is a file that its last holder took away: it holds off nobody
+        lock.release()
+        raise FolderError(f"{path} was in use by another run until now: try again")
     try:
         yield
     finally:
-        if made and [p.name for p in path.iterdir()] == [".lock"]:
-            with contextlib.suppress(OSError):  # something came beside it after all
-                (path / ".lock").unlink()
-                for folder in made:
-                    folder.rmdir()
-        lock.release()
+        try:
+            with contextlib.suppress(OSError):  # something came beside it after all, or the folder has gone
+                if made and [p.name for p in path.iterdir()] == [".lock"]:
+                    (path / ".lock").unlink()
+                    for folder in made:
+                        folder.rmdir()
+        finally:
+            lock.release()
 
 
 class RunFolder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from toyscore import pretrained
-from toyscore._writing import replacing
+from toyscore._writing import save_array
 from toyscore.build import draw_samples, n_calls, quicken, sampling_chain
 from toyscore.cli.machine import is_first, start
 from toyscore.cli.options import Animate, Evaluate, Sample
@@ -91,12 +90,7 @@ def write_picture(x: Tensor, path: Path) -> None:
     from toyscore import plotting
 
     if path.suffix == ".npy":
-        import numpy as np
-
-        buffer = io.BytesIO()  # NumPy itself does not notice a disk that is full for the last few bytes
-        np.save(buffer, x.cpu().numpy(), allow_pickle=False)
-        with replacing(path) as new:
-            new.write_bytes(buffer.getbuffer())
+        save_array(path, x.cpu().numpy())
     elif x.ndim == 4:
         plotting.save_mosaic(plotting.mosaic(x), path, f"{len(x)} samples")
     else:

@@ -13,17 +13,19 @@ from toyscore.cli.errors import StoppedError
 
 
 class Stop:
-    """The first signal that asked for the end, 0 before; the second ends the process at once."""
+    """The first signal that asked for the end, 0 before; the second ends the process at once: the same one by itself, another one when
+    Python next looks."""
 
     def __init__(self, then: Callable[[int], None] = lambda number: None) -> None:
         self.signum, self._then = 0, then
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take signals until the end of the block; those that the process was started to ignore (nohup) stay ignored."""
+        """Take signals until the end of the block; those that the process was started to ignore (nohup), or
+        that another library handles, are let be."""
         first = threading.current_thread() is threading.main_thread()  # signals come to no other
         numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])] * first
-        before = {n: signal.signal(n, self._take) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+        before = {n: signal.signal(n, self._take) for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)}
         try:
             yield
         finally:
@@ -34,6 +36,7 @@ class Stop:
         if self.signum:
             os._exit(128 + number)
         self.signum = number
+        signal.signal(number, signal.SIG_DFL)  # the same again ends even a call that is not Python's
         self._then(number)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toyscore._writing import replacing
+from toyscore._writing import replacing, save_array
 
 
 class DownloadError(OSError):
@@ -62,10 +61,7 @@ def stored(
     if not index.exists():
         arrays = decode()
         for key, array in arrays.items():
-            buffer = io.BytesIO()
-            np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-            with replacing(place / f"{name}-{key}.npy") as new:
-                new.write_bytes(buffer.getbuffer())
+            save_array(place / f"{name}-{key}.npy", array)
         with replacing(index) as new:
             new.write_text(" ".join(arrays))
     keys = index.read_text().split()

@@ -69,8 +69,11 @@ def _picture(file: Path, size: int, crop: int | None) -> NDArray[np.uint8]:
     try:
         with Image.open(file, formats=_FORMATS) as opened:
             picture = opened.convert("RGB")
-    except Exception as error:  # each format has errors of its own
-        raise ValueError(f"{file} cannot be read as a picture: {error}; remove or repair it") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # each format has errors of its own, some without a word
+        words = str(error) or type(error).__name__
+        raise ValueError(f"{file} cannot be read as a picture: {words}; remove or repair it") from error
     side = crop or min(picture.size)
     if side > min(picture.size):
         raise ValueError(

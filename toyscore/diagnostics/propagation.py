@@ -47,8 +47,10 @@ def uniform_cloud(low: float, high: float, dim: int, n: int = 200) -> Cloud:
     """The uniform law on [low, high]^dim, n midpoints to an axis."""
     ops.check_count(dim, "dim")
     ops.check_count(n, "n")
-    if not -math.inf < low < high < math.inf:
-        raise ValueError(f"low = {low}, high = {high}: a box needs low < high, both finite; exchange them")
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"low = {low}, high = {high}: the ends of a box must be finite; pass numbers")
+    if not low < high:
+        raise ValueError(f"low = {low}, high = {high}: a box needs low < high; exchange them")
     axis = low + (torch.arange(n, dtype=torch.float64) + 0.5) * ((high - low) / n)
     points = nodes([axis] * dim)
     return Cloud(points, torch.full((len(points),), 1 / len(points), dtype=torch.float64))

@@ -71,7 +71,7 @@ def of_class(classifier: Callable[[Tensor, Sigma], Tensor], label: int | Tensor)
         logits = classifier(x, sigma)
         try:
             labels = torch.as_tensor(label, device=x.device)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError) as error:
             raise TypeError(f"label is {label!r}: classes are whole numbers; pass e.g. label=3") from error
         if labels.is_floating_point() or labels.dtype == torch.bool:
             raise TypeError(f"label is {labels.dtype}: classes are whole numbers; pass e.g. label=3")

@@ -24,6 +24,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -90,7 +91,7 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping
     folder.mkdir(parents=True, exist_ok=True)
     _tidy(folder)
     place = folder / _NAME.format(state["step"])
-    new = folder / f".{place.name}.tmp"
+    new, old = folder / f".{place.name}.tmp", folder / f".{place.name}{_ASIDE}"
     try:
         new.mkdir()
         for name, content in files.items():
@@ -99,15 +100,18 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping
         if place.exists() and _holds(place, files):  # the same step, saved before
             shutil.rmtree(new)
         elif place.exists():
-            old = folder / f".{place.name}{_ASIDE}"
             place.rename(old)
             new.rename(place)
             shutil.rmtree(old)
         else:
             new.rename(place)
         _flush(folder)
-    except BaseException:  # Ctrl-C, too
-        _tidy(folder)
+    except BaseException:  # Ctrl-C, too; that something is left is not what must be told
+        with suppress(OSError):
+            if old.exists() and not place.exists():
+                old.rename(place)
+            for left in (new, old):
+                shutil.rmtree(left, ignore_errors=True)
         raise
     for older in [p for step, p in list_checkpoints(folder) if step < state["step"]][: 1 - _KEEP]:
         shutil.rmtree(
