@@ -19,6 +19,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be: names the key, the value, what is allowed."""
 
 
+@dataclass(frozen=True)  # jsonargparse takes a group apart only where its bases are as well
 class _Plain:
     """Holds numbers of NumPy and paths as those of Python, which JSON and YAML can hold."""
 
