@@ -70,9 +70,10 @@ def of_class(classifier: Callable[[Tensor, Sigma], Tensor], label: int | Tensor)
     def value(x: Tensor, sigma: Sigma) -> Tensor:
         logits = classifier(x, sigma)
         try:
-            labels = torch.as_tensor(label, device=x.device)
-        except (TypeError, ValueError) as error:
+            labels = torch.as_tensor(label)
+        except (TypeError, ValueError, RuntimeError) as error:  # of PyTorch about None
             raise TypeError(f"label is {label!r}: classes are whole numbers; pass e.g. label=3") from error
+        labels = labels.to(x.device)  # whose own errors are no one's label
         if labels.is_floating_point() or labels.dtype == torch.bool:
             raise TypeError(f"label is {labels.dtype}: classes are whole numbers; pass e.g. label=3")
         if labels.ndim and labels.shape != x.shape[:1]:
