@@ -634,8 +634,8 @@ MUTANTS = {
     ),
     "a checkpoint written in place": (
         "train/checkpoints.py",
-        'new = folder / f".{place.name}.tmp"',
-        "new = place",
+        'new, old = folder / f".{place.name}.tmp",',
+        "new, old = place,",
         "reliability/test_kills.py::test_killed_before_each_of_its_calls_a_whole_checkpoint_is_left",
     ),
     "sums that nobody compares": (
@@ -1036,7 +1036,7 @@ MUTANTS = {
     ),
     "a clamp that hides infinity": (
         "samplers/annealed.py",
-        "x.clamp(*clamp) + 0 * x",
+        "x.clamp(*clamp).add_(x, alpha=0)",
         "x.clamp(*clamp)",
         "reliability/test_divergence.py::test_a_score_that_is_not_finite_stops_a_chain[annealed_langevin, clamped-7]",
     ),
