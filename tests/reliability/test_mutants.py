@@ -1006,8 +1006,8 @@ MUTANTS = {
     ),
     "steps in the order of their names": (
         "train/checkpoints.py",
-        "return sorted((int(p.name[5:]), p) for p in found)",
-        "return sorted(((int(p.name[5:]), p) for p in found), key=lambda kept: kept[1].name)",
+        "p for p in aside} | found).items())",
+        "p for p in aside} | found).items(), key=lambda kept: kept[1].name)",
         "test_checkpoints.py::test_steps_of_nine_digits_come_after_those_of_eight",
     ),
     "an average that is not saved": (
