@@ -89,7 +89,10 @@ def pytest_sessionfinish(session):
     target = session.config.getoption("--proofs")
     if target and not hasattr(session.config, "workerinput"):
         if session.config.sources != sources():
-            raise pytest.UsageError(f"--proofs {target}: the sources changed while their tests ran; run them again")
+            print(
+                f"\n--proofs {target}: nothing written, for the sources changed while their tests ran; run them again"
+            )  # noqa: T201
+            return
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         kept = {"sources": session.config.sources, "tests": RESULTS}
         Path(target).write_text(json.dumps(kept, indent=1, sort_keys=True))
