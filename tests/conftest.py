@@ -89,9 +89,8 @@ def pytest_sessionfinish(session):
     target = session.config.getoption("--proofs")
     if target and not hasattr(session.config, "workerinput"):
         if session.config.sources != sources():
-            print(
-                f"\n--proofs {target}: nothing written, for the sources changed while their tests ran; run them again"
-            )  # noqa: T201
+            words = f"--proofs {target}: nothing written, for the sources changed while their tests ran; run them again"
+            session.config.get_terminal_writer().line(words)
             return
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         kept = {"sources": session.config.sources, "tests": RESULTS}
