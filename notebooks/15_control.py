@@ -226,7 +226,7 @@ for sigma in (0.1, 1.0, 10.0, 100.0):
 try:
     sample(samplers.guided(p.score, clean), 100)
 except operators.DivergenceError as error:
-    print(f"DivergenceError: {str(error)[:80]}...")
+    print(f"DivergenceError: {str(error).split(' broke ')[0]}")
 
 # %% [markdown]
 # At $\sigma = 100$ it pulls more than a million times too hard, and the sampler diverges. Turning the strength down until it does not
