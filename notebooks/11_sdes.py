@@ -51,7 +51,9 @@ SDES = {"VE": sde.VE(sigma_min=0.01, sigma_max=20.0), "VP": vp, "sub-VP": sde.Su
 for name, process in SDES.items():
     steps = [(n, *sde.transition(process, 0.5, 0.5 + 1 / n)) for n in (10, 100, 1000, 10_000)]
     print(f"{name:6} (1 - a)/dt, v/dt:", *(f"{n * (1 - a):.3f}, {n * v:.3f};" for n, a, v in steps), end=" ")
-    print(f"limit -f, g²: {process.drift(-torch.ones(1, 1), 0.5).item():.3f}, {process.diffusion(0.5) ** 2:.3f}")
+    print(
+        f"limit -f, g²: {process.drift(-torch.ones(1, 1), 0.5).item():.3f}, {process.diffusion(0.5) ** 2:.3f}"
+    )
 
 # %% [markdown]
 # ## The law of x at time t
