@@ -68,7 +68,7 @@ def ten_thousand_steps_of_a_network():
 
 # what -> (the work, its limit in MiB)
 WORK = {
-    "a million chains of 100 steps": (a_million_chains, 128),
+    "a million chains of 100 steps": (a_million_chains, 256),
     "60,000 x 784 smoothed data": (sixty_thousand_images, 768),
     "a mixture of 2,000 components in 16 dimensions": (two_thousand_components, 512),
     "10,000 steps of a toy network's chain and 500 of an image network's": (ten_thousand_steps_of_a_network, 64),
