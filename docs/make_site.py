@@ -50,7 +50,7 @@ COPIED = (
     "benchmarks/*.json",
     "benchmarks/*.py",
     "configs/*.yaml",
-    "tests/*.py",
+    "tests/**/*.py",
     "toyscore/**/*.py",
 )
 MODULES = (
