@@ -66,6 +66,16 @@ def error_in_units(p, truth, x, sigma, given):
         return [float(o / a) if a else float(o != 0) for o, a in zip(off, allowed, strict=True)]
 
 
+def tell(measured, dtype, worst):
+    """Keep the largest errors of log density and score."""
+    for value, name in zip(worst, ("a log density", "a score"), strict=True):
+        measured.at_most(
+            f"error of {name} in {str(dtype)[6:]}, as a multiple of what one rounding of its numbers causes",
+            value,
+            LIMIT,
+        )
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, F64], ids=["float32", "float64"])
 def test_any_mixture_anywhere_is_as_exact_as_its_numbers(dtype, measured):
     """Five forms of covariance, three of sigma; sigma 1e-6 to 1e6, condition to 1e12 (float32: 1e5), to 1e18 of its deviations away"""
@@ -106,12 +116,7 @@ def test_any_mixture_anywhere_is_as_exact_as_its_numbers(dtype, measured):
     check()
     assert len(tried) >= 150
     measured.count("random mixtures and points against mpmath", len(tried))
-    for value, name in zip(worst, ("a log density", "a score"), strict=True):
-        measured.at_most(
-            f"error of {name} in {str(dtype)[6:]}, as a multiple of what one rounding of its numbers causes",
-            value,
-            LIMIT,
-        )
+    tell(measured, dtype, worst)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64], ids=["float32", "float64"])
@@ -133,9 +138,4 @@ def test_a_smoothed_data_set_anywhere_is_as_exact_as_its_points(dtype, measured)
     check()
     assert len(tried) >= 80
     measured.count("random data sets and points against mpmath", len(tried))
-    for value, name in zip(worst, ("a log density", "a score"), strict=True):
-        measured.at_most(
-            f"error of {name} in {str(dtype)[6:]}, as a multiple of what one rounding of its numbers causes",
-            value,
-            LIMIT,
-        )
+    tell(measured, dtype, worst)

@@ -57,9 +57,8 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
         found = evaluation.evaluate(loaded.network, x, config, seed=options.seed, inception=options.inception)
         found.facts["step"] = loaded.about["step"]
         text = _text(found)
-        found.facts["table"] = hashlib.sha256(
-            f"{text}\n".encode()
-        ).hexdigest()  # whoever reads both sees whether they belong together
+        # whoever reads table and numbers sees whether they belong together
+        found.facts["table"] = hashlib.sha256(f"{text}\n".encode()).hexdigest()
         names = ["evaluation.json", "evaluation.md", "samples.png"] + ["nearest.png"] * (found.samples.ndim == 4)
         with ExitStack() as whole:  # all are written before any takes its place, the numbers last
             new = {name: whole.enter_context(replacing(folder / name)) for name in names}

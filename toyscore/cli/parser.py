@@ -191,9 +191,8 @@ def _check_plain(text: str) -> None:
     for more than any memory holds; deep nesting."""
     import yaml
 
-    opened: list[
-        tuple[bool, list[str | None]]
-    ] = []  # groups or lists, each with what stands in it: key, value, key, ...
+    # groups (True) or lists that are open, each with what stands in it: key, value, key, ...
+    opened: list[tuple[bool, list[str | None]]] = []
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(f"a reference (*{event.anchor}): write out what it stands for")
