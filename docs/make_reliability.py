@@ -40,6 +40,8 @@ tells it, `--seed N` takes yours.
 | promise | proof | found |
 | --- | --- | --- |
 """
+LINE = "<br>"  # within a cell
+SKIPPED = "skipped where "
 MISTAKES = """
 ## Planted mistakes
 
@@ -72,6 +74,14 @@ def proofs(name: str) -> list[tuple[str, str]]:
 def title(test: str) -> str:
     """A test's name in words."""
     return test.removeprefix("test_").replace("_", " ")
+
+
+def told_by(name: str) -> str:
+    """The tests that prove a promise, a line for each file."""
+    tests: dict[str, list[str]] = {}
+    for file, test in proofs(name):
+        tests.setdefault(file, []).append(title(test))
+    return LINE.join(f"[{title(Path(file).stem)}](../{file}): {'; '.join(words)}" for file, words in tests.items())
 
 
 def results() -> dict[str, Any]:
@@ -113,24 +123,24 @@ def told(entries: list[Any]) -> str:
         for (words, limit, unit), value in largest.items()
     ]
     reasons = sorted({entry["reason"] for entry in entries if entry["outcome"] == "skipped"})
-    return "; ".join([f"{passed:,} cases passed", *shown, *(f"skipped where {reason}" for reason in reasons)])
+    shown += [f"{SKIPPED}{reason}" for reason in reasons]
+    return LINE.join(f"· {words}" for words in [f"{passed:,} cases passed", *shown])
 
 
 def page(found: dict[str, Any]) -> tuple[str, list[str], set[str]]:
     """The text, what is wrong with the results, and the promises of which a part was skipped."""
     wrong, rows, skipped = [], [], set()
     for name, promise in PROMISES.items():
-        entries, links = [], []
+        entries = []
         for file, test in proofs(name):
             results_of = cases(found, file, test)
             if not results_of:
                 wrong.append(f"{file}::{test} has no result of these sources: run make test and make test-slow")
             wrong += [f"{node} {entry['outcome']}" for node, entry in results_of if entry["outcome"] == "failed"]
             entries += [entry for _, entry in results_of]
-            links.append(f"[{title(test)}](../{file})")
         if any(entry["outcome"] == "skipped" for entry in entries):
             skipped.add(promise.words)
-        rows.append(f"| {promise.words} | {', '.join(links)} | {told(entries)} |")
+        rows.append(f"| {promise.words} | {told_by(name)} | {told(entries)} |")
     return HEAD + "\n".join(rows) + "\n" + mistakes(found, wrong), wrong, skipped
 
 
@@ -192,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def skipped_in(text: str) -> set[str]:
     """The promises of which a part was skipped where a page was written."""
-    return {line.strip("| ").split(" | ")[0] for line in text.splitlines() if "; skipped where " in line}
+    return {line.strip("| ").split(" | ")[0] for line in text.splitlines() if f"{LINE}· {SKIPPED}" in line}
 
 
 if __name__ == "__main__":
