@@ -147,9 +147,9 @@ def test_evaluation_writes_tables_numbers_and_pictures(tmp_path, run):
             assert picture.size[0] > 500
 
 
-def test_nearest_neighbours_and_rows_are_those_of_the_metrics():
+def test_nearest_neighbours_and_rows_are_those_of_the_metrics(run):
     """Copies of training digits are found out: distance zero, each its own neighbour; held-out rows do not depend on the samples"""
-    loaded = pretrained.digits()
+    loaded = pretrained.load(run)
     training = data.digits("train")
     copies, others = training.tensor()[:30], data.digits("held-out").tensor()[:30]
     a, b = (evaluation.evaluate(loaded.network, x, loaded.config) for x in (copies, others))
