@@ -118,7 +118,7 @@ def refused(view: Any, key: str, text: str) -> str:
 
 def open_at(view: Any, before: str = "") -> None:
     """In a page: put a panel where it stands before the vote, then where the address asks; *reset* comes back here."""
-    from toyscore.widgets.panel import addressed
+    from toyscore.widgets.states import addressed
 
     mine = [(key, text) for key, text in addressed(asked(), view.name) if key in view.controls]
     view.restore(before)
@@ -129,7 +129,7 @@ def open_at(view: Any, before: str = "") -> None:
 
 def report() -> None:
     """In a page, at its end: say under the first panel what of the address no panel took."""
-    from toyscore.widgets.panel import addressed
+    from toyscore.widgets.states import addressed
 
     names = [view.name for view in OPENED]
     said = [

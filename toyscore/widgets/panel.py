@@ -10,14 +10,12 @@ import io
 import re
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 from weakref import WeakKeyDictionary
 
 import ipywidgets
@@ -28,10 +26,10 @@ from traitlets import Unicode
 
 from toyscore import operators as ops
 from toyscore import plotting
+from toyscore.widgets import states
 from toyscore.widgets.controls import Control, Slider
 
 _LINE = 96  # characters
-_LONGEST = 4_000
 _MIME = {"png": "image/png", "svg": "image/svg+xml", "gif": "image/gif"}
 
 
@@ -186,7 +184,7 @@ class Panel:
     @property
     def state(self) -> str:
         """Every value as one line, ``sigma=1.5&seed=3``; ``restore`` takes it back."""
-        return urlencode(self.values)
+        return states.written(self.values)
 
     @property
     def alt(self) -> str:
@@ -209,46 +207,19 @@ class Panel:
         Raises:
             ValueError: an unknown name, or a value that its control does not have. Then nothing changes.
         """
-        self.restore(urlencode(values))
+        self.restore(states.written(values))
 
     def restore(self, state: str) -> None:
         """Take the values of a state string, or of a link that ends in one; those it does not name stay.
 
         Raises:
-            ValueError: an unknown name, or a value that its control does not have. Then nothing changes.
+            ValueError: as :func:`toyscore.widgets.states.read`. Then nothing changes.
         """
-        new = {}
-        for key, text in self._pairs(state):
-            if key not in self.controls:
-                near = get_close_matches(key, self.controls, 1)
-                meant = f"; did you mean {near[0]}?" if near else ""
-                raise ValueError(f"state has {key}={text}: the controls are {', '.join(self.controls)}{meant}")
-            try:
-                new[key] = self.controls[key].parse(text)
-            except ValueError as error:
-                raise ValueError(f"state has {key}={text}: {error}") from error
+        new = states.read(state, self.controls, self.name)
         with self._silence():
             for key, value in new.items():
                 self._inputs[key].value = value
         self._show()
-
-    def _pairs(self, state: str) -> list[tuple[str, str]]:
-        """Names and values of a state string; of a link, without its token, and of the part that is for this panel."""
-        state = state.strip()
-        if len(re.sub(r"\btoken=[^&#]*", "", state)) > _LONGEST:
-            raise ValueError(
-                f"state has {len(state):,} characters: no panel's is longer than {_LONGEST:,}; copy one anew"
-            )
-        query = state.partition("?")[2]
-        if not query:
-            return parse_qsl(state, keep_blank_values=True, strict_parsing=bool(state))
-        pairs = [pair for pair in parse_qsl(query.partition("#")[0], keep_blank_values=True) if pair[0] != "token"]
-        mine = addressed(pairs, self.name)
-        if pairs and not mine:
-            raise ValueError(
-                f"the link has nothing for this panel, {self.name}: it is for {pairs[0][1]}; paste it there"
-            )
-        return mine
 
     @contextmanager
     def _silence(self) -> Iterator[None]:
@@ -380,17 +351,6 @@ class Panel:
 
 
 _PANELS: WeakKeyDictionary[Figure, Panel] = WeakKeyDictionary()  # the one that draws on each figure
-
-
-def addressed(pairs: Iterable[tuple[str, str]], name: str) -> list[tuple[str, str]]:
-    """Of a link's names and values those for one panel: after ``panel=NAME`` they are for the panel of that name alone."""
-    found, wanted = [], name
-    for key, value in pairs:
-        if key == "panel":
-            wanted = value
-        elif wanted == name:
-            found.append((key, value))
-    return found
 
 
 def _ignoring(action: Callable[[], object]) -> Callable[[Any], object]:
