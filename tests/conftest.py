@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of SciPy's linear algebra, whose digits depend on it
 
 import pytest
 import torch

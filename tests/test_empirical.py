@@ -77,9 +77,7 @@ def test_what_products_rule_out_does_not_matter(monkeypatch):
     x[25:] = torch.randn(25, 8, generator=seeded(2))
     for sigma in (0.05, torch.linspace(0.03, 0.3, 50)):
         quick = p.score(x, sigma)
-        monkeypatch.setattr(
-            "toyscore.distributions.points._CHUNK", 8 * 400
-        )  # 8 rows; a row or more of candidates overflows
+        monkeypatch.setattr("toyscore.operators.PIECE", 8 * 400)  # 8 rows; a row or more of candidates overflows
         whole = p.score(x, sigma)
         monkeypatch.undo()
         assert torch.allclose(quick, whole, rtol=1e-4, atol=1e-3)
@@ -142,5 +140,5 @@ def test_chunks_change_nothing(monkeypatch):
     p = empirical(torch.randn(10, 2, generator=seeded(), dtype=F64))
     x = torch.randn(7, 2, generator=seeded(1), dtype=F64)
     whole = p.score(x, 0.3)
-    monkeypatch.setattr("toyscore.distributions.points._CHUNK", 20)
+    monkeypatch.setattr("toyscore.operators.PIECE", 20)
     assert torch.allclose(p.score(x, 0.3), whole, rtol=1e-12)

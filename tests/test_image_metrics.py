@@ -16,6 +16,7 @@ from toyscore.data import DownloadError, Images
 from toyscore.distributions import GaussianMixture
 from toyscore.metrics import (
     denoising_losses,
+    energy_distance,
     expected_coverage,
     fit_classifier,
     fit_features,
@@ -23,6 +24,7 @@ from toyscore.metrics import (
     inception_scores,
     kernel_distance,
     linear_losses,
+    mmd2,
     nearest,
     overlap,
 )
@@ -92,6 +94,26 @@ def test_an_overlap_tells_missing_modes_from_noise():
     assert dropped.coverage < 0.6
     assert noisy.precision < 0.7
     assert noisy.recall > 0.9
+
+
+@pytest.mark.parametrize(
+    "most", [1, 60, 130]
+)  # numbers at once: a row, two or three, and four of 30 with a last of two
+def test_pieces_change_nothing(most, monkeypatch):
+    """Measures of all pairs, which are looked at a few rows at a time"""
+    p = cases()["asymmetric"]
+    x, y = p.sample(22, generator=seeded()), p.sample(30, generator=seeded(1))
+
+    def measured():
+        pairs = [kernel_distance(x, y), energy_distance(x, y), mmd2(x, y, bandwidth=2.0)]
+        found, (distance, index) = overlap(x, y), nearest(x, y)
+        return pairs, [found.precision, found.recall, found.coverage], distance.tolist(), index.tolist()
+
+    whole = measured()
+    monkeypatch.setattr("toyscore.operators.PIECE", most)
+    pairs, *others = measured()
+    assert pairs == pytest.approx(whole[0], rel=1e-10)
+    assert others == list(whole[1:])
 
 
 def test_the_nearest_is_found():

@@ -23,7 +23,7 @@ Three invariants, relied on everywhere:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Protocol, TypeAlias
 
@@ -31,6 +31,7 @@ import torch
 from torch import Generator, Tensor
 
 Sigma: TypeAlias = float | Tensor
+PIECE = 1 << 23  # numbers that work by pieces holds at once: 32 MiB in float32
 
 
 class Score(Protocol):
@@ -207,6 +208,18 @@ def per_example(x: Tensor, like: Tensor) -> Tensor:
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distances [N, M] between rows [N, D] and [M, D], by differences: accurate at any distance."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def pieces(n: int, width: int) -> Iterator[slice]:
+    """n rows by pieces: as many at a time as can have ``width`` numbers each within ``PIECE``, at least one."""
+    rows = max(1, PIECE // width)
+    return (slice(start, start + rows) for start in range(0, n, rows))
+
+
+def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distance to, and index of, the nearest of the rows b [M, D] to each row of a [N, D]: two [N]."""
+    found = [squared_distances(a[rows], b).min(1) for rows in pieces(len(a), max(b.shape))]
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
 
 def source(generator: Generator | None, like: Tensor) -> torch.device:

@@ -255,6 +255,8 @@ OPERATORS = {
     "dot": Call(lambda w: {"a": w.x, "b": w.x + 1}, B),
     "per_example": Call(lambda w: {"x": w.sigma, "like": w.images}, (5, 1, 1, 1)),
     "squared_distances": Call(lambda w: {"a": w.x, "b": w.y}, (5, 7)),
+    "nearest": Call(lambda w: {"a": w.x, "b": w.y}, [B, B]),
+    "pieces": Call(lambda w: {"n": 5, "width": 3}),
     "source": Call(lambda w: {"generator": w.generator, "like": w.x}),
     "normal_like": Call(lambda w: {"x": w.x, "generator": w.generator}, BD),
     "uniform": Call(lambda w: {"shape": (5,), "like": w.x, "generator": w.generator}, B),

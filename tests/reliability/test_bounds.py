@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from toyscore.distributions import GaussianMixture, empirical, two_modes
+from toyscore.metrics import energy_distance, kernel_distance, mmd2, nearest, overlap
 from toyscore.models import MLP, NCSN
 from toyscore.samplers import annealed_langevin, final, langevin
 
@@ -66,11 +67,22 @@ def ten_thousand_steps_of_a_network():
     )
 
 
+def a_hundred_million_pairs():
+    """Of 10,000 points with 128 coordinates, and 1,000 others; what `evaluate` asks of a training set"""
+    x, y = torch.rand(1_000, 128, generator=seeded()), torch.rand(10_000, 128, generator=seeded(1))
+    assert abs(kernel_distance(x, y)) < 0.01
+    assert abs(energy_distance(x, y)) < 0.01
+    assert abs(mmd2(x, y, bandwidth=4.0)) < 0.01
+    assert overlap(x, y).coverage > 0.1
+    assert nearest(x, y)[1].shape == (1_000,)
+
+
 # what -> (the work, its limit in MiB)
 WORK = {
     "a million chains of 100 steps": (a_million_chains, 256),
     "60,000 x 784 smoothed data": (sixty_thousand_images, 768),
     "a mixture of 2,000 components in 16 dimensions": (two_thousand_components, 512),
+    "distances within 10,000 points and to 1,000 others": (a_hundred_million_pairs, 512),
     "10,000 steps of a toy network's chain and 500 of an image network's": (ten_thousand_steps_of_a_network, 64),
 }
 

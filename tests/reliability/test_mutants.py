@@ -238,26 +238,38 @@ MUTANTS = {
     ),
     "a kernel's diagonal counted": (
         "metrics/clouds.py",
-        "(k.sum() - k.diagonal().sum())",
-        "k.sum()",
+        " - float(own.diagonal().sum())",
+        "",
         "test_image_metrics.py::test_kernel_distance_is_unbiased_and_what_it_says",
+    ),
+    "pairs of a piece counted twice": (
+        "metrics/clouds.py",
+        "total += 2 * float(values.sum()) - float(own.sum())",
+        "total += 2 * float(values.sum())",
+        "test_image_metrics.py::test_kernel_distance_is_unbiased_and_what_it_says",
+    ),
+    "pairs met twice": (
+        "metrics/clouds.py",
+        "points[rows.start :]",
+        "points",
+        "test_image_metrics.py::test_pieces_change_nothing",
     ),
     "balls one neighbour too small": (
         "metrics/coverage.py",
-        "torch.kthvalue(ops.squared_distances(points, points), k + 1, dim=1)",
-        "torch.kthvalue(ops.squared_distances(points, points), k, dim=1)",
+        "kthvalue(k + 1)",
+        "kthvalue(k)",
         "test_image_metrics.py::test_overlap_by_hand",
     ),
     "precision by the balls of the samples": (
         "metrics/coverage.py",
-        "precision=float(inside.any(1)",
-        "precision=float((across <= of_samples[:, None]).any(1)",
+        "precise.append(inside.any(1))",
+        "precise.append((across <= of_samples[rows, None]).any(1))",
         "test_image_metrics.py::test_overlap_by_hand",
     ),
     "coverage and recall confused": (
         "metrics/coverage.py",
-        "coverage=float(inside.any(0)",
-        "coverage=float((across <= of_samples[:, None]).any(0)",
+        "covered.append(inside.any(0))",
+        "covered.append((across <= of_samples[rows, None]).any(0))",
         "test_image_metrics.py::test_coverage_of_the_same_law_is_known_in_any_dimension",
     ),
     "a loss with its half": (
@@ -802,8 +814,8 @@ MUTANTS = {
     ),
     "half an energy distance": (
         "metrics/energy.py",
-        "return float(2 * _distances(a, b).mean() - own[0] - own[1])",
-        "return float(_distances(a, b).mean() - own[0] - own[1])",
+        "return unbiased_mmd2(",
+        "return 0.5 * unbiased_mmd2(",
         "test_likelihood.py::test_the_probability_of_one_law",
     ),
     "a likelihood without its evidence": (
@@ -958,8 +970,8 @@ MUTANTS = {
     ),
     "a kernel without its half": (
         "metrics/clouds.py",
-        "torch.exp(-squared / (2 * bandwidth**2))",
-        "torch.exp(-squared / bandwidth**2)",
+        "torch.exp(-ops.squared_distances(p, q) / (2 * width**2))",
+        "torch.exp(-ops.squared_distances(p, q) / width**2)",
         "test_metrics.py::test_mmd_by_hand",
     ),
     "a region's error over all points": (

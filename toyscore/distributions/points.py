@@ -25,8 +25,6 @@ from toyscore import operators as ops
 from toyscore.distributions.components import PRODUCT_LIMIT
 from toyscore.operators import Sigma
 
-_CHUNK = 1 << 23  # elements of the [B, N] intermediate held at once: 32 MiB in float32
-
 
 class Empirical:
     """Equal-weight deltas at ``points`` [N, *event]; made by :func:`empirical`."""
@@ -86,11 +84,8 @@ class Empirical:
         """Index of, and Euclidean distance to, the nearest point: two [B], int64 and like x."""
         flat = ops.check_event(x, self._flat.shape[1], self.points.dtype, "the data set")
         points = ops.flatten(self.points)
-        pairs = [ops.squared_distances(xs, points).min(1) for xs in flat.split(self._rows())]
-        return torch.cat([p.indices for p in pairs]), torch.cat([p.values for p in pairs]).sqrt()
-
-    def _rows(self) -> int:
-        return max(1, _CHUNK // max(self._flat.shape))
+        squared, index = ops.nearest(flat, points)
+        return index, squared.sqrt()
 
     def _by_chunks(self, function: Callable[[Tensor, Tensor, bool], Tensor], x: Tensor, sigma: Sigma) -> Tensor:
         """Apply ``function(rows, variances [b, 1], products)`` to a few rows at a time."""
@@ -102,9 +97,9 @@ class Empirical:
             raise ValueError(
                 f"sigma has the square {least} in {x.dtype}: it must be a normal number; pass sigma nearer to 1"
             )
-        products, rows = self._largest <= PRODUCT_LIMIT * least, self._rows()
-        pieces = zip(flat.split(rows), variance.expand(len(x), 1).split(rows), strict=True)
-        return torch.cat([function(xs, v, products) for xs, v in pieces])
+        products, width = self._largest <= PRODUCT_LIMIT * least, max(self._flat.shape)
+        variance = variance.expand(len(x), 1)
+        return torch.cat([function(flat[rows], variance[rows], products) for rows in ops.pieces(len(x), width)])
 
     def _responsibilities(self, x: Tensor, variance: Tensor, products: bool) -> Tensor:
         far = x.square().sum(1, keepdim=True) > 4 * self._largest
@@ -121,7 +116,7 @@ class Empirical:
         (n, dim), eps = self._flat.shape, torch.finfo(x.dtype).eps
         slack = 5 * dim * eps * self._largest + variance * math.log(n / eps)
         rows, points = (rough >= rough.amax(1, keepdim=True) - slack).nonzero(as_tuple=True)
-        if len(rows) * dim > _CHUNK:
+        if len(rows) * dim > ops.PIECE:
             return -0.5 * ops.squared_distances(x, self._flat) / variance
         differences = x[rows] - self._flat[points]
         logits = torch.full_like(rough, -math.inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -49,27 +50,44 @@ def mmd2(x: Tensor, y: Tensor, *, bandwidth: float | None = None) -> float:
     Args:
         x, y: [N, *event] and [M, *event], N, M >= 2.
         bandwidth: the kernel's standard deviation, in units of x; default the median distance between the two clouds'
-            pooled points.
+            pooled points, which takes memory that grows with (N + M)².
 
     Returns:
         A float; about zero, of either sign, when the laws agree.
     """
     a, b = as_clouds(x, y, 2)
-    pooled = torch.cat([a, b])
-    squared = ops.squared_distances(pooled, pooled)
-    if bandwidth is None:
-        above = torch.ones_like(squared, dtype=torch.bool).triu(1)
-        bandwidth = float(squared[above].median().sqrt())
-    ops.check_positive(bandwidth, "bandwidth")
-    kernel = torch.exp(-squared / (2 * bandwidth**2))
-    n = len(a)
-    return unbiased_mmd2(kernel[:n, :n], kernel[n:, n:], kernel[:n, n:])
+    width = _median_distance(torch.cat([a, b])) if bandwidth is None else bandwidth
+    ops.check_positive(width, "bandwidth")
+    return unbiased_mmd2(lambda p, q: torch.exp(-ops.squared_distances(p, q) / (2 * width**2)), a, b)
 
 
-def unbiased_mmd2(within_a: Tensor, within_b: Tensor, across: Tensor) -> float:
-    """The estimate from the kernel within each cloud, [N, N] and [M, M], and across, [N, M]. Source: gretton2012, Eq. (3)."""
-    own = [(k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1)) for k in (within_a, within_b)]
-    return float(own[0] + own[1] - 2 * across.mean())  # Eq. (3)
+def _median_distance(points: Tensor) -> float:
+    squared = ops.squared_distances(points, points)
+    return float(squared[torch.ones_like(squared, dtype=torch.bool).triu(1)].median().sqrt())
+
+
+def paired(a: Tensor, b: Tensor) -> Iterator[slice]:
+    """Rows of a [N, D], as few at a time as leave room for some functions of their pairs with those of b [M, D]."""
+    return ops.pieces(len(a), 4 * max(b.shape))
+
+
+def unbiased_mmd2(kernel: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> float:
+    """The estimate for clouds a [N, D] and b [M, D]; ``kernel(p, q)`` of some rows of each is [n, m]. Source: gretton2012, Eq. (3).
+
+    Pairs are summed a few rows at a time.
+    """
+    across = sum(float(kernel(a[rows], b).sum()) for rows in paired(a, b)) / (len(a) * len(b))
+    return _within(kernel, a) + _within(kernel, b) - 2 * across  # Eq. (3)
+
+
+def _within(kernel: Callable[[Tensor, Tensor], Tensor], points: Tensor) -> float:
+    """The mean of a symmetric kernel over pairs of distinct points."""
+    total = 0.0
+    for rows in paired(points, points):
+        values = kernel(points[rows], points[rows.start :])  # those before have met these
+        own = values[:, : len(values)]
+        total += 2 * float(values.sum()) - float(own.sum()) - float(own.diagonal().sum())
+    return total / (len(points) * (len(points) - 1))
 
 
 def _pot() -> Any:

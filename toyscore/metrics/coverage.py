@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from toyscore import operators as ops
-from toyscore.metrics.clouds import as_clouds
+from toyscore.metrics.clouds import as_clouds, paired
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,18 @@ def overlap(samples: Tensor, data: Tensor, *, k: int = 3) -> Overlap:
     """
     ops.check_count(k, "k")
     a, b = as_clouds(samples, data, k + 1, ("samples", "data"))
-    across = ops.squared_distances(a, b)  # [N, M]
     of_samples, of_data = (_radii(points, k) for points in (a, b))
-    inside = across <= of_data  # sample n in the ball of datum m
+    precise, recalled, covered = [], [], []
+    for rows in paired(a, b):
+        across = ops.squared_distances(a[rows], b)  # [n, M]
+        inside = across <= of_data  # sample n in the ball of datum m
+        precise.append(inside.any(1))
+        recalled.append((across <= of_samples[rows, None]).any(0))
+        covered.append(inside.any(0))
     return Overlap(
-        precision=float(inside.any(1).double().mean()),
-        recall=float((across <= of_samples[:, None]).any(0).double().mean()),
-        coverage=float(inside.any(0).double().mean()),
+        precision=float(torch.cat(precise).double().mean()),
+        recall=float(torch.stack(recalled).any(0).double().mean()),
+        coverage=float(torch.stack(covered).any(0).double().mean()),
     )
 
 
@@ -67,10 +72,11 @@ def expected_coverage(n_samples: int, n_data: int, *, k: int = 3) -> float:
 def nearest(x: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
     """Distance and index of the nearest of ``data`` [M, *event] to each of ``x`` [B, *event]: two [B]."""
     a, b = as_clouds(x, data, 1, ("x", "data"))
-    found = ops.squared_distances(a, b).min(1)
-    return found.values.sqrt(), found.indices
+    squared, index = ops.nearest(a, b)
+    return squared.sqrt(), index
 
 
 def _radii(points: Tensor, k: int) -> Tensor:
     """The squared distance of each point to its k-th nearest other: [N]."""
-    return torch.kthvalue(ops.squared_distances(points, points), k + 1, dim=1).values  # the nearest is itself
+    pieces = [ops.squared_distances(points[rows], points).kthvalue(k + 1).values for rows in paired(points, points)]
+    return torch.cat(pieces)  # the nearest is itself

@@ -147,4 +147,4 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
     def kernel(p: Tensor, q: Tensor) -> Tensor:
         return (1 + p @ q.mT / p.shape[1]) ** 3
 
-    return unbiased_mmd2(kernel(a, a), kernel(b, b), kernel(a, b))
+    return unbiased_mmd2(kernel, a, b)
