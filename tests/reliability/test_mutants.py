@@ -730,7 +730,7 @@ MUTANTS = {
     ),
     "noise added and none taken away": (
         "samplers/steps.py",
-        "math.sqrt(sigma_s**2 - new**2) - sigma_t",
+        "math.sqrt(max(sigma_s**2 - new**2, 0.0)) - sigma_t",
         "sigma_s - sigma_t",
         "test_diffusions.py::test_ddim_between_its_ends",
     ),

@@ -82,7 +82,7 @@ def ddim_step(
     sigma_t, sigma_s = noise_level(sde, t), noise_level(sde, s)
     new = eta * sigma_s * math.sqrt((sigma_t - sigma_s) * (sigma_t + sigma_s)) / sigma_t if eta else 0.0
     y = x / alpha_t
-    y = y + (math.sqrt(sigma_s**2 - new**2) - sigma_t) * _slope(score, y, sigma_t)  # Eq. (12)
+    y = y + (math.sqrt(max(sigma_s**2 - new**2, 0.0)) - sigma_t) * _slope(score, y, sigma_t)  # Eq. (12)
     return alpha_s * (y + new * ops.normal_like(x, generator) if new else y)
 
 
