@@ -267,7 +267,12 @@ def noisy_cross_entropy(
 
 
 def perturbed(loss: Loss) -> Loss:
-    """A loss that takes x from q_sigma, made to take clean x: adds the noise, then calls it."""
+    """A loss that takes x from q_sigma, made to take clean x: adds the noise, then calls it.
+
+    Raises:
+        TypeError: loss cannot be called.
+    """
+    _check_loss(loss)
 
     def wrapped(score: Score, x: Tensor, sigma: Sigma, /, *, generator: Generator | None = None) -> Tensor:
         _check(score, x, sigma)
@@ -285,13 +290,29 @@ def at_random_sigma(loss: Loss, draw: Draw) -> Callable[..., Tensor]:
 
     Returns:
         ``loss(score, x, *, generator=None)`` -> [B], what ``train.fit`` takes.
+
+    Raises:
+        TypeError: loss or draw cannot be called.
     """
+    _check_loss(loss)
+    if not callable(draw):
+        raise TypeError(
+            f"draw is {type(draw).__name__}: it must be a law of sigma, called as draw(n, generator=g); pass levels(sigmas)"
+        )
 
     def conditional(score: Score, x: Tensor, *, generator: Generator | None = None) -> Tensor:
         ops.check_batch(x)
         return loss(score, x, draw(len(x), generator=generator).to(x), generator=generator)  # Eq. (6)
 
     return conditional
+
+
+def _check_loss(loss: object) -> None:
+    if not callable(loss):
+        raise TypeError(
+            f"loss is {type(loss).__name__}: it must be callable as loss(score, x, sigma, generator=g); pass e.g. "
+            "denoising_score_matching"
+        )
 
 
 def _check(score: Score, x: Tensor, sigma: Sigma, positive: bool = False) -> None:

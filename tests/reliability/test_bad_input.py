@@ -18,6 +18,7 @@ from toyscore.losses import (
     explicit_score_matching,
     finite_difference_score_matching,
     implicit_score_matching,
+    perturbed,
     sliced_score_matching,
 )
 from toyscore.metrics import (
@@ -25,6 +26,7 @@ from toyscore.metrics import (
     fisher_divergence,
     fisher_divergence_by_region,
     mmd2,
+    relative_errors,
     sliced_wasserstein2,
     split_r_hat,
     wasserstein2,
@@ -52,6 +54,13 @@ def train(**options):
     return fit(
         **{"model": MLP(width=4), "data": P, "loss": implicit_score_matching, "n_steps": 2, "batch_size": 4, **options}
     )
+
+
+class Arrays:
+    """A distribution that draws by NumPy"""
+
+    def sample(self, n, *, generator=None):
+        return np.zeros((n, 2), np.float32)
 
 
 def state(**changes):
@@ -274,6 +283,32 @@ CASES = {
         ValueError,
         "empty",
     ),
+    "levels for a law of levels": (
+        lambda: at_random_sigma(denoising_score_matching, torch.tensor(LEVELS)),
+        TypeError,
+        "draw is Tensor: draw(n, generator=g); pass levels(sigmas)",
+    ),
+    "conditional on no loss": (
+        lambda: at_random_sigma("denoising", levels(LEVELS)),
+        TypeError,
+        "loss is str: callable; pass",
+    ),
+    "no loss perturbed": (lambda: perturbed(None), TypeError, "loss is NoneType: callable; pass"),
+    "divergence from a score": (
+        lambda: fisher_divergence(P.score, P.score, X),
+        TypeError,
+        "distribution is method: score(x, sigma); pass the distribution",
+    ),
+    "divergence by region from a score": (
+        lambda: fisher_divergence_by_region(P.score, P.score, X, torch.zeros(3, dtype=torch.long)),
+        TypeError,
+        "distribution is method: pass the distribution",
+    ),
+    "relative errors from a score": (
+        lambda: relative_errors(P.score, P.score, X),
+        TypeError,
+        "distribution is method: pass the distribution",
+    ),
     "chain of no steps": (
         lambda: langevin(P.score, X, step_size=0.1, n_steps=0),
         ValueError,
@@ -347,6 +382,22 @@ CASES = {
         lambda: next(train(loss=lambda *a, **k: implicit_score_matching(*a).mean())),
         ValueError,
         "loss returned shape [] for 4 examples: [4]; do not reduce",
+    ),
+    "fit to arrays": (
+        lambda: next(train(data=Arrays())),
+        TypeError,
+        "data.sample returned ndarray: tensor convert it with torch.as_tensor",
+    ),
+    "fit no loss": (lambda: train(loss=1.0), TypeError, "loss is float: callable loss(model, x, generator=g); pass"),
+    "fit a loss without its level": (
+        lambda: train(loss=denoising_score_matching),
+        TypeError,
+        "missing a required argument: 'sigma' pass at_random_sigma(loss, levels(sigmas))",
+    ),
+    "fit a loss that takes no generator": (
+        lambda: train(loss=lambda model, x: x),
+        TypeError,
+        "loss(model, x, generator=g): unexpected keyword argument 'generator'",
     ),
     "resume with another recipe": (
         lambda: train(seed=1, state=state()),

@@ -33,8 +33,9 @@ def fisher_divergence(score: Score, distribution: Scored, x: Tensor, sigma: Sigm
         A float, in units of 1/x squared.
 
     Raises:
-        TypeError, ValueError: x or sigma is not what it must be.
+        TypeError, ValueError: x or sigma is not what it must be; a distribution without a score.
     """
+    _check_scored(distribution)
     return float(_squared_errors(score, distribution.score, x, sigma).mean())
 
 
@@ -53,6 +54,7 @@ def fisher_divergence_by_region(
     Raises:
         TypeError, ValueError: as ``fisher_divergence``; regions is not [B] or has a negative label.
     """
+    _check_scored(distribution)
     ops.check_batch(x)
     if not isinstance(regions, Tensor) or regions.dtype not in (torch.int64, torch.int32, torch.uint8, torch.int16):
         kind = regions.dtype if isinstance(regions, Tensor) else type(regions).__name__
@@ -70,6 +72,7 @@ def fisher_divergence_by_region(
 @torch.no_grad()
 def relative_errors(score: Score, distribution: Scored, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
     """‖s - s*‖ / ‖s*‖ at each x: [B], not finite where s* is zero. Args and errors as ``fisher_divergence``."""
+    _check_scored(distribution)
     truth = ops.evaluate(distribution.score, x, sigma)
     return (2 * _squared_errors(score, lambda *_: truth, x, sigma)).sqrt() / ops.dot(truth, truth).sqrt()
 
@@ -80,6 +83,14 @@ def _squared_errors(score: Score, target: Score, x: Tensor, sigma: Sigma) -> Ten
     ops.check_batch(x)
     ops.check_finite(x)
     return explicit_score_matching(score, x, sigma, target=target)
+
+
+def _check_scored(distribution: object) -> None:
+    if not hasattr(distribution, "score"):
+        raise TypeError(
+            f"distribution is {type(distribution).__name__}: it must have score(x, sigma); pass the distribution, e.g. a mixture, not its "
+            "score"
+        )
 
 
 def mode_weights(x: Tensor, mixture: GaussianMixture) -> Tensor:

@@ -19,6 +19,7 @@ ones to use. On the paper's toy this recipe matters more than the cost of a step
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ def fit(
     Args:
         model: a score function with parameters, or one wrapped in ``models.EMA``.
         data: anything with ``sample(n, *, generator)``; wrap a tensor in ``empirical``.
-        loss: called as ``loss(model, x, generator=g)`` -> [B]: a loss of ``losses``, or ``at_random_sigma(...)``.
+        loss: called as ``loss(model, x, generator=g)`` -> [B]: a loss of ``losses`` that needs no sigma, or ``at_random_sigma(...)``.
         n_steps: steps in all; the rate's schedule spans them.
         batch_size: examples per step, over all shards.
         lr: the largest rate of the schedule.
@@ -96,7 +97,7 @@ def fit(
         state: from ``Step.state()`` of a run with the same recipe; continues after its step.
 
     Raises:
-        TypeError: data without ``sample``.
+        TypeError: data without ``sample``, or whose samples are no tensors; a loss that cannot be called so.
         ValueError: counts below one, batch_size not a multiple of n_shards, n_shards not one of the processes, lr or clip not
             positive, another autocast, no trainable parameter, a state of another recipe or network, a loss that is not per
             example.
@@ -132,6 +133,7 @@ def fit(
             f"data is {type(data).__name__}: it must have sample(n, *, generator); wrap a tensor as "
             "toyscore.distributions.empirical(points)"
         )
+    _check_loss(loss)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("model has no trainable parameter: nothing to fit; pass a network, e.g. toyscore.models.MLP()")
@@ -173,7 +175,12 @@ def _fit(
 
     def draw(step: int, shard: int) -> Tensor:
         generator.manual_seed(draw_seed(recipe["seed"], step, shard))
-        return data.sample(size, generator=generator).to(device)
+        x = data.sample(size, generator=generator)
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"data.sample returned {type(x).__name__}: it must return a tensor [n, *event]; convert it with torch.as_tensor"
+            )
+        return x.to(device)
 
     def snapshot(step: int) -> dict[str, Any]:
         if step != now:
@@ -273,6 +280,25 @@ def _where(
         return ""
     bad = [sigma for value, sigma in found if not math.isfinite(value)]
     return f" at sigma = {(bad or [max(found)[1]])[0]:.6g}"
+
+
+def _check_loss(loss: object) -> None:
+    """Refuse what cannot be called as ``loss(model, x, generator=g)``, as far as its signature tells."""
+    if not callable(loss):
+        raise TypeError(
+            f"loss is {type(loss).__name__}: it must be callable as loss(model, x, generator=g); pass e.g. implicit_score_matching"
+        )
+    try:
+        signature = inspect.signature(loss)
+    except ValueError:  # of what is not written in Python
+        return
+    try:
+        signature.bind(None, None, generator=None)
+    except TypeError as error:
+        raise TypeError(
+            f"loss cannot be called as loss(model, x, generator=g): {error}; where it needs sigma, pass "
+            "at_random_sigma(loss, levels(sigmas)), or partial(loss, sigma=0.5)"
+        ) from error
 
 
 def _check_values(values: object, size: int) -> None:
