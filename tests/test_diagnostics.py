@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from helpers import F64, assert_mean, rotation, seeded
 from toyscore.diagnostics import (
@@ -17,6 +18,7 @@ from toyscore.diagnostics import (
     reduce,
     slow_modes,
     spectral_gap,
+    turning_width,
     uniform_cloud,
 )
 from toyscore.diagnostics.network import Network
@@ -48,6 +50,47 @@ def test_a_law_on_a_gaussian_follows_its_recursion(dim):
         assert law.error < 1e-3
         assert law.step == n
         assert float(masses.sum()) == pytest.approx(1, abs=1e-9)
+
+
+def test_the_error_of_a_law_is_the_total_variation_to_a_coarser_grids():
+    """One Gaussian, and the same steps taken by hand on every second node"""
+    p = GaussianMixture(torch.tensor([[0.5]], dtype=F64), 0.8)
+    start = Cloud(torch.tensor([[-1.0], [2.0]], dtype=F64), torch.tensor([0.4, 0.6], dtype=F64))
+    points, masses = start.points[:, 0].numpy(), start.masses.numpy()
+    for law in propagate(p, start, [Stage(0.0, 0.3, 5)], nodes_per_std=1.0):
+        fine, coarse = law.axes[0].numpy(), law.axes[0].numpy()[::2]
+        ends = points - 0.15 * (points - 0.5) / 0.8
+        moves = np.exp(-((coarse - ends[:, None]) ** 2) / 0.6)
+        points, masses = coarse, masses @ (moves / moves.sum(1, keepdims=True))
+        rough = masses / (coarse[1] - coarse[0])
+        gap = 0.5 * np.abs(law.density.numpy()[::2] - rough).sum() * (coarse[1] - coarse[0])
+        assert fine[1] - fine[0] == pytest.approx((coarse[1] - coarse[0]) / 2)
+        assert law.error == pytest.approx(gap, rel=1e-6)
+    assert gap > 1e-6
+
+
+def test_a_uniform_cloud_lies_at_midpoints():
+    """The mean of the box to the bit of rounding, its mean square with the midpoint rule's error, h² / 12"""
+    points, masses = uniform_cloud(-1.0, 3.0, 2, 8)
+    assert points.shape == (64, 2)
+    assert torch.allclose(masses @ points, torch.ones(2, dtype=F64))
+    assert torch.allclose(masses @ (points - 1) ** 2, torch.full((2,), (4**2 - 0.5**2) / 12, dtype=F64))
+
+
+def test_the_turning_width_is_that_of_the_odds():
+    """One over the steepest slope of the log odds of two components, halfway between them; half a deviation where that is less"""
+    p = asymmetric().to(dtype=F64)
+    slopes = []
+    for i in range(3):
+        for j in range(i):
+            x = ((p.means[i] + p.means[j]) / 2)[None].requires_grad_()
+            logs = [GaussianMixture(p.means[k : k + 1], p.covariances[k : k + 1]).log_prob(x) for k in (i, j)]
+            slopes.append(float(torch.autograd.grad(logs[0] - logs[1], x)[0].norm()))
+    half = float(torch.linalg.eigvalsh(p.covariances).min().sqrt()) / 2
+    assert turning_width(p) == pytest.approx(min(1 / max(slopes), half))
+    assert 1 / max(slopes) < half
+    assert turning_width(wells(5.0)) == pytest.approx(0.1)
+    assert turning_width(wells(0.5)) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("name", ["plain", "official", "longer", "steeper", "wider", "asymmetric"])
@@ -201,6 +244,28 @@ def test_hops_are_counted_at_the_rate_of_the_gap():
     assert counted.n_hops > 300
     assert counted.high / counted.low < 1.3
     assert eyring_kramers(TILTED) == pytest.approx(gap, rel=0.4)
+
+
+def test_the_error_of_a_rate_is_what_extrapolation_takes_off():
+    """On one Gaussian, whose gap is 1 / 2v: of second order in the spacing, and well above what is left"""
+    p = GaussianMixture(torch.tensor([[0.7]], dtype=F64), 2.0)
+    fine, rough = (slow_modes(p, nodes_per_std=n) for n in (16.0, 8.0))
+    assert float(rough.errors / fine.errors) == pytest.approx(4.0, rel=0.02)
+    for found in (fine, rough):
+        assert float((found.rates - 0.25).abs()) < 0.05 * float(found.errors)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_the_interval_of_a_count_is_that_of_poisson(n):
+    """Of one chain put to and fro between two modes: at each end of the interval n hops or more, or less, have a chance of 2.5 %"""
+    p = wells(5.0, [0.3, 0.7])
+    states = [p.means[:1] * (-1) ** min(i, n) for i in range(11)]
+    counted = hop_rate(states, p, step_size=0.5)
+    unit = 2 * 0.3 * 0.7 * 0.5 * 10  # hops per gap
+    assert counted.n_hops == n
+    assert counted.gap == pytest.approx(n / unit)
+    assert stats.poisson.cdf(n, counted.high * unit) == pytest.approx(0.025)
+    assert stats.poisson.sf(n - 1, counted.low * unit) == pytest.approx(0.025 if n else 1.0)
 
 
 def test_the_pass_between_gaussians_is_no_parabola():

@@ -187,6 +187,12 @@ def test_the_law_of_matched_norms_widens_a_gaussian_by_a_known_factor(n_empty):
     assert variance == pytest.approx(0.64 * (1 + 2 / dim) ** 2, rel=1e-3)
 
 
+def test_the_grid_of_matched_norms_holds_what_the_power_widens():
+    """In one dimension the variance grows ninefold: to four digits only if what lies beyond the data's own tails is there"""
+    cloud = matched_norms_law(GaussianMixture([[0.5]], 2.0), 0.0)
+    assert float(cloud.masses @ (cloud.points[:, 0] - 0.5).square()) == pytest.approx(9 * 2.0, rel=1e-5)
+
+
 def test_matched_norms_sample_the_law_that_is_predicted_and_noise_std_the_right_one():
     """song2021, Algorithm 4: D = 8, 1,500 chains; weights and mean squares within five standard errors over chains."""
     p, sigma, n, n_empty = asymmetric(), 2.0, 1500, 6

@@ -71,6 +71,13 @@ def test_coverage_of_the_same_law_is_known_in_any_dimension(n, m, k, dim):
     assert_mean(torch.tensor(found), expected_coverage(n, m, k=k))
 
 
+def test_the_expected_coverage_of_a_few_points_by_hand():
+    """naeem2020, Sec. 3.3: of two data and one sample the nearest of a datum is the sample half of the time; of three and two, the
+    two nearest of four are the two data one time in six"""
+    assert expected_coverage(1, 2, k=1) == pytest.approx(1 / 2)
+    assert expected_coverage(2, 3, k=2) == pytest.approx(5 / 6)
+
+
 def test_overlap_by_hand():
     """kynkaanniemi2019, Eq. (2): on a line, with balls of radius one (k = 1)"""
     real = torch.tensor([[0.0], [1.0], [10.0], [11.0]])

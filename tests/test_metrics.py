@@ -1,6 +1,7 @@
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -170,6 +171,34 @@ def test_split_r_hat_by_hand():
     """vehtari2021, Sec. 2: halves (0, 2), (4, 6), (1, 3), (1, 3): W = 2, their means' variance 3, so R-hat² = (1 + 3) / 2"""
     chains = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 1.0], [6.0, 3.0]])[..., None]
     assert float(split_r_hat(chains)) == pytest.approx(math.sqrt(2))
+
+
+def test_effective_sample_size_caps_each_pair_by_the_one_before():
+    """vehtari2021, Sec. 3.2, written out: short chains of a wave, whose pairs of autocorrelations fall and rise again"""
+    wave = 3 * torch.sin(torch.arange(60, dtype=F64) / 8)[:, None] + torch.randn(60, 3, generator=seeded(), dtype=F64)
+    halves = np.concatenate([wave[:30], wave[30:]], 1).T
+    m, n = halves.shape
+    within = halves.var(1, ddof=1).mean()
+    total = (n - 1) / n * within + halves.mean(1).var(ddof=1)
+    centred = halves - halves.mean(1, keepdims=True)
+    rho = [1.0]
+    for t in range(1, n):
+        rho.append(1 - (within - (centred[:, t:] * centred[:, : n - t]).sum(1).mean() / (n - 1)) / total)
+    pairs, risen = [], False
+    for t in range(0, n - 1, 2):
+        if rho[t] + rho[t + 1] <= 0:
+            break
+        risen = risen or (bool(pairs) and rho[t] + rho[t + 1] > pairs[-1])
+        pairs.append(min([rho[t] + rho[t + 1], *pairs[-1:]]))
+    assert risen
+    assert float(effective_sample_size(wave[..., None])) == pytest.approx(n * m / (2 * sum(pairs) - 1))
+
+
+def test_of_an_odd_number_of_states_the_middle_one_is_left_out():
+    chains = autoregressive(0.5, 101, 4)
+    without = torch.cat([chains[:50], chains[51:]])
+    assert torch.equal(split_r_hat(chains), split_r_hat(without))
+    assert torch.equal(effective_sample_size(chains), effective_sample_size(without))
 
 
 def test_effective_sample_size_is_capped():

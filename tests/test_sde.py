@@ -313,6 +313,8 @@ def test_grids_of_times(sde):
         [(high ** (1 / 7) + i / 50 * (low ** (1 / 7) - high ** (1 / 7))) ** 7 for i in range(51)], dtype=F64
     )
     assert torch.allclose(sigmas, by_hand, rtol=1e-4)
+    even = noise_level(sde, karras_times(sde, 50, t_min=0.01, rho=1.0).double())
+    assert torch.allclose(even, torch.linspace(high, low, 51, dtype=F64), rtol=1e-4)
     if isinstance(sde, VE):
         assert torch.allclose(geometric_times(sde, 50), uniform_times(50), atol=1e-5)
 

@@ -1052,6 +1052,78 @@ MUTANTS = {
         "x.clamp(*clamp)",
         "reliability/test_divergence.py::test_a_score_that_is_not_finite_stops_a_chain[annealed_langevin, clamped-7]",
     ),
+    "a difference's step by the root of the rounding": (
+        "losses.py",
+        "eps ** (1 / 3)",
+        "eps ** (1 / 2)",
+        "test_losses.py::test_the_default_step_of_a_finite_difference",
+    ),
+    "Karras's exponent forgotten": (
+        "sde/times.py",
+        "n_steps + 1, rho=rho)",
+        "n_steps + 1)",
+        "test_sde.py::test_grids_of_times",
+    ),
+    "coverage with one point too many": (
+        "metrics/coverage.py",
+        "1 - comb(n_data - 1, k) / comb(n_samples + n_data - 1, k)",
+        "1 - comb(n_data, k) / comb(n_samples + n_data, k)",
+        "test_image_metrics.py::test_the_expected_coverage_of_a_few_points_by_hand",
+    ),
+    "pairs of autocorrelations that may rise": (
+        "metrics/mixing.py",
+        "torch.cummin(pairs.clamp(min=0), 0).values",
+        "pairs.clamp(min=0)",
+        "test_metrics.py::test_effective_sample_size_caps_each_pair_by_the_one_before",
+    ),
+    "halves of unequal length": (
+        "metrics/mixing.py",
+        "chains[len(chains) - half :]",
+        "chains[half:]",
+        "test_metrics.py::test_of_an_odd_number_of_states_the_middle_one_is_left_out",
+    ),
+    "a count's upper end one hop short": (
+        "diagnostics/spectrum.py",
+        "2 * n_hops + 2)) / 2",
+        "2 * n_hops)) / 2",
+        "test_diagnostics.py::test_the_interval_of_a_count_is_that_of_poisson",
+    ),
+    "a count's lower end at five percent": (
+        "diagnostics/spectrum.py",
+        "stats.chi2.ppf(0.025, 2 * n_hops)",
+        "stats.chi2.ppf(0.05, 2 * n_hops)",
+        "test_diagnostics.py::test_the_interval_of_a_count_is_that_of_poisson",
+    ),
+    "rates without their errors": (
+        "diagnostics/spectrum.py",
+        "np.abs(rates - rough) / 3",
+        "np.abs(rates - rough) * 0",
+        "test_diagnostics.py::test_the_error_of_a_rate_is_what_extrapolation_takes_off",
+    ),
+    "a grid for the law before it is widened": (
+        "diagnostics/correctors.py",
+        "p.means, p.covariances / power",
+        "p.means, p.covariances",
+        "test_diffusion_laws.py::test_the_grid_of_matched_norms_holds_what_the_power_widens",
+    ),
+    "a law's error halved": (
+        "diagnostics/propagation.py",
+        "error = 0.5 * float",
+        "error = 0.25 * float",
+        "test_diagnostics.py::test_the_error_of_a_law_is_the_total_variation_to_a_coarser_grids",
+    ),
+    "a box's cloud at its lower edges": (
+        "diagnostics/propagation.py",
+        "dtype=torch.float64) + 0.5) * ((high",
+        "dtype=torch.float64) + 0.0) * ((high",
+        "test_diagnostics.py::test_a_uniform_cloud_lies_at_midpoints",
+    ),
+    "odds a quarter of the way": (
+        "diagnostics/propagation.py",
+        "halves = 0.5 * (p.means",
+        "halves = 0.25 * (p.means",
+        "test_diagnostics.py::test_the_turning_width_is_that_of_the_odds",
+    ),
 }
 
 
