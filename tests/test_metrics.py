@@ -216,6 +216,7 @@ def test_mode_weight_errors_by_hand():
     p = GaussianMixture(torch.tensor([[100.0], [-100.0]]))
     x = torch.tensor([[100.0]] * 7 + [[-100.0]] * 3)
     assert mode_weight_errors(x, p).tolist() == pytest.approx([math.sqrt(0.7 * 0.3 / 9)] * 2)
+    assert mode_weight_errors(x[:1], p).isnan().tolist() == [True, True]  # and PyTorch warns of nothing
 
 
 def test_a_missing_pot_is_named(monkeypatch):

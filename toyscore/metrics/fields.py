@@ -100,7 +100,8 @@ def mode_weights(x: Tensor, mixture: GaussianMixture) -> Tensor:
 
 def mode_weight_errors(x: Tensor, mixture: GaussianMixture) -> Tensor:
     """Standard errors [K] of ``mode_weights``, the rows of x being independent; NaN for a single row."""
-    return _responsibilities(x, mixture).std(0) / math.sqrt(len(x))
+    shares = _responsibilities(x, mixture)
+    return shares.std(0) / math.sqrt(len(x)) if len(x) > 1 else torch.full_like(shares[0], torch.nan)
 
 
 def _responsibilities(x: Tensor, mixture: GaussianMixture) -> Tensor:
