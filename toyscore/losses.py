@@ -113,7 +113,8 @@ def sliced_score_matching(
         score, x, sigma: as ``explicit_score_matching``.
         n_slices: directions per example, averaged.
         slices: their law; "rademacher" (signs; of laws with independent coordinates the least variance), "gaussian", or "sphere"
-        (radius sqrt(D)). variance_reduced: ½‖s‖² + vᵀ(ds/dx)v; otherwise ½(v·s)² + vᵀ(ds/dx)v, with the same expectation.
+            (radius sqrt(D)).
+        variance_reduced: ½‖s‖² + vᵀ(ds/dx)v; otherwise ½(v·s)² + vᵀ(ds/dx)v, with the same expectation.
         generator: of the directions.
 
     Returns:
