@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from helpers import F64, seeded
 from toyscore.models import MLP
+from toyscore.models.conditioning import log_range, sigma_features
 
 
 def test_the_papers_network():
@@ -53,3 +56,16 @@ def test_the_output_is_divided_by_sigma_and_the_input_stays_small():
 @pytest.mark.parametrize("depth", [1, 4])
 def test_depth_counts_hidden_layers(depth):
     assert len(MLP(depth=depth).layers) == depth + 1
+
+
+def test_features_are_of_the_position_in_the_range_of_the_levels():
+    """-1 at the least level, 1 at the largest, 0 halfway in the logarithm; levels within a factor e keep the slope of one unit"""
+    like = torch.zeros(3, 2, dtype=F64)
+    for sigmas, reach in (([0.1, 10.0], 1.0), ([1.0, math.exp(0.5)], 0.5)):
+        ends = log_range(sigmas)
+        middle = math.sqrt(sigmas[0] * sigmas[1])
+        std, features = sigma_features(torch.tensor([sigmas[0], middle, sigmas[1]], dtype=F64), like, ends, 3)
+        assert std[:, 0].tolist() == pytest.approx([sigmas[0], middle, sigmas[1]])
+        u = torch.tensor([-reach, 0.0, reach], dtype=F64)
+        phases = math.pi / 2 * u[:, None] * torch.arange(1, 4)
+        assert torch.allclose(features, torch.cat([u[:, None], phases.sin(), phases.cos()], 1), atol=1e-6)

@@ -129,6 +129,13 @@ def test_the_rate_climbs_to_lr_and_falls_to_nothing():
     assert all(b < a for a, b in pairwise(rates[201:]))
 
 
+def test_a_step_takes_the_rate_of_its_middle():
+    """So the last one is not taken for nothing, and the steps of any number sum to the schedule's integral, 0.2 * 0.55 + 0.8 / 2"""
+    assert rate(1, 1, 1.0) == pytest.approx(rate(500, 999, 1.0), abs=1e-3)
+    assert rate(10, 10, 1.0) > 0.005
+    assert sum(rate(step, 1000, 1.0) for step in range(1, 1001)) / 1000 == pytest.approx(0.51, abs=1e-6)
+
+
 def test_the_default_recipe_beats_the_official_one():
     """song2019: the official recipe reaches 0.0147 on the paper's toy in 10,000 steps; ours in 400"""
     torch.manual_seed(0)

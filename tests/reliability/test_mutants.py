@@ -1124,6 +1124,18 @@ MUTANTS = {
         "halves = 0.25 * (p.means",
         "test_diagnostics.py::test_the_turning_width_is_that_of_the_odds",
     ),
+    "levels that fill half of their range": (
+        "models/conditioning.py",
+        "u = (2 * std.log() - (low + high)) / (high - low)",
+        "u = (2 * std.log() - (low + high)) / 2 / (high - low)",
+        "test_models.py::test_features_are_of_the_position_in_the_range_of_the_levels",
+    ),
+    "a last step for nothing": (
+        "train/loop.py",
+        "position, top = (step - 0.5) / n_steps, _WARMUP",
+        "position, top = step / n_steps, _WARMUP",
+        "test_train.py::test_a_step_takes_the_rate_of_its_middle",
+    ),
 }
 
 
