@@ -57,12 +57,13 @@ def test_a_run_leaves_everything_behind(whole):
 
 
 def test_two_processes_train_as_one(tmp_path):
-    """torchrun and two shards: the checkpoint of one process, to the bit"""
+    """torchrun and two shards: the checkpoint of one process, to the bit; also where no device is named and there is no accelerator"""
     one, two = tmp_path / "one", tmp_path / "two"
+    device = "cpu" if torch.accelerator.is_available() else "auto"
     assert main(tiny(one, "--training.n_shards=2")) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "toyscore"]
     done = subprocess.run(
-        [*launch, *tiny(two, "--training.n_shards=2")],
+        [*launch, *tiny(two, "--training.n_shards=2", f"--device={device}")],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -26,19 +26,21 @@ def start(device: str, threads: int | None) -> tuple[torch.device, dist.ProcessG
     kinds = ["cpu", *([there.type] if there else [])]
     if device not in ("auto", *kinds):
         raise ConfigError(f"device = {device}: this machine has {' and '.join(kinds)}; pass one of them, or auto")
+    kind = kinds[-1] if device == "auto" else device
     if threads is not None:
         torch.set_num_threads(threads)
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     if wanted == 1:
-        return torch.device(kinds[-1] if device == "auto" else device), None
+        return torch.device(kind), None
     try:
         from accelerate import PartialState
     except ImportError as error:
         raise ImportError('several processes need accelerate: install it with pip install "toyscore[train]"') from error
-    processes = PartialState(cpu=device == "cpu")
+    processes = PartialState(cpu=kind == "cpu")
     if processes.num_processes != wanted:
         raise ConfigError(
-            f"{wanted} processes were launched and {processes.num_processes} found each other; launch with torchrun"
+            f"{wanted} processes were launched and {processes.num_processes} found each other on {kind}; launch with torchrun, "
+            "or pass --device cpu"
         )
     atexit.register(processes.destroy_process_group)  # its threads must not outlive the interpreter
     return processes.device, dist.group.WORLD
