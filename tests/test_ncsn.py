@@ -196,6 +196,10 @@ def test_weights_of_another_network_are_named():
         ValueError, match=r"begin_conv.weight is \[4, 1, 3, 3\] in the state_dict, \[4, 3, 3, 3\] in the"
     ):
         NCSN(3, 8, 4, SIGMAS).load_official(state)
+    with pytest.raises(
+        TypeError, match=r"state_dict is list: .* checkpoint.pth holds weights and optimiser, pass .*\[0\]"
+    ):
+        model.load_official([state, {}])
 
 
 def test_an_average_follows_its_recursion_and_is_what_is_called():

@@ -114,9 +114,17 @@ class NCSN(nn.Module):
     def load_official(self, state_dict: Mapping[str, Tensor]) -> Self:
         """Take the weights of the official code, by its names, in place; returns self.
 
+        Args:
+            state_dict: of its network; the first of the two things that its checkpoint.pth holds.
+
         Raises:
-            ValueError: names or shapes of another network.
+            TypeError: no mapping. ValueError: names or shapes of another network.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"state_dict is {type(state_dict).__name__}: it must map names to tensors; the official checkpoint.pth holds weights "
+                "and optimiser, pass torch.load(path, weights_only=True)[0]"
+            )
         theirs = {name.removeprefix("module."): torch.as_tensor(value) for name, value in state_dict.items()}
         ours = self.body.state_dict()
         for name in [*ours, *theirs]:
