@@ -171,6 +171,7 @@ def test_every_wrong_reading_is_caught_and_named(name, used, true):
         found = calibrate(score, p, LEVELS, generator=seeded())
     assert f"it predicts {spoken.get(true, true)} and is read as {spoken.get(used, used)}" in found.cause, found
     assert found.cause in str(caught[0].message)
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def calibrate(
         f"this is no score of these data: at sigma = {float(levels[at]):.4g} E||sigma s||²/D is {float(size[at]):.3g} and -E<sigma s, z>/D "
         f"is {float(agreement[at]):.3g}, which must be equal and between {float(floor[at]):.3g} and 1; {cause}",
         CalibrationWarning,
-        stacklevel=2,
+        stacklevel=3,  # beyond no_grad
     )
     return Calibration(levels, size, agreement, floor, cause)
 
