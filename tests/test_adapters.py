@@ -248,6 +248,12 @@ def test_a_clock_ends_where_training_did():
     score(torch.zeros(1, 2, dtype=F64), float(ends[1]))
     with pytest.raises(ValueError, match="knows nothing beyond"):
         score(torch.zeros(1, 2, dtype=F64), 1.2 * float(sigma[-1]))
+    halved = rescaled(score, 2.0, -1.0)
+    halved(torch.zeros(1, 2, dtype=F64), float(sigma[-1]) / 2)
+    with pytest.raises(
+        ValueError, match=r"beyond; .* \(in the units of the score that is rescaled, which sees 2 sigma and 2 x -1\)"
+    ):
+        halved(torch.zeros(1, 2, dtype=F64), float(sigma[-1]))
     assert ddpm_clock([0.9, 0.5]).sigma_max == pytest.approx(1.0)
 
 

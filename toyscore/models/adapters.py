@@ -226,8 +226,18 @@ class Rescaled(nn.Module):
         self.score, self.factor, self.shift = score, factor, shift
 
     def forward(self, x: Tensor, sigma: Sigma) -> Tensor:
-        """The score at ``x`` [B, *event] for ``sigma`` float | 0-d | [B], both in the new units -> like x."""
-        return self.factor * self.score(self.factor * x + self.shift, self.factor * sigma)
+        """The score at ``x`` [B, *event] for ``sigma`` float | 0-d | [B], both in the new units -> like x.
+
+        Raises:
+            TypeError, ValueError: as the score does, in units of its own.
+        """
+        try:
+            return self.factor * self.score(self.factor * x + self.shift, self.factor * sigma)
+        except ValueError as error:
+            if type(error) is not ValueError:
+                raise
+            units = f"{self.factor:g} sigma and {self.factor:g} x {self.shift:+g}"
+            raise ValueError(f"{error} (in the units of the score that is rescaled, which sees {units})") from error
 
 
 def rescaled(score: Score, factor: float, shift: float) -> Rescaled:
