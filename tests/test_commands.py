@@ -277,9 +277,10 @@ def test_the_event_is_known_without_the_data(name):
 @pytest.mark.parametrize("ending", [".png", ".svg", ".pdf"])
 def test_a_log_is_drawn(tmp_path, run, ending):
     out = tmp_path / f"x{ending}"
-    text = told("plot-loss", "--folder", run, "--out", out)
-    first = json.loads((run / "log.jsonl").read_text().splitlines()[0])
-    assert f"loss {first['loss']:.4g} at step 1" in text
+    text = told("plot-loss", "--folder", run, "--out", out, "--smooth", 4)
+    losses = [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert f"loss {losses[0]:.4g} at step 1" in text
+    assert f"{np.median(losses[-4:]):.4g} (median of the last 4)" in text
     assert out.stat().st_size > 4000
 
 
@@ -291,8 +292,9 @@ def test_a_drawn_log_is_the_log(tmp_path):
     ax = plotting.canvas()[1]
     dots, line = plotting.history(ax, steps, values, smooth=5)
     assert dots.get_ydata().tolist() == [5, 1, 9, 2, 4, 3]
-    assert line.get_ydata().tolist() == [5, 2, 4, 3, 3, 3]
+    assert line.get_ydata().tolist() == [5, 3.5, 4, 3, 3.5, 3]  # of an even number the mean of the middle two
     assert ax.get_gid() == "7 values from step 1 to 7, its running median from 5 to 3; 1 are not finite and positive."
+    assert plotting.history(ax, steps, values, smooth=2)[1].get_ydata().tolist() == [3, 5, 5.5, 3, 3.5, 3]
 
 
 def test_an_empty_log_is_named(tmp_path, run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 from toyscore.cli.folder import RunFolder
 from toyscore.cli.options import PlotLoss
@@ -41,6 +42,6 @@ def plot_loss(options: PlotLoss) -> str:
     plotting.save(figure, out)
     last = [line["loss"] for line in lines[-options.smooth :]]
     return (
-        f"loss {lines[0]['loss']:.4g} at step {lines[0]['step']:,}, {sorted(last)[len(last) // 2]:.4g} (median of the last {len(last)}) at "
+        f"loss {lines[0]['loss']:.4g} at step {lines[0]['step']:,}, {median(last):.4g} (median of the last {len(last)}) at "
         f"step {lines[-1]['step']:,}, {lines[-1]['seconds']:,.0f} s: {out}"
     )

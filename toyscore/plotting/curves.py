@@ -92,7 +92,10 @@ def history(
     shown = torch.isfinite(values) & (values > 0)
     x, y, kind = steps[shown], values[shown].double(), look(role)
     half = (smooth - 1) // 2
-    median = torch.stack([y[max(0, i - half) : i + half + 1].median() for i in range(len(y))]) if len(y) else y
+    windows = (
+        y[max(0, i - half) : i - half + smooth] for i in range(len(y))
+    )  # not .median(), the lower of two in the middle
+    median = torch.stack([window.quantile(0.5) for window in windows]) if len(y) else y
     (dots,) = ax.plot(to_numpy(x), to_numpy(y), ".", color=kind.colour, alpha=0.25, markersize=4)
     (line,) = ax.plot(to_numpy(x), to_numpy(median), color=kind.colour, linewidth=2.0)
     ax.set_yscale("log")
