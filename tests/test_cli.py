@@ -152,7 +152,7 @@ def test_a_folder_in_use_or_with_another_run_is_refused(tmp_path, whole):
     ("change", "words"),
     [
         ("--noise.sigma_max=2", "noise.sigma_max = 2.0, but"),
-        ("--data.dequantise=false", "data.dequantise = False, but"),
+        ("--data.dequantise=false", "data.dequantise = false, but"),
         ("--training.ema=0.5", "training.ema = 0.5, but"),
         ("--network.width=3", "network.width = 3, but"),
         ("--seed=5", "seed = 5, but the state was made with seed = 0: resuming is exact only with the same recipe"),
@@ -167,6 +167,20 @@ def test_going_on_with_anything_else_is_refused(whole, change, words):
     code, text = said(*tiny(whole), "--resume", str(whole / "checkpoints" / "step-00000035"))
     assert code == 9
     assert "step-00000040 is beyond step 35: remove what is later to go on from there" in text
+
+
+def test_a_run_that_has_ended_is_not_begun_elsewhere(tmp_path, whole):
+    """Where it is it ends again, and says which checkpoint is the last"""
+    last = whole / "checkpoints" / "step-00000040"
+    code, text = said(*tiny(tmp_path / "run"), "--resume", last)
+    assert code == 2
+    assert (
+        f"{last} is of the last of training.n_steps = 40: nothing is left to train; draw with toyscore sample" in text
+    )
+    assert not (tmp_path / "run").exists()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(tiny(whole, "--resume", "latest")) == 0
+    assert f"trained: {last}; draw with" in printed.getvalue()
 
 
 def test_other_pictures_are_noticed(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ from toyscore.cli.folder import RunFolder, locked
 from toyscore.cli.machine import is_first, start
 from toyscore.cli.sampling import write_picture
 from toyscore.cli.signals import Stop
-from toyscore.config import Config, ConfigError, check
+from toyscore.config import Config, ConfigError, check, told
 from toyscore.samplers import final
 from toyscore.train import Checkpoint, CheckpointError, Step, fit, load_checkpoint, save_checkpoint
 from toyscore.train.loop import StateError
@@ -63,6 +63,7 @@ def train(config: Config, run: str | Path, resume: str | None = None) -> Path | 
         if checkpoint is not None:
             _check_same(config, checkpoint)
             folder.check_not_beyond(checkpoint.state["step"])
+            _check_not_done(config, checkpoint, folder)
         return _run(config, folder, checkpoint, device, group)
 
 
@@ -87,9 +88,19 @@ def _check_same(config: Config, checkpoint: Checkpoint) -> None:
         for key in ours[group].keys() - {"checkpoint_every", "log_every", "path"}:  # what lies at a path is compared
             if theirs[group][key] != ours[group][key]:
                 raise ConfigError(
-                    f"{group}.{key} = {ours[group][key]}, but {checkpoint.path} was made with {theirs[group][key]}: "
+                    f"{group}.{key} = {told(ours[group][key])}, but {checkpoint.path} was made with {told(theirs[group][key])}: "
                     "resuming is exact only with the same; pass that, or another --folder without --resume"
                 )
+
+
+def _check_not_done(config: Config, checkpoint: Checkpoint, folder: RunFolder) -> None:
+    """A run that has ended is ended again where it is, with new samples; elsewhere nothing would be trained, nor saved."""
+    here = checkpoint.path.parent.resolve() == folder.checkpoints.resolve()
+    if checkpoint.state["step"] == config.training.n_steps and not here:
+        raise ConfigError(
+            f"{checkpoint.path} is of the last of training.n_steps = {config.training.n_steps}: nothing is left to train; draw "
+            f"with toyscore sample --folder {checkpoint.path}"
+        )
 
 
 def _run(
@@ -135,7 +146,7 @@ def _run(
         folder.begin(config, begun)
     stop = Stop()
     with stop.listening():
-        return _consume(steps, config, folder, network, about, begun, stop, group)
+        return _consume(steps, config, folder, network, about, checkpoint, stop, group)
 
 
 def _consume(
@@ -144,11 +155,12 @@ def _consume(
     folder: RunFolder,
     network: nn.Module,
     about: dict[str, Any],
-    begun: int,
+    checkpoint: Checkpoint | None,
     stop: Stop,
     group: dist.ProcessGroup | None,
 ) -> Path:
     training = config.training
+    begun, saved = (0, folder.checkpoints) if checkpoint is None else (checkpoint.state["step"], checkpoint.path)
     main = is_first(group)
     tqdm.set_lock(
         threading.RLock()
@@ -160,7 +172,6 @@ def _consume(
     lines = folder.lines()
     before = lines[-1]["seconds"] if lines else 0.0  # of the runs that this one goes on from
     started = time.perf_counter()
-    saved = folder.checkpoints
     for step in bar:
         ends = step.step == training.n_steps
         signum = _agreed(stop.signum, group)
