@@ -5,10 +5,12 @@ import hashlib
 import io
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,8 @@ from runs import ROOT, digest, ended, forked, said, tiny, wait
 from toyscore import data
 from toyscore.cli import main
 from toyscore.cli.folder import locked
-from toyscore.config import Config, check
+from toyscore.cli.options import Sample
+from toyscore.config import GROUPS, Config, check
 from toyscore.data import named
 from toyscore.pretrained import load
 from toyscore.train import load_checkpoint
@@ -247,6 +250,9 @@ def test_too_little_memory_is_named(tmp_path):
         code, text = explain(error)
         assert code == 5
         assert "raise training.n_shards" in text
+        keys = {f"{group}.{f.name}" for group, kind in GROUPS.items() for f in fields(kind)}
+        options = {f"--{f.name}" for f in fields(Sample)}
+        assert set(re.findall(r"--\w+|\w+\.\w+", text)) <= keys | options
 
 
 def test_an_unreachable_download_is_named(tmp_path, monkeypatch):

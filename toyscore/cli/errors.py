@@ -87,8 +87,8 @@ def _library(error: BaseException, text: str) -> tuple[int, str]:
         return 8, text
     if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory|not enough memory", text):
         return 5, (
-            "too little memory for this run: raise training.n_shards (the same training in smaller pieces), or lower "
-            "training.batch_size, network.width or --n"
+            "too little memory for this run: raise training.n_shards (the batch in smaller pieces), or lower training.batch_size "
+            "or network.width; where samples are drawn, lower --batch or --samples"
         )
     if isinstance(error, ValueError | TypeError):
         return 2, text
