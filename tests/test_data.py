@@ -215,6 +215,22 @@ def test_a_folder_of_pictures(tmp_path):
     assert (cropped.values[0] == 200).all()
 
 
+@pytest.mark.parametrize(
+    ("values", "name", "words"),
+    [
+        (np.uint16([[0, 65535], [300, 4095]]), "a.png", r"a\.png has more than 8 bits per pixel \(mode I;16\)"),
+        (np.int32([[0, 65535], [300, 4095]]), "a.tif", r"a\.tif has more than 8 bits per pixel \(mode I\)"),
+        (np.float32([[0, 1], [0.5, 0.1]]), "a.tif", r"a\.tif has numbers that are not whole \(mode F\)"),
+    ],
+)
+def test_deep_pictures_are_not_cut_off(tmp_path, values, name, words):
+    """Pillow would make white of 300 to 65,535, and black of 0 to 1"""
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(values).save(tmp_path / "pictures" / name)
+    with pytest.raises(ValueError, match=f"{words}: pictures of 8 bits are read"):
+        data.image_folder(tmp_path / "pictures", 2, cache=tmp_path / "cache")
+
+
 def test_a_tensor_of_images_is_kept_in_eight_bits():
     x = torch.rand(4, 3, 5, 5, generator=seeded())
     found = data.images(x, torch.arange(4))

@@ -37,7 +37,8 @@ def image_folder(
         cache: folder for the decoded array, which is made anew when a file is added, removed or changed; default the user's cache.
 
     Raises:
-        FileNotFoundError: no such folder. ValueError: no picture in it; one that is no file, cannot be read or is smaller than the crop.
+        FileNotFoundError: no such folder. ValueError: no picture in it; one that is no file, cannot be read, has more than 8 bits per
+            pixel or is smaller than the crop.
     """
     ops.check_count(size, "size")
     path = Path(path)
@@ -68,12 +69,17 @@ def _picture(file: Path, size: int, crop: int | None) -> NDArray[np.uint8]:
 
     try:
         with Image.open(file, formats=_FORMATS) as opened:
-            picture = opened.convert("RGB")
+            mode, picture = opened.mode, opened.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # each format has errors of its own, some without a word
         words = str(error) or type(error).__name__
         raise ValueError(f"{file} cannot be read as a picture: {words}; remove or repair it") from error
+    if mode == "F" or mode.startswith("I"):  # which Pillow would cut off at 255
+        raise ValueError(
+            f"{file} has {'numbers that are not whole' if mode == 'F' else 'more than 8 bits per pixel'} (mode {mode}): pictures of 8 "
+            "bits are read; choose which grey is black and which white, and save it so"
+        )
     side = crop or min(picture.size)
     if side > min(picture.size):
         raise ValueError(
