@@ -322,6 +322,14 @@ def test_an_export_is_half_the_size_and_nearly_the_same_network(tmp_path, run):
     assert torch.equal(a.network.log_range, b.network.log_range)
 
 
+def test_a_run_that_goes_on_is_exported_at_one_step(tmp_path, run, monkeypatch):
+    """Its checkpoint is read once: what is the latest may not be it a moment later"""
+    read, load = [], pretrained.load_checkpoint
+    monkeypatch.setattr(pretrained, "load_checkpoint", lambda path: read.append(path) or load(path))
+    pretrained.export(run, tmp_path / "export")
+    assert read == [run]
+
+
 def test_a_card_says_what_the_network_is(tmp_path, run):
     before = digest(run)
     told("evaluate", "--folder", run, "--samples", 20, "--threads", 1)
@@ -368,9 +376,10 @@ def test_a_card_never_takes_anothers_place_or_anothers_judgement(tmp_path, run, 
     told("evaluate", "--folder", copy, "--samples", 6)
     told("export", "--folder", copy, "--to", tmp_path / "judged")
     assert "Not evaluated yet" not in (tmp_path / "judged" / "README.md").read_text()
-    (copy / "evaluation" / "evaluation.md").write_text("of another network")
-    told("export", "--folder", copy, "--to", tmp_path / "judged")
-    assert "Not evaluated yet" in (tmp_path / "judged" / "README.md").read_text()
+    for name, text in (("md", "of another network"), ("json", '{"facts": '), ("json", "{}"), ("json", '{"facts": []}')):
+        (copy / "evaluation" / f"evaluation.{name}").write_text(text)
+        told("export", "--folder", copy, "--to", tmp_path / "judged")
+        assert "Not evaluated yet" in (tmp_path / "judged" / "README.md").read_text()
     told("export", "--folder", toy, "--to", tmp_path / "toy")
     card = (tmp_path / "toy" / "README.md").read_text()
     assert "events of shape 2; mean" in card

@@ -44,8 +44,10 @@ def load(path: str | Path) -> Pretrained:
     Raises:
         CheckpointError: none there, or it is damaged.
     """
-    path = Path(path)
-    checkpoint = load_checkpoint(path)
+    return _network(load_checkpoint(Path(path)))
+
+
+def _network(checkpoint: Checkpoint) -> Pretrained:
     weights = _used(checkpoint)
     try:
         config, data = Config.fromdict(checkpoint.about["config"]), checkpoint.about["data"]
@@ -78,7 +80,8 @@ def export(source: str | Path, folder: str | Path, *, precision: Literal["float3
         CheckpointError, OSError: as ``load`` and ``save_checkpoint``. ValueError: folder is a run, or holds another step.
     """
     source, folder = Path(source), Path(folder).resolve()
-    loaded, checkpoint = load(source), load_checkpoint(source)
+    checkpoint = load_checkpoint(source)  # once: of a run that goes on the next would be another
+    loaded = _network(checkpoint)
     there = [path for step, path in list_checkpoints(folder) if step != checkpoint.state["step"]]
     if (folder / "checkpoints").is_dir() or there:
         raise ValueError(f"{folder} holds {there[0].name if there else 'a run'}: export into a folder of its own")
@@ -98,12 +101,13 @@ def export(source: str | Path, folder: str | Path, *, precision: Literal["float3
 
 
 def _judged(run: Path, loaded: Pretrained) -> str | None:
-    """What ``toyscore evaluate`` found, if it was of these weights and of samples drawn as configured."""
-    folder = run / "evaluation"
-    if not (folder / "evaluation.json").exists():
+    """What ``toyscore evaluate`` found, if it is whole, of these weights, and of samples drawn as configured."""
+    try:
+        facts = json.loads((run / "evaluation" / "evaluation.json").read_text())["facts"]
+        table = (run / "evaluation" / "evaluation.md").read_text()
+        same = (facts["step"], facts["sampling"]) == (loaded.about["step"], loaded.config.asdict()["sampling"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    facts, table = json.loads((folder / "evaluation.json").read_text())["facts"], (folder / "evaluation.md").read_text()
-    same = (facts.get("step"), facts["sampling"]) == (loaded.about["step"], loaded.config.asdict()["sampling"])
     whole = "table" not in facts or facts["table"] == hashlib.sha256(table.encode()).hexdigest()  # not cut short
     return table if same and whole else None
 
