@@ -42,8 +42,8 @@ class Data(_Plain):
         name: digits (8x8), mnist5k and photos need no download; cifar10 and mnist are fetched once; folder is a folder of
             pictures; toy is a distribution in the plane.
         toy: for toy, the name of a distribution: two_modes, moons, rings, ...
-        path: for folder, where the pictures are.
-        size: for folder and photos, the side of an image in pixels.
+        path: for folder, where the pictures are; they are read as RGB, grey ones too.
+        size: for folder and photos, the side of an image in pixels, 8 or more, and even unless network.kind is compact.
         crop: for folder, the side of the middle square that is kept before resizing; null is the shorter side. CelebA: 140.
         dequantise: spread each grey level over its interval.
     """
@@ -300,6 +300,10 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"data.path = {told(config.data.path)}: with data.name = folder it must be the folder that holds the pictures"
         )
+    if config.data.name in ("folder", "photos") and config.data.size % 2 and config.network.kind != "compact":
+        raise ConfigError(
+            f"data.size = {config.data.size}: network.kind = {config.network.kind} halves it, so it must be even; or take compact"
+        )
     high, low = sampling.sigma_max or noise.sigma_max, sampling.sigma_min or noise.sigma_min
     if low >= high and (sampling.n_levels or noise.n_levels) > 1:
         raise ConfigError(
@@ -349,7 +353,7 @@ def check_seed(seed: int) -> None:
 
 def _counts(config: Config) -> Iterator[tuple[str, int | None, int]]:
     training, sampling = config.training, config.sampling
-    yield "data.size", config.data.size, 1
+    yield "data.size", config.data.size, 8 if config.data.name in ("folder", "photos") else 1
     yield "data.crop", config.data.crop, 1
     yield "network.width", config.network.width, 2
     yield "network.depth", config.network.depth, 1

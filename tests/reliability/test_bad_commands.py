@@ -94,7 +94,12 @@ COMMANDS = {
     "an odd size": (
         ["train", *TINY, "--data.name", "photos", "--data.size", "9"],
         2,
-        r"image_size = 9: it must be even",
+        r"data.size = 9: network.kind = continuous halves it, so it must be even; or take compact",
+    ),
+    "a size too small, before pictures are read": (
+        ["train", *TINY, "--data.name", "folder", "--data.path", "nowhere", "--data.size", "7"],
+        2,
+        r"data.size = 7: it must be at least 8",
     ),
     "a toy that is none": (
         ["train", "--data.name", "toy", "--network.kind", "mlp", "--data.toy", "moon"],
