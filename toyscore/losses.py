@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
@@ -271,9 +272,9 @@ def perturbed(loss: Loss) -> Loss:
     """A loss that takes x from q_sigma, made to take clean x: adds the noise, then calls it.
 
     Raises:
-        TypeError: loss cannot be called.
+        TypeError: loss cannot be called. ValueError: a loss of this module that adds the noise itself.
     """
-    _check_loss(loss)
+    _check_loss(loss, noised=True)
 
     def wrapped(score: Score, x: Tensor, sigma: Sigma, /, *, generator: Generator | None = None) -> Tensor:
         _check(score, x, sigma)
@@ -293,9 +294,9 @@ def at_random_sigma(loss: Loss, draw: Draw) -> Callable[..., Tensor]:
         ``loss(score, x, *, generator=None)`` -> [B], what ``train.fit`` takes.
 
     Raises:
-        TypeError: loss or draw cannot be called.
+        TypeError: loss or draw cannot be called. ValueError: a loss of this module that takes x from q_sigma, not perturbed.
     """
-    _check_loss(loss)
+    _check_loss(loss, noised=False)
     if not callable(draw):
         raise TypeError(
             f"draw is {type(draw).__name__}: it must be a law of sigma, called as draw(n, generator=g); pass levels(sigmas)"
@@ -308,11 +309,26 @@ def at_random_sigma(loss: Loss, draw: Draw) -> Callable[..., Tensor]:
     return conditional
 
 
-def _check_loss(loss: object) -> None:
+_OF_NOISED = (explicit_score_matching, implicit_score_matching, sliced_score_matching, finite_difference_score_matching)
+_OF_CLEAN = (denoising_score_matching, noisy_cross_entropy)
+
+
+def _check_loss(loss: object, *, noised: bool) -> None:
+    """Refuse what is no loss and, of this module's, partial ones too, what takes the other kind of x: it would fit another density."""
     if not callable(loss):
         raise TypeError(
             f"loss is {type(loss).__name__}: it must be callable as loss(score, x, sigma, generator=g); pass e.g. "
             "denoising_score_matching"
+        )
+    while isinstance(loss, partial):
+        loss = loss.func
+    if noised and loss in _OF_CLEAN:
+        raise ValueError(
+            f"loss = {loss.__name__}: it must take x from q_sigma, and this one adds the noise itself; pass it as it is"
+        )
+    if not noised and loss in _OF_NOISED:
+        raise ValueError(
+            f"loss = {loss.__name__}: it must take clean x, and this one takes x from q_sigma; pass perturbed(loss)"
         )
 
 

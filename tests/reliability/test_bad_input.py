@@ -1,6 +1,7 @@
 """Bad input, one table: each case raises at the call, naming the value, the rule and the remedy."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -292,6 +293,16 @@ CASES = {
         lambda: at_random_sigma("denoising", levels(LEVELS)),
         TypeError,
         "loss is str: callable; pass",
+    ),
+    "a loss of noised data, given clean ones": (
+        lambda: at_random_sigma(partial(sliced_score_matching, n_slices=2), levels(LEVELS)),
+        ValueError,
+        "loss = sliced_score_matching: clean x pass perturbed(loss)",
+    ),
+    "noise added twice": (
+        lambda: perturbed(denoising_score_matching),
+        ValueError,
+        "loss = denoising_score_matching: x from q_sigma pass it as it is",
     ),
     "no loss perturbed": (lambda: perturbed(None), TypeError, "loss is NoneType: callable; pass"),
     "divergence from a score": (
