@@ -95,12 +95,13 @@ right.legend(loc="upper right", fontsize=11)
 
 
 def draw(first_level, data, D, overlap):
-    first, ratio = firsts[first_level, data], ratios[D, overlap]
-    sigmas = ladder(first, ratio)
+    sigmas = ladder(firsts[first_level, data], ratio := ratios[D, overlap])
     rungs.set_segments([[(s, 0), (s, 1)] for s in sigmas])
+    for dim, curve in zip(DIMS, right.lines, strict=False):
+        curve.set_visible(dim == D or D != "64")  # after the vote
     mark.set(data=([ratio - 1], [overlap]), gid=f"An overlap of {overlap} at ratio {ratio:.4g}, D = {D}.")
     left.set_title(f"{len(sigmas)} levels, {5 * len(sigmas):,} score calls")
-    left.set_gid(f"Levels from {first:.3g} to 0.02, each up to {ratio:.4g} times the next; five calls each.")
+    left.set_gid(f"Levels from {sigmas[0]:.3g} to 0.02, each up to {ratio:.4g} times the next; 5 calls each.")
 
 
 options = {"first_level": list(RULES), "data": list(SETS), "D": DIMS[1:] + DIMS[:1]}

@@ -233,7 +233,7 @@ def draw_2(sampler, law):
     cloud.set(data=(x := clouds[law][sampler]).T, gid=f"{len(x)} points by {sampler}; score: {law}.")
     left.set_title(f"{sampler}: weights " + " ".join(f"{w:.2f}" for w in metrics.mode_weights(x, p)))
     for name, curve in curves.items():
-        curve.set_linewidth(4 if name == law else 1.5)
+        curve.set(lw=4 if name == law else 1.5, visible=name == law or law != "DDPM's")  # after the vote
 
 
 options_2 = {"sampler": Choice([*clouds["exact"]], "NCSN"), "law": Choice([*scores], "DDPM's")}

@@ -172,9 +172,9 @@ for digits in range(1, 7):
     maps[digits] = (error := (log_p - truth).abs()), len(calls), float(error.median()), float(error.max())
 
 # %% [markdown] tags=["predict"]
-# **Predict first.** Each point of the plane has an error of its log density, in nats. Ask for one digit more of tolerance, ten times
-# less. Does the worst error fall by **about ten**? And what does it cost: ten times the calls of the score, **or much less**?
-# Where is the error worst: on the modes, between them, or far out? Vote, then move *digits*, of the tolerance.
+# **Predict first.** Left: the error of the log density at each point of the plane, in nats, dark where it is large. Ask for one digit
+# more of tolerance, ten times less. Does the worst error fall by **about ten**? And what does it cost: ten times the calls of the
+# score, **or much less**? Vote, then move *digits*, of the tolerance.
 
 # %% tags=["live"] before="digits=1"
 figure_3, (left_3, right_3) = plotting.canvas(1, 2)
