@@ -219,9 +219,9 @@ for name, x in moves.items():
 
 # %% [markdown] tags=["answer"]
 # The rule of each row's norms moves exact samples to another law, and the share goes where it was computed to go. (The squared norm
-# alone would leave it: half of the mistake is hardly seen in this number.) Single points are flung far out: where the score is near zero,
-# the step is as long as you like. The means over the batch, which the authors' *code* takes, keep the share within a few hundredths
-# of 0.50, and so does the noise's standard deviation.
+# alone would leave it: half of the mistake is hardly seen in this number.) Points go **away** from the modes, and single ones are flung
+# far out: at a mode the score is near zero, and where it is, the step is as long as you like. The means over the batch, which the
+# authors' *code* takes, keep the share within a few hundredths of 0.50, and so does the noise's standard deviation.
 
 # %% [markdown]
 # Why did nobody complain? On $N(0, vI)$ the law above has the variance $(1 + 2/D)^2\, v$ in each
