@@ -49,6 +49,7 @@ ESTIMATES = {
 
 INTERVALS = {
     "as wide as the estimates are spread": around(lambda std, n: 1.96 * std),
+    "holds 95 of 100 single estimates": lambda e: np.percentile(e, [2.5, 97.5]),
     "std / n is too narrow": around(lambda std, n: 1.96 * std / n),
     "holds 68 of 100": around(lambda std, n: std / n**0.5),
     "on *one* side": around(lambda std, n: 1.645 * std / n**0.5),

@@ -27,6 +27,17 @@ def one_way(sign):
     return lambda x, w, e: right(x, w, e) * (np.diff(x, axis=0) == sign).sum() / n_hops(x)
 
 
+def two_rates(labels, weight, step_size):
+    time = (labels.shape[0] - 1) * labels.shape[1] * step_size
+    up, down = ((np.diff(labels, axis=0) == sign).sum() for sign in (1, -1))
+    return up / ((1 - weight) * time) + down / (weight * time)
+
+
+def two_rates_as_seen(labels, weight, step_size):
+    up, down = ((np.diff(labels, axis=0) == sign).sum() for sign in (1, -1))
+    return up / ((labels[:-1] == 0).sum() * step_size) + down / ((labels[:-1] == 1).sum() * step_size)
+
+
 def out_of_reach(labels, weight, step_size):
     return labels[len(labels)]
 
@@ -46,7 +57,9 @@ WRONG = {
     "T states are T - 1 steps apart": lambda x, w, e: n_hops(x) / (x.size * e * 2 * w * (1 - w)),
     "this multiplies by 2 w (1 - w): divide": lambda x, w, e: right(x, w, e) * (2 * w * (1 - w)) ** 2,
     "here neighbouring chains are compared": across,
-    "the weight is given": lambda x, w, e: right(x, w, e) * w * (1 - w) / (x.mean() * (1 - x.mean())),
+    "each from its own hops: right on average, too": two_rates,
+    "the time seen in its mode": two_rates_as_seen,
+    "the weight is given: the share": lambda x, w, e: right(x, w, e) * w * (1 - w) / (x.mean() * (1 - x.mean())),
     "nothing was counted": lambda x, w, e: 0,
     "in equilibrium it is 2 w (1 - w) gap": lambda x, w, e: 7.0,
     "labels is [T, B]": out_of_reach,

@@ -51,6 +51,10 @@ def gap(answer: Callable[..., object]) -> None:
         * across
         / hops,
         "the weight is given: the share of the labels is only an estimate of it": rate / (2 * share * (1 - share)),
+        "that is k12 + k21, each from its own hops: right on average, too, but here hops both ways are counted together: their rate is "
+        "2 w (1 - w) gap": (up / (1 - _WEIGHT) + down / _WEIGHT) / ((n - 1) * b * _STEP),
+        "that is k12 + k21, each from its own hops and the time seen in its mode: the weight is given, and with it all hops together have "
+        "the rate 2 w (1 - w) gap": (up / int((labels[:-1] == 0).sum()) + down / int((labels[:-1] == 1).sum())) / _STEP,
         "nothing was counted: labels are 0 and 1, and a hop is where labels[1:] != labels[:-1]": 0.0,
     }
     judge.compare(

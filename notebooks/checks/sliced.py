@@ -89,6 +89,8 @@ def estimate_and_interval(estimate: Callable[..., object], interval: Callable[..
         return _coverage(interval, matrix, np.array([low, high]))
     elif abs(middle) <= 1e-9 and half > 0:
         hint = "the interval is around the mean of the estimates, not around zero"
+    elif np.allclose(given, np.quantile(right, (0.025, 0.975)), atol=0.1 * standard):
+        hint = "that holds 95 of 100 single estimates: of their *mean* the standard error is std / sqrt(n)"
     elif abs(low - mean) <= 1e-9 or abs(high - mean) <= 1e-9:
         hint = "that goes to one side of the mean: take the same to the other"
     elif high > mean + 50 * standard or low < mean - 50 * standard:
