@@ -43,6 +43,7 @@ body, .jp-RenderedHTMLCommon { font-size: 21px; }
 .jp-RenderedHTMLCommon h1 { font-size: 28px; line-height: 1.3; margin: 0 !important; }
 .jp-RenderedHTMLCommon h2 { font-size: 24px; line-height: 1.3; margin: 0 !important; }
 .jp-RenderedHTMLCommon p { margin: 4px 0; line-height: 1.35; }
+.jp-RenderedHTMLCommon mjx-container[display="true"] { overflow-x: auto; overflow-y: hidden; }
 .jp-RenderedHTMLCommon summary { cursor: pointer; width: max-content; text-decoration: underline; }
 .jp-Cell { max-width: 1860px; margin: auto; }
 .jp-Cell, .jp-RenderedMarkdown { padding-top: 0 !important; padding-bottom: 0 !important; overflow: visible !important; }
@@ -68,11 +69,12 @@ body, .jp-RenderedHTMLCommon { font-size: 21px; }
   .toyscore-panel > .widget-text:last-child { flex-wrap: wrap; }
   .toyscore-panel > .widget-text:last-child input { min-width: 100%; }
 }
-@media (max-width: 700px) { /* a telephone: a picture that can be read, to be moved sideways */
+@media (max-width: 700px) { /* a telephone: each square of a picture as wide as the screen, to be moved sideways */
   body, .jp-RenderedHTMLCommon { font-size: 17px; }
   .jp-RenderedHTMLCommon h1 { font-size: 24px; }
   .toyscore-panel { overflow-x: auto !important; }
-  .widget-image { width: 900px !important; max-width: none !important; max-height: none; }
+  .toyscore-panel > .widget-inline-hbox, .toyscore-slider { max-width: calc(100% - 4px) !important; }
+  .widget-image { width: auto !important; height: min(100vw - 40px, 450px) !important; max-width: none !important; max-height: none; }
 }
 </style>"""
 # ipywidgets gives a slider's handle no name and no text that is announced.

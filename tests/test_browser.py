@@ -365,7 +365,9 @@ def test_a_class_meets_a_page_without_code(browser, hall):
     assert state.get_attribute("value") == "a=2.5&weight=0.8&step=500"
 
     resize(browser, 390, 844)
-    assert boxes(browser, ".widget-image")[0]["width"] > 800, "on a telephone it is moved sideways"
+    two, one = boxes(browser, ".widget-image")
+    assert two["width"] > 1.7 * 390, "on a telephone two squares are moved sideways"
+    assert 330 < one["width"] < 390, "and one is seen whole"
     resize(browser, 1280, 1400)
     script = "return JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId"
     kernel = hall(f"api/kernels/{browser.execute_script(script)}")
