@@ -76,8 +76,8 @@ for a in (1.0, 3.0):
 #
 # Take the toy with weights 0.8 : 0.2 and the same with 0.5 : 0.5. How far apart are they? The Kullback-Leibler divergence, the
 # mean of $\log (p/q)$ over $p$, here with $q$ the second density, sees the weights; the Fisher divergence, which every
-# score-matching objective minimises, hardly does. (The figure `fisher-blindness` of the [gallery](../figures/README.md) draws
-# both.)
+# score-matching objective minimises, hardly does. (A natural logarithm of densities is counted in *nats*. The figure
+# `fisher-blindness` of the [gallery](../figures/README.md) draws both divergences.)
 
 # %%
 blind = diagnostics.weight_blindness(p, [0.5, 0.5], [0.0, 1.0, 3.0, 6.0])

@@ -193,7 +193,8 @@ print(f"energy distance of exact draws from each other: {metrics.energy_distance
 # up to one of their widths and have up to nearly twice the variance; and *how many* come to each can be badly wrong: at high noise
 # one Gaussian cannot say "either here or there", and that is when the shares are decided. Once $\sigma$ is so small that one
 # mode is left, the guess is exact, and it is too late. It is worst where $y$ lies between what two modes would give. (The
-# energy distance is an unbiased estimate: zero on average where the laws agree, so it can be negative.)
+# energy distance is twice the mean distance of a point of one sample to a point of the other, less the mean distances within each. Its
+# estimate is unbiased: zero on average where the laws agree, so it can be negative.)
 
 # %% [markdown]
 # If the data are one Gaussian, the guess is no guess:

@@ -117,7 +117,8 @@ print("decided by level 6, 12, 18, 24:", *(f"{share:.2f}" for share in decided[6
 #
 # - its **loss** on held-out digits, the same draws each time, as the share of the noise that is left;
 # - the **doubt** of the classifier about its samples: one less the probability of the class that it finds likeliest;
-# - the **Fréchet distance** of its samples from the training digits, in the features of a small convolutional classifier.
+# - the **Fréchet distance** of its samples from the training digits, in the features of a small convolutional classifier: how far
+#   apart the two Gaussians are that have the features' means and covariances.
 #
 # The samples come by Algorithm 1, always from the same start with the same noise. Last comes the network of the package: four times as
 # wide, trained on more than ten times the examples.
