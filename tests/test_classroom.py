@@ -82,14 +82,29 @@ def run(page, *more):
     return page
 
 
+def stored_words(path):
+    """What the panels of a stored notebook say of their pictures, those that a page shows."""
+    cells = json.loads(path.with_suffix(".ipynb").read_text())["cells"]
+    outputs = [o for cell in cells if "live" in cell["metadata"].get("tags", ()) for o in cell["outputs"]]
+    return [o["metadata"]["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {})]
+
+
 @pytest.mark.parametrize("path", live(), ids=lambda p: p.stem)
 def test_a_page_runs_by_itself_and_opens_where_its_address_says(path, monkeypatch):
-    """Without the rest of the notebook; the address moves a control, reset comes back to it, and a setup shows nothing."""
+    """Without the rest of the notebook, and yet with its numbers, which the answers quote; the address moves a control, reset comes back
+    to it, and a setup shows nothing."""
+    import nbformat
+
     page = classroom.edition(path)
-    views = [cell.source.splitlines()[-1] for cell in page.cells if "live" in cell.metadata.get("tags", ())]
+    places = [n for n, cell in enumerate(page.cells) if "live" in cell.metadata.get("tags", ())]
+    views = [page.cells[n].source.splitlines()[-1] for n in places]
+    for n, view in reversed([*zip(places, views, strict=True)]):
+        page.cells.insert(n + 1, nbformat.v4.new_code_cell(f"print({view}.words)", metadata={"tags": ["words"]}))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run(page, PROBE.replace("PANELS", f"[{', '.join(views)}]"))
     assert page.cells[-1].outputs[0].text == f"moved {len(views)}\n"
+    words = [cell.outputs[0].text.split() for cell in page.cells if "words" in cell.metadata.get("tags", ())]
+    assert words == [alternative.split() for alternative in stored_words(path)]
     assert not [cell.outputs for cell in page.cells if "setup" in cell.metadata.get("tags", ()) and cell.outputs]
 
 
