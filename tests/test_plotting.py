@@ -194,9 +194,9 @@ def test_every_title_is_told(ax):
     inset = ax.inset_axes((0.5, 0.5, 0.4, 0.4))
     inset.set(title="a detail", gid="Enlarged.")
     ax.secondary_xaxis("top")
-    figure.add_axes((0.9, 0, 0.1, 0.1)).set_title("$x$ alone")
+    figure.add_axes((0.9, 0, 0.1, 0.1)).set_title("$x$ alone:\nnearly")
     figure.add_axes((0.9, 0.9, 0.1, 0.1))
-    assert plotting.alt_text(figure) == "first, of two. Described. a detail. Enlarged. x alone."
+    assert plotting.alt_text(figure) == "first, of two. Described. a detail. Enlarged. x alone: nearly."
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])

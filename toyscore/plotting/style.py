@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -74,7 +75,7 @@ def alt_text(figure: Figure) -> str:
     """What the figure shows, in words and numbers: the titles and descriptions of its panels and their insets, in order."""
     parts = []
     for ax in (part for panel in figure.axes for part in (panel, *panel.child_axes) if isinstance(part, Axes)):
-        title = ax.get_title().replace("\n", ", ").replace("$", "")
+        title = re.sub(r"(?<![:;,.])\n", ", ", ax.get_title()).replace("\n", " ").replace("$", "")
         parts += [f"{title}."] if title else []
         own = [artist for artist in ax.get_children() if artist not in ax.child_axes]
         parts += [gid for artist in (ax, *own) if (gid := artist.get_gid())]
