@@ -152,7 +152,7 @@ def mistakes(found: dict[str, Any], wrong: list[str]) -> str:
     for name, (module, *_) in sorted(MUTANTS.items(), key=lambda item: item[1][0]):
         node = f"{FOLDER}/test_mutants.py::test_mutant_is_killed[{identity(name)}]"
         killers = [value for kind, value in found.get(node, {"found": []})["found"] if kind == "killed by"]
-        wrong += [] if killers else [f"{node} names no test: run make test"]
+        wrong += [] if killers else [f"{node} names no test: run make test-slow"]
         rows.append(f"| {name} | `{module}` | {', '.join(f'`{k}`' for k in killers)} |")
     return MISTAKES + "\n".join(rows) + "\n"
 

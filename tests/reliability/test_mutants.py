@@ -17,6 +17,7 @@ import pytest
 import toyscore
 
 ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.slow
 
 # id: (module, what stands there, what is planted, the tests that must notice)
 MUTANTS = {
@@ -1235,7 +1236,6 @@ def test_mutant_is_killed(mutant, tmp_path, measured):
     measured.killed_by(killer.removeprefix("tests/"))
 
 
-@pytest.mark.slow
 def test_nothing_is_killed_where_nothing_is_planted(tmp_path):
     copied(tmp_path)
     tests = sorted({test for *_, test in MUTANTS.values()})

@@ -289,11 +289,9 @@ def _check_loss(loss: object) -> None:
             f"loss is {type(loss).__name__}: it must be callable as loss(model, x, generator=g); pass e.g. implicit_score_matching"
         )
     try:
-        signature = inspect.signature(loss)
-    except ValueError:  # of what is not written in Python
+        inspect.signature(loss).bind(None, None, generator=None)
+    except ValueError:  # what is not written in Python may have no signature
         return
-    try:
-        signature.bind(None, None, generator=None)
     except TypeError as error:
         raise TypeError(
             f"loss cannot be called as loss(model, x, generator=g): {error}; where it needs sigma, pass "
