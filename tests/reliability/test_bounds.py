@@ -82,7 +82,7 @@ WORK = {
     "a million chains of 100 steps": (a_million_chains, 256),
     "60,000 x 784 smoothed data": (sixty_thousand_images, 768),
     "a mixture of 2,000 components in 16 dimensions": (two_thousand_components, 512),
-    "distances within 10,000 points and to 1,000 others": (a_hundred_million_pairs, 512),
+    "distances within 10,000 points and to 1,000 others": (a_hundred_million_pairs, 768),
     "10,000 steps of a toy network's chain and 500 of an image network's": (ten_thousand_steps_of_a_network, 64),
 }
 
