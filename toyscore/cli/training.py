@@ -141,12 +141,12 @@ def _run(
         assert checkpoint is not None  # it gave the state
         raise CheckpointError(f"{checkpoint.path} does not hold what its configuration says: {error}") from error
     about = {"config": config.asdict(), "data": facts, "levels": build_levels(config.noise).tolist()}
-    begun = 0 if checkpoint is None else checkpoint.state["step"]
+    begun, saved = (0, folder.checkpoints) if checkpoint is None else (checkpoint.state["step"], checkpoint.path)
     if is_first(group):  # only now: what was there stays, should the state not fit
         folder.begin(config, begun)
     stop = Stop()
     with stop.listening():
-        return _consume(steps, config, folder, network, about, checkpoint, stop, group)
+        return _consume(steps, config, folder, network, about, begun, saved, stop, group)
 
 
 def _consume(
@@ -155,12 +155,12 @@ def _consume(
     folder: RunFolder,
     network: nn.Module,
     about: dict[str, Any],
-    checkpoint: Checkpoint | None,
+    begun: int,
+    saved: Path,
     stop: Stop,
     group: dist.ProcessGroup | None,
 ) -> Path:
     training = config.training
-    begun, saved = (0, folder.checkpoints) if checkpoint is None else (checkpoint.state["step"], checkpoint.path)
     main = is_first(group)
     tqdm.set_lock(
         threading.RLock()

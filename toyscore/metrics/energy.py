@@ -24,7 +24,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
         TypeError, ValueError: not two clouds of like points; fewer than two in one.
     """
     a, b = (cloud.double() for cloud in as_clouds(x, y, 2))
-    return unbiased_mmd2(lambda p, q: -_distances(p, q), a, b)  # which it is with this kernel
+    return unbiased_mmd2(lambda p, q: -_distances(p, q), a, b)  # the same estimate, with the kernel -‖x - y‖
 
 
 def same_law(x: Tensor, y: Tensor, *, n_permutations: int = 500, generator: Generator | None = None) -> float:
