@@ -3,10 +3,15 @@
 import math
 
 import mpmath
+import numpy as np
 import pytest
+import sklearn.mixture as mixture_module
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+from torch import distributions as td
 
 from helpers import F64, assert_mean, cases, exact, plane, relative_error, rotation, seeded
 from toyscore.distributions import GaussianMixture, asymmetric, empirical, two_modes
@@ -192,9 +197,224 @@ def test_chunks_change_nothing(monkeypatch):
 def test_covariance_forms_agree():
     means = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
     matrix = 0.7 * torch.eye(2)
-    forms = [0.7, torch.tensor(0.7), [0.7, 0.7], [0.7], [[0.7, 0.7], [0.7, 0.7]], matrix.expand(2, 2, 2), matrix[None]]
-    for form in forms:
+    for form in [0.7, torch.tensor(0.7), [0.7, 0.7], [0.7], [[0.7, 0.7]], matrix.expand(2, 2, 2), matrix[None]]:
         assert torch.equal(GaussianMixture(means, form).covariances, matrix.expand(2, 2, 2))
+    three = torch.cat([means, means[:1] + 5])
+    variances = torch.tensor([[0.7, 2.0], [0.1, 0.3], [1.0, 1.0]])  # [K, D] where K is not D
+    assert torch.equal(GaussianMixture(three, variances).covariances, torch.diag_embed(variances))
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_one_matrix_is_never_taken_for_variances(n):
+    """Where K = D a [D, D] is refused, and each remedy of the message means what it says"""
+    means = torch.zeros(n, n, dtype=F64)
+    means[-1] += 9
+    matrix = 0.9 * torch.ones(n, n, dtype=F64) + 0.1 * torch.eye(n, dtype=F64)
+    for form in (matrix, matrix.numpy(), matrix.tolist(), torch.eye(n, dtype=F64)):
+        with pytest.raises(ValueError, match=r"K = D = .*C\[None\].*torch.diag_embed\(V\)"):
+            GaussianMixture(means, form)
+    x = torch.zeros(1, n, dtype=F64)
+    x[0, :2] = torch.tensor([1.0, -1.0])
+    score = GaussianMixture(means, matrix[None]).score(x)[0]
+    assert torch.allclose(score[:2], torch.tensor([-10.0, 10.0], dtype=F64))
+    variances = torch.rand(n, n, generator=seeded(), dtype=F64) + 0.1
+    assert torch.equal(GaussianMixture(means, torch.diag_embed(variances)).covariances, torch.diag_embed(variances))
+    assert GaussianMixture([[0.0]], [[2.0]]).covariances.tolist() == [[[2.0]]]  # K = D = 1: both are the same
+
+
+def test_arrays_keep_their_dtype():
+    """And so their digits: two means that float32 cannot tell apart"""
+    means = np.array([[1e8], [1e8 + 4]])
+    for form in (
+        means,
+        list(means),
+        means[::-1][::-1],
+        means.astype(">f8"),
+        [[np.float64(1e8)], [np.float64(1e8 + 4)]],
+    ):
+        p = GaussianMixture(form)
+        r = p.responsibilities(torch.tensor([[1e8 + 4]], dtype=F64))[0]
+        assert torch.allclose(r, torch.softmax(torch.tensor([-8.0, 0.0], dtype=F64), 0))
+    assert GaussianMixture(means.astype(np.float32)).means.dtype == torch.float32
+    assert GaussianMixture(np.array([[1, 2]])).means.dtype == torch.float32  # whole numbers take torch's default
+    assert GaussianMixture([[1.0, 2.0]]).means.dtype == torch.float32
+    assert GaussianMixture(torch.zeros(1, 2), np.array([[[2.0, 0.5], [0.5, 1.0]]])).covariances.dtype == torch.float32
+    p = GaussianMixture(np.zeros((1, 2)), 0.1, [1.0])  # numbers beside it are not rounded to float32 on the way
+    assert float(p.covariances[0, 0, 0]) == 0.1
+
+
+SKLEARN = [
+    (kind, family) for kind in ("full", "tied", "diag", "spherical") for family in ("GaussianMixture", "Bayesian")
+]
+
+
+@pytest.mark.parametrize(("kind", "family"), SKLEARN)
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_mixtures_of_scikit_learn_have_their_density(kind, family, dim):
+    """K = D = 2 and 3 among them, where forms could be confused; against scikit-learn's own, or SciPy's at its point estimates"""
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(200, dim)) @ rng.normal(size=(dim, dim)) + 4 * rng.integers(0, 2, (200, 1))
+    make = mixture_module.GaussianMixture if family == "GaussianMixture" else mixture_module.BayesianGaussianMixture
+    fitted = make(n_components=max(dim, 2), covariance_type=kind, random_state=0, max_iter=500).fit(data)
+    found = GaussianMixture.from_sklearn(fitted).log_prob(torch.tensor(data[:20]))
+    if family == "GaussianMixture":
+        expected = fitted.score_samples(data[:20])
+    else:
+        shape = {"tied": lambda c, k: c, "spherical": lambda c, k: c[k] * np.eye(dim)}.get(kind, lambda c, k: c[k])
+        parts = []
+        for k, (weight, mean) in enumerate(zip(fitted.weights_, fitted.means_, strict=True)):
+            c = shape(fitted.covariances_, k)
+            c = np.diag(c) if c.ndim == 1 else c
+            parts.append(np.log(weight) + multivariate_normal(mean, c).logpdf(data[:20]))
+        expected = logsumexp(parts, axis=0)
+    assert torch.allclose(found, torch.as_tensor(expected), rtol=1e-10, atol=1e-10)
+
+
+def test_what_is_no_fitted_mixture_is_named():
+    with pytest.raises(ValueError, match=r"before its fit: call its .fit\(X\) first"):
+        GaussianMixture.from_sklearn(mixture_module.GaussianMixture(2))
+    with pytest.raises(
+        TypeError, match=r"fitted is dict, without .*: it must be a fitted sklearn.mixture.GaussianMixture"
+    ):
+        GaussianMixture.from_sklearn({})
+
+
+def torch_mixtures():
+    """name -> a mixture of torch.distributions in float64, with logits and weights of 1e-9 and 0"""
+    generator = seeded(5)
+    means = torch.randn(3, 2, generator=generator, dtype=F64)
+    stds = torch.rand(3, 2, generator=generator, dtype=F64) + 0.1
+    factor = torch.randn(3, 2, 2, generator=generator, dtype=F64)
+    full = factor @ factor.mT + 0.1 * torch.eye(2, dtype=F64)
+    weights = td.Categorical(probs=torch.tensor([0.5, 0.3, 0.2], dtype=F64))
+    return {
+        "Normal": td.MixtureSameFamily(weights, td.Normal(means[:, 0], stds[:, 0])),
+        "Independent": td.MixtureSameFamily(weights, td.Independent(td.Normal(means, stds), 1)),
+        "MultivariateNormal": td.MixtureSameFamily(weights, td.MultivariateNormal(means, full)),
+        "one covariance": td.MixtureSameFamily(weights, td.MultivariateNormal(means, full[0])),
+        "low rank": td.MixtureSameFamily(
+            td.Categorical(logits=torch.tensor([3.0, -1.0, 0.5], dtype=F64)),
+            td.LowRankMultivariateNormal(means, factor[:, :, :1], stds),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", torch_mixtures())
+def test_mixtures_of_torch_have_their_density(name):
+    theirs = torch_mixtures()[name]
+    x = 2 * torch.randn(20, *(theirs.event_shape or [1]), generator=seeded(1), dtype=F64)
+    expected = theirs.log_prob(x if theirs.event_shape else x[:, 0])
+    p = GaussianMixture.from_torch(theirs)
+    assert torch.allclose(p.log_prob(x), expected, rtol=1e-10, atol=1e-10)
+    assert torch.allclose(p.to_torch().log_prob(x), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_mixtures_become_those_of_torch(mixture):
+    x = points(mixture)
+    assert torch.allclose(mixture.to_torch().log_prob(x), mixture.log_prob(x), rtol=1e-10, atol=1e-10)
+
+
+def test_small_weights_are_kept_by_torchs_mixture():
+    """Far away where only that component reaches; Categorical(probs=...) would round 1e-9 and 0 up to 1e-7"""
+    p = GaussianMixture(torch.tensor([[0.0], [30.0], [-30.0]]), 1.0, [1 - 1e-9, 1e-9, 0.0])
+    x = torch.tensor([[30.0], [-30.0]])
+    assert torch.allclose(p.to_torch().log_prob(x), p.log_prob(x), rtol=1e-5)
+
+
+def test_what_is_no_mixture_of_torch_is_named():
+    categorical = td.Categorical(torch.ones(2))
+    for other, words in (
+        (td.Normal(0.0, 1.0), "mixture is Normal: it must be a torch.distributions.MixtureSameFamily"),
+        (td.MixtureSameFamily(categorical, td.Laplace(torch.zeros(2), 1.0)), "components of mixture are Laplace"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            GaussianMixture.from_torch(other)
+    many = td.MixtureSameFamily(td.Categorical(torch.ones(4, 2)), td.Normal(torch.zeros(4, 2), torch.ones(4, 2)))
+    with pytest.raises(ValueError, match=r"batch shape \[4\]"):
+        GaussianMixture.from_torch(many)
+    with pytest.raises(ValueError, match=r"covariances\[0\] is degenerate"):
+        GaussianMixture([[0.0, 0.0]], 0.0).to_torch()
+
+
+def textbook_posterior(p, a, y, noise, digits=80):
+    """Means, eigenvalues of the covariances and weights given y = A x + noise, by mpmath from the textbook's formula, which subtracts."""
+    with mpmath.workdps(digits):
+        to = lambda t: mpmath.matrix(t.to(F64).tolist())  # noqa: E731
+        operator, logs, means, variances = to(a), [], [], []
+        for weight, mean, covariance in zip(p.weights, p.means, p.covariances, strict=True):
+            c, mu = to(covariance), to(mean[:, None])
+            evidence = operator * c * operator.T + mpmath.diag([mpmath.mpf(float(v)) ** 2 for v in noise])
+            residual = to(y[:, None]) - operator * mu
+            gain = c * operator.T * evidence**-1
+            means.append(mu + gain * residual)
+            variances.append(sorted(float(v) for v in mpmath.eigsy(c - gain * operator * c, eigvals_only=True)))
+            quadratic = (residual.T * evidence**-1 * residual)[0]
+            logs.append(mpmath.log(float(weight)) - quadratic / 2 - mpmath.log(mpmath.det(evidence)) / 2)
+        weights = [mpmath.exp(v - max(logs)) for v in logs]
+        return means, variances, [float(w / sum(weights)) for w in weights]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=["float32", "float64"])
+@pytest.mark.parametrize("noise", [1.0, 1e-3, 1e-6, 1e-9, [1e-4, 0.5], [0.0, 1e-3]], ids=str)
+def test_a_small_noise_loses_no_digits(noise, dtype):
+    """Standard deviations along each row of A, and means, of the posterior of a tilted mixture; all of them the textbook's"""
+    p = CASES["three dimensions"].to(dtype=dtype)
+    a = torch.tensor([[1.0, 0.5, 0.0], [0.0, -1.0, 2.0]], dtype=dtype)
+    y = torch.tensor([0.25, -1.5], dtype=dtype)
+    stds = torch.as_tensor(noise, dtype=F64).expand(2)
+    found = p.observe(a, y, noise if isinstance(noise, float) else torch.tensor(noise, dtype=F64))
+    assert found.means.dtype == dtype
+    means, variances, weights = textbook_posterior(p, a, y, stds)
+    unit = 2e-6 if dtype == torch.float32 else 1e-6  # of the smallest variance, which is 1e-18 of the largest
+    assert found.weights.tolist() == pytest.approx(weights, rel=unit)
+    for k in range(2):
+        assert found.means[k].tolist() == pytest.approx([float(v) for v in means[k]], rel=unit, abs=unit)
+        assert sorted(found._parts.variances[k].tolist()) == pytest.approx(variances[k], rel=unit, abs=1e-28)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=["float32", "float64"])
+@pytest.mark.parametrize("noise", [1e-1, 1e-3, 1e-6])
+def test_a_small_noise_is_sampled_and_scored(noise, dtype):
+    """N(0, I), its first number measured: variance tau² / (1 + tau²)"""
+    p = GaussianMixture(torch.zeros(1, 2, dtype=dtype)).observe([[1.0, 0.0]], [0.0], noise)
+    variance = noise**2 / (1 + noise**2)
+    assert float(p.covariances[0, 0, 0]) == pytest.approx(variance, rel=1e-6)
+    assert float(p.sample(4000, generator=seeded()).std(0)[0]) == pytest.approx(variance**0.5, rel=0.06)
+    x = torch.tensor([[2 * noise, 0.5]], dtype=dtype)
+    assert float(p.score(x)[0, 0]) == pytest.approx(-2 * noise / variance, rel=1e-5)
+    assert float(p.log_prob(x)) == pytest.approx(
+        -math.log(2 * math.pi) - math.log(variance) / 2 - 2 * noise**2 / variance - 0.125, rel=1e-5
+    )
+    for joint in (p.marginal([1, 0]), GaussianMixture(torch.zeros(1, 2, dtype=dtype)).measure([[1.0, 0.0]], noise)):
+        assert torch.isfinite(joint.log_prob(torch.zeros(1, len(joint.mean), dtype=dtype))).all()
+
+
+def test_what_a_float32_mixture_becomes_loses_no_digits():
+    """Perturbed, scaled, converted, seen in part: each is what float64 makes of the same numbers"""
+    q = rotation(3)
+    matrix = (q * torch.tensor([1e-7, 1.0, 1e3], dtype=F64)) @ q.mT
+    p = GaussianMixture(torch.zeros(1, 3), matrix.float()[None])
+    exact_matrix = p.covariances.to(F64)
+    sigma, c = 1e-3, 0.7
+    for found in (p.perturb(sigma).scaled(c).to(dtype=F64), p.to(dtype=F64).scaled(c).perturb(c * sigma)):
+        expected = c**2 * (exact_matrix + sigma**2 * torch.eye(3, dtype=F64))
+        assert torch.allclose(found.covariances, expected, rtol=1e-12, atol=0)
+        clean = torch.linalg.eigvalsh(exact_matrix).clamp(min=0)
+        assert torch.allclose(found._parts.variances.sort().values, c**2 * (clean + sigma**2), rtol=1e-6)
+    x = torch.tensor([[0.3, -0.2, 0.1]], dtype=F64)
+    there = p.perturb(sigma)
+    assert torch.allclose(there.to(dtype=F64).score(x), p.to(dtype=F64).score(x, sigma), rtol=1e-9)
+    assert torch.allclose(there.score(x.float()), p.score(x.float(), sigma), rtol=1e-5)
+    part = there.marginal([2, 0]).to(dtype=F64)
+    assert torch.allclose(part.covariances, there.to(dtype=F64).covariances[:, [2, 0]][:, :, [2, 0]], rtol=1e-12)
+
+
+def test_scaled_is_the_law_of_a_multiple(mixture):
+    """c x has the density p(x / c) / c^D, and the score s(x / c) / c"""
+    c, x = 0.3, points(mixture)
+    found, dim = mixture.scaled(c), len(mixture.mean)
+    assert torch.allclose(found.log_prob(c * x), mixture.log_prob(x) - dim * math.log(c), rtol=1e-10)
+    assert torch.allclose(found.score(c * x), mixture.score(x) / c, rtol=1e-9, atol=1e-12)
 
 
 def test_parameters_come_back():

@@ -30,6 +30,8 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Generator, Tensor
 
+from toyscore.precision import exact
+
 Sigma: TypeAlias = float | Tensor
 PIECE = 1 << 23  # numbers that work by pieces holds at once: 32 MiB in float32
 
@@ -58,11 +60,10 @@ def check_batch(x: Tensor, name: str = "x") -> None:
         ValueError: no event axis, or nothing in the batch.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(
-            f"{name} is {kind}: it must be a floating-point tensor; convert it with torch.as_tensor(..., "
-            "dtype=torch.float32)"
+        kind, way = (
+            (x.dtype, f"{name}.float()") if isinstance(x, Tensor) else (type(x).__name__, f"torch.as_tensor({name})")
         )
+        raise TypeError(f"{name} is {kind}: it must be a floating-point tensor; convert it with {way}")
     if x.ndim < 2:
         raise ValueError(
             f"{name} has shape {list(x.shape)}: it must be [B, *event]; add the missing axis, e.g. {name}[None] for "
@@ -83,18 +84,24 @@ def check_finite(x: Tensor, name: str = "x") -> None:
         )
 
 
-def check_event(x: Tensor, dim: int, dtype: torch.dtype, owner: str) -> Tensor:
-    """``x`` [B, *event] as [B, D], refused unless it has ``dim`` numbers in an event and the dtype of its ``owner``.
+def check_event(x: Tensor, dim: int, like: Tensor, owner: str) -> Tensor:
+    """``x`` [B, *event] as [B, D], refused unless it has ``dim`` numbers in an event and ``like``'s dtype and device.
 
     Raises:
         TypeError: as ``check_batch``; another dtype.
-        ValueError: as ``check_batch``; another event.
+        ValueError: as ``check_batch``; another event or device.
     """
-    if isinstance(x, Tensor) and x.dtype == dtype and x.shape[1:] == (dim,) and x.shape[0]:  # at every step of a chain
+    good = isinstance(x, Tensor) and x.dtype == like.dtype and x.shape[1:] == (dim,)
+    if good and x.shape[0] and x.device == like.device:  # at every step of a chain
         return x
     check_batch(x)
-    if x.dtype != dtype:
-        raise TypeError(f"x is {x.dtype}, {owner} {dtype}: they must agree; convert one with .to({dtype})")
+    if x.device != like.device:
+        raise ValueError(
+            f"x is on {x.device}, {owner} on {like.device}: they must be on one device; move x with "
+            f'.to("{like.device}"), or {owner} with .to("{x.device}")'
+        )
+    if x.dtype != like.dtype:
+        raise TypeError(f"x is {x.dtype}, {owner} {like.dtype}: they must agree; convert one with .to({like.dtype})")
     flat = flatten(x)
     if flat.shape[1] != dim:
         raise ValueError(
@@ -344,6 +351,7 @@ def _leaf(x: Tensor) -> Tensor:
     return x if x.requires_grad else (x.clone() if x.is_inference() else x.detach()).requires_grad_()
 
 
+@exact  # a backward pass under autocast would round gradients of what ran without it
 def _vjp(s: Tensor, x: Tensor, v: Tensor, create_graph: bool) -> Tensor:
     """``v^T ds/dx``, zero where s does not depend on x."""
     if not s.requires_grad:

@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from sklearn.mixture import GaussianMixture as SklearnMixture
 from torch import nn
 
 import toyscore
@@ -242,7 +243,7 @@ def _panel(w: World, **more: Any) -> dict[str, Any]:
 OPERATORS = {
     "check_batch": Call(lambda w: {"x": w.x}),
     "check_finite": Call(lambda w: {"x": w.x}),
-    "check_event": Call(lambda w: {"x": w.x, "dim": 3, "dtype": w.dtype, "owner": "the mixture"}, BD),
+    "check_event": Call(lambda w: {"x": w.x, "dim": 3, "like": w.y, "owner": "the mixture"}, BD),
     "check_score": Call(lambda w: {"score": w.p.score}),
     "check_count": Call(lambda w: {"value": 3, "name": "n"}),
     "check_positive": Call(lambda w: {"value": 0.5, "name": "step"}),
@@ -272,6 +273,11 @@ OPERATORS = {
     "jacobian_trace (a network's tangents)": Call(lambda w: {"score": w.net, "x": w.x, "sigma": w.sigma}, [BD, B]),
 }
 
+
+def _fitted() -> SklearnMixture:
+    return SklearnMixture(2, random_state=0).fit(np.random.default_rng(0).normal(size=(30, 3)))
+
+
 DISTRIBUTIONS = {
     "GaussianMixture": Call(lambda w: {"means": w.p.means, "covariances": w.p.covariances, "weights": w.p.weights}),
     "GaussianMixture (variances)": Call(lambda w: {"means": w.p.means, "covariances": 0.5}),
@@ -285,6 +291,10 @@ DISTRIBUTIONS = {
     "GaussianMixture.sample": Call(lambda w: {"self": w.p, "n": 5, "generator": w.generator}, BD),
     "GaussianMixture.sample_labelled": Call(lambda w: {"self": w.p, "n": 5, "generator": w.generator}, [BD, B]),
     "GaussianMixture.perturb": Call(lambda w: {"self": w.p, "sigma": 0.5}),
+    "GaussianMixture.scaled": Call(lambda w: {"self": w.p, "factor": 0.5}),
+    "GaussianMixture.from_sklearn": Call(lambda w: {"fitted": _fitted()}, dtype=F64),
+    "GaussianMixture.from_torch": Call(lambda w: {"mixture": w.p.to_torch()}),
+    "GaussianMixture.to_torch": Call(lambda w: {"self": w.p}),
     "GaussianMixture.marginal": Call(lambda w: {"self": w.p, "dims": [2, 0]}),
     "GaussianMixture.condition": Call(lambda w: {"self": w.p, "dims": [1], "values": w.tensor([0.5])}),
     "GaussianMixture.observe": Call(

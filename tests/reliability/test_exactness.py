@@ -25,7 +25,8 @@ def covariance(form, k, dim, log_condition, seed):
     if form == "scalar per component":
         return torch.logspace(-log_condition, 0, k, dtype=F64)
     if form == "diagonal":
-        return torch.stack([spread.roll(i) for i in range(k)])
+        variances = torch.stack([spread.roll(i) for i in range(k)])
+        return torch.diag_embed(variances) if k == dim > 1 else variances  # else it could be one matrix
     full = torch.stack([(q * spread.roll(i)) @ q.mT for i in range(k) for q in [rotation(dim, seed + i)]])
     return full[:1] if form == "shared full" else full
 

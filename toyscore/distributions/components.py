@@ -28,6 +28,7 @@ from torch import Tensor
 from toyscore import operators as ops
 from toyscore.distributions.parameters import Spread
 from toyscore.operators import Sigma
+from toyscore.precision import exact, full_precision, reduced
 
 PRODUCT_LIMIT = 100.0  # R^2 p up to which products lose at most two digits
 _CHUNK = 1 << 24  # elements of the [K, D, B] intermediate held at once: 64 MiB in float32
@@ -55,6 +56,7 @@ class Level(NamedTuple):
 class Components:
     """Checked means [K, D], covariances and weights [K], with what every noise level shares."""
 
+    @exact
     def __init__(self, means: Tensor, spread: Spread, weights: Tensor) -> None:
         self.means, self.spread, self.weights = means, spread, weights
         variances, bases = self.variances, self.bases = spread.variances, spread.bases
@@ -65,7 +67,7 @@ class Components:
         self._centre = centre[:, None] if centre.any() else None  # what the product form subtracts, where it pays
         self._turned = offsets if bases is None else (offsets[:, None] @ bases)[:, 0]  # along the eigenvectors: [K, D]
         self._shared = bool((variances == variances[:1]).all()) and (bases is None or bool((bases == bases[:1]).all()))
-        self._dim = means.shape[1]
+        self._dim, self._kind = means.shape[1], means.device.type
         self._isotropic = self._shared and bool((variances == variances[0, 0]).all())
         self._smallest = float(variances.min())
         self._radius = float(offsets.norm(dim=1).max())
@@ -73,7 +75,7 @@ class Components:
 
     def _level(self, sigma: Sigma, x: Tensor) -> Level:
         """The level of a checked sigma; the last one given as a number is remembered."""
-        if not isinstance(sigma, Tensor) or not (sigma.ndim or sigma.is_cuda or sigma.requires_grad):
+        if not isinstance(sigma, Tensor) or (sigma.is_cpu and not sigma.ndim and not sigma.requires_grad):
             number = float(sigma) if isinstance(sigma, Tensor) else sigma
             remembered = self._level_at
             if remembered is not None and remembered[0] == number:
@@ -84,7 +86,7 @@ class Components:
                 level = self._make_level(number * number, number)
             self._level_at = (number, level)
             return level
-        if sigma.is_cuda:  # reading values would stall the device: samplers and losses have checked them
+        if not sigma.is_cpu:  # reading values would stall the device: samplers and losses have checked them
             if sigma.ndim and sigma.shape != x.shape[:1]:
                 ops.check_sigma(sigma, x)
             return self._make_level(sigma.to(x).reshape(-1).square(), None)
@@ -113,7 +115,13 @@ class Components:
 
     def apply(self, function: Callable[[Tensor, Level], Tensor], x: Tensor, sigma: Sigma, size: int = 1) -> Tensor:
         """Apply ``function`` to ``[D, B]`` pieces of x, ``size`` [K, D, B] at a time; its last axis comes back first."""
-        flat = ops.check_event(x, self._dim, self.means.dtype, "the mixture")
+        if reduced(self._kind):
+            with full_precision(self._kind):
+                return self._apply(function, x, sigma, size)
+        return self._apply(function, x, sigma, size)
+
+    def _apply(self, function: Callable[[Tensor, Level], Tensor], x: Tensor, sigma: Sigma, size: int) -> Tensor:
+        flat = ops.check_event(x, self._dim, self.means, "the mixture")
         level = self._level(sigma, x)
         rows = max(1, _CHUNK // (self.means.numel() * size))
         if flat.shape[0] <= rows:
@@ -171,7 +179,7 @@ class Components:
         logits = self._logits(whitened, level)
         if len(self.means) > 1:
             far = self._centred(xt).square().sum(0) > (2 * self._radius) ** 2
-            if far.is_cuda or bool(far.any()):
+            if not far.is_cpu or bool(far.any()):
                 logits = torch.where(far, self._far_logits(xt, level), logits)
         return torch.softmax(logits, 0)
 

@@ -25,20 +25,23 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
-from toyscore.distributions import parameters
+from toyscore.distributions import conversions, parameters
 from toyscore.distributions.components import Components
 from toyscore.distributions.parameters import Spread
 from toyscore.operators import Sigma
+from toyscore.precision import exact
 
 
 class GaussianMixture:
     r"""The mixture :math:`p(x) = \sum_k \pi_k N(x; \mu_k, \Sigma_k)`, exact at every noise level.
 
     Args:
-        means: [K, D], a floating-point tensor or nested numbers. Its dtype and device are the mixture's.
+        means: [K, D], a floating-point tensor, an array or nested numbers. Its dtype and device are the mixture's; a NumPy
+            array of floats keeps its dtype, nested numbers take torch's default.
         covariances: a scalar or [K] (isotropic variances), [K, D] (variances per axis), [K, D, D] (full); a leading 1
-            is shared by all components. Variances, not standard deviations; in units of x squared. Zero variance is
-            allowed, and an error where the clean density is asked for.
+            is shared by all components. Where K = D a [D, D] is refused: pass C[None] or torch.diag_embed(variances).
+            Variances, not standard deviations; in units of x squared. Zero variance is allowed, and an error where the
+            clean density is asked for.
         weights: [K], non-negative, summing to one; equal by default.
 
     Raises:
@@ -66,6 +69,41 @@ class GaussianMixture:
         mixture._parts = Components(means, spread, weights)
         return mixture
 
+    @classmethod
+    def from_sklearn(cls, fitted: Any) -> GaussianMixture:
+        """The mixture that scikit-learn fitted, in the dtype of its arrays.
+
+        Args:
+            fitted: a fitted ``sklearn.mixture.GaussianMixture`` or ``BayesianGaussianMixture``, of any ``covariance_type``. Of
+                a Bayesian one the point estimates are taken, from which its ``sample`` draws; its ``score_samples`` is a
+                variational bound with other terms.
+
+        Raises:
+            TypeError: something else.
+            ValueError: not fitted.
+        """
+        return cls(*conversions.from_sklearn(fitted))
+
+    @classmethod
+    @torch.inference_mode(False)
+    def from_torch(cls, mixture: torch.distributions.MixtureSameFamily) -> GaussianMixture:
+        """The mixture of a ``MixtureSameFamily`` over ``Normal``, ``Independent``, ``MultivariateNormal`` or
+        ``LowRankMultivariateNormal``, in its dtype and on its device. Events are flattened; a plain ``Normal`` gives D = 1.
+
+        Raises:
+            TypeError: something else, or components of another family.
+            ValueError: a batch of mixtures.
+        """
+        return cls._build(*conversions.from_torch(mixture))
+
+    def to_torch(self) -> torch.distributions.MixtureSameFamily:
+        """The same mixture as a ``torch.distributions.MixtureSameFamily`` of event shape [D].
+
+        Raises:
+            ValueError: a degenerate covariance, which has no density.
+        """
+        return conversions.to_torch(self.means, self._parts.spread, self.weights)
+
     @property
     def means(self) -> Tensor:
         """[K, D]."""
@@ -79,20 +117,17 @@ class GaussianMixture:
     @property
     def covariances(self) -> Tensor:
         """[K, D, D], always full."""
-        return torch.diag_embed(self._parts.variances) if self._parts.spread.full is None else self._parts.spread.full
+        return self._parts.spread.full
 
     @property
     def mean(self) -> Tensor:
         """[D], of the whole mixture."""
-        return self.weights @ self.means
+        return _moments(self.weights, self.means, self.covariances)[0]
 
     @property
     def covariance(self) -> Tensor:
         """[D, D], of the whole mixture: mean of the covariances plus covariance of the means."""
-        offsets = self.means - self.mean
-        return (
-            torch.einsum("k,kij->ij", self.weights, self.covariances) + (self.weights[:, None] * offsets).mT @ offsets
-        )
+        return _moments(self.weights, self.means, self.covariances)[1]
 
     def __repr__(self) -> str:
         n, dim = self.means.shape
@@ -158,7 +193,7 @@ class GaussianMixture:
         means = self.means[index]
         noise = ops.normal_like(means, generator) * self._parts.variances[index].sqrt()
         if self._parts.bases is not None:
-            noise = torch.einsum("nij,nj->ni", self._parts.bases[index], noise)
+            noise = _turned(self._parts.bases[index], noise)
         return means + noise, index
 
     @torch.inference_mode(False)
@@ -169,6 +204,18 @@ class GaussianMixture:
             raise ValueError(f"sigma has shape {list(sigma.shape)}: perturb takes one noise level; pass a float")
         return GaussianMixture._build(self.means, self._parts.spread.plus(float(sigma) ** 2), self.weights)
 
+    @torch.inference_mode(False)
+    def scaled(self, factor: float) -> GaussianMixture:
+        r"""The exact law of ``factor`` times x: means :math:`c \mu_k`, covariances :math:`c^2 \Sigma_k`.
+
+        Raises:
+            TypeError, ValueError: a factor that is not a finite, positive number.
+        """
+        ops.check_positive(factor, "factor")
+        spread = self._parts.spread.times(float(factor) ** 2)
+        return GaussianMixture._build(float(factor) * self.means, spread, self.weights)
+
+    @torch.inference_mode(False)
     def marginal(self, dims: Sequence[int]) -> GaussianMixture:
         """The exact law of the coordinates ``dims``, in that order.
 
@@ -176,7 +223,7 @@ class GaussianMixture:
             ValueError: no coordinate, one out of range, or one named twice.
         """
         kept = parameters.check_dims(dims, self.means.shape[1])
-        return GaussianMixture(self.means[:, kept], self.covariances[:, kept][:, :, kept], self.weights)
+        return GaussianMixture._build(self.means[:, kept], self._parts.spread.among(kept), self.weights)
 
     @torch.inference_mode(False)
     def condition(self, dims: Sequence[int], values: Any) -> GaussianMixture:
@@ -191,8 +238,7 @@ class GaussianMixture:
         """
         dim = self.means.shape[1]
         given = parameters.check_dims(dims, dim)
-        others = [d for d in range(dim) if d not in given]
-        if not others:
+        if len(given) == dim:
             raise ValueError(
                 f"dims = {list(dims)} names every coordinate: condition leaves at least one free; use log_prob for "
                 "the density at a point"
@@ -204,13 +250,11 @@ class GaussianMixture:
                 "per coordinate"
             )
         ops.check_finite(values[None], "values")
-        marginal = self.marginal(given)
-        weights = marginal.responsibilities(values[None])[0]
-        gain, left = parameters.schur(self.covariances, others, given)
-        means = self.means[:, others] + torch.einsum("kod,kd->ko", gain, values - marginal.means)
-        return GaussianMixture._build(means, left, weights)
+        weights = self.marginal(given).responsibilities(values[None])[0]
+        return GaussianMixture._build(*parameters.condition(self.means, self._parts.spread, given, values), weights)
 
-    def observe(self, operator: Any, values: Any, noise_std: float = 0.0) -> GaussianMixture:
+    @torch.inference_mode(False)
+    def observe(self, operator: Any, values: Any, noise_std: Any = 0.0) -> GaussianMixture:
         r"""The exact law of x given a measurement :math:`y = A x + \tau n`, n standard normal: a mixture in all D coordinates.
 
         Per component the posterior of linear regression, its weight multiplied by the density of y. Without noise it has no
@@ -219,27 +263,52 @@ class GaussianMixture:
         Args:
             operator: A, [M, D], of rank M where there is no noise.
             values: y, [M].
-            noise_std: tau, in units of y.
+            noise_std: tau, one for all or [M], in units of y.
 
         Raises:
-            ValueError: operator or values of another shape or not finite; a negative noise; a measurement with no noise whose
+            TypeError: a tensor of another dtype than the mixture's.
+            ValueError: operator, values or noise of another shape or not finite; a negative noise; a measurement with no noise whose
                 covariance is degenerate.
         """
-        joint, dim = self.measure(operator, noise_std), self.means.shape[1]
-        return joint.condition(range(dim, joint.means.shape[1]), values)
+        a = self._operator(operator)
+        y = parameters.as_tensor(values, "values", self.means)
+        if y.shape != a.shape[:1]:
+            raise ValueError(
+                f"values has shape {list(y.shape)}: this operator measures [{len(a)}]; pass one value per row"
+            )
+        ops.check_finite(y[None], "values")
+        noise = parameters.check_noise(noise_std, len(a), self.means)
+        told: tuple[Tensor, Spread, Tensor] = self.means, self._parts.spread, self.weights
+        for rows in (noise == 0, noise > 0):  # what is known exactly first
+            if bool(rows.any()):
+                told = parameters.observe(*told, a[rows], y[rows], noise[rows])
+        return GaussianMixture._build(*told)
 
-    def measure(self, operator: Any, noise_std: float = 0.0) -> GaussianMixture:
+    @torch.inference_mode(False)
+    def measure(self, operator: Any, noise_std: Any = 0.0) -> GaussianMixture:
         """The joint law of x and y = A x + tau n: D + M coordinates, y last. Args, errors: as ``observe``."""
+        a = self._operator(operator)
+        noise = parameters.check_noise(noise_std, len(a), self.means)
+        return GaussianMixture._build(*parameters.measure(self.means, self._parts.spread, a, noise), self.weights)
+
+    def _operator(self, operator: Any) -> Tensor:
         a = parameters.as_tensor(operator, "operator", self.means)
         if a.ndim != 2 or a.shape[1] != self.means.shape[1] or len(a) == 0:
             raise ValueError(
                 f"operator has shape {list(a.shape)}: it must be [M, {self.means.shape[1]}] with M >= 1; transpose it?"
             )
         ops.check_finite(a, "operator")
-        ops.check_sigma(noise_std, self.means, name="noise_std")
-        both = torch.cat([torch.eye(a.shape[1]).to(a), a])
-        extra = torch.zeros(len(both)).to(a)
-        extra[a.shape[1] :] = float(noise_std) ** 2
-        return GaussianMixture(
-            self.means @ both.mT, both @ self.covariances @ both.mT + torch.diag(extra), self.weights
-        )
+        return a
+
+
+@exact
+def _moments(weights: Tensor, means: Tensor, covariances: Tensor) -> tuple[Tensor, Tensor]:
+    mean = weights @ means
+    offsets = means - mean
+    return mean, torch.einsum("k,kij->ij", weights, covariances) + (weights[:, None] * offsets).mT @ offsets
+
+
+@exact
+def _turned(bases: Tensor, noise: Tensor) -> Tensor:
+    """[n, D] along the axes, from numbers along eigenvectors [n, D, D]."""
+    return torch.einsum("nij,nj->ni", bases, noise)

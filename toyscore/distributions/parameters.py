@@ -1,4 +1,8 @@
-"""What a mixture is given, checked and brought to one form: tensors, probabilities, eigenvalues and eigenvectors."""
+"""What a mixture is given, checked and brought to one form: tensors, probabilities, eigenvalues and eigenvectors.
+
+Full covariances are kept twice: in the mixture's dtype for scores, and in float64 on the CPU, from which every other
+mixture is made. So a float32 mixture that is perturbed, scaled, conditioned or converted loses no digits on the way.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,24 @@ from collections.abc import Sequence
 from operator import index
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 def as_tensor(value: Any, name: str, like: Tensor | None = None) -> Tensor:
-    """A constant floating-point tensor; numbers take ``like``'s dtype, tensors must have it already."""
+    """A constant floating-point tensor.
+
+    Without ``like`` an array keeps its dtype and nested numbers take torch's default. With it numbers and arrays take its
+    dtype, and tensors must have it already.
+    """
     dtype, device = (torch.get_default_dtype(), None) if like is None else (like.dtype, like.device)
     if not isinstance(value, Tensor):
         try:
+            if _holds_arrays(value):
+                value = np.array(value, order="C")
+                value = value.astype(value.dtype.newbyteorder("="))
+                dtype = None if like is None and value.dtype.kind == "f" else dtype
             return torch.tensor(value, dtype=dtype, device=device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(
@@ -26,6 +39,13 @@ def as_tensor(value: Any, name: str, like: Tensor | None = None) -> Tensor:
             f"with .to({dtype})"
         )
     return value.detach().to(device or value.device, copy=True)
+
+
+def _holds_arrays(value: Any) -> bool:
+    """Whether it is an array, or nested sequences of arrays or of NumPy's numbers."""
+    while isinstance(value, Sequence) and not isinstance(value, str) and len(value):
+        value = value[0]
+    return hasattr(value, "__array__") and not isinstance(value, Tensor)
 
 
 def check_weights(weights: Any, means: Tensor) -> Tensor:
@@ -48,6 +68,19 @@ def check_weights(weights: Any, means: Tensor) -> Tensor:
     return weights / weights.sum()
 
 
+def check_noise(noise_std: Any, n: int, like: Tensor) -> Tensor:
+    """Standard deviations [n] of measurements, in float64 on the CPU."""
+    noise = as_tensor(noise_std, "noise_std", None if isinstance(noise_std, Tensor) else like.cpu().double())
+    if noise.ndim and noise.shape != (n,):
+        raise ValueError(f"noise_std has shape {list(noise.shape)}: {n} measurements need a number or [{n}]")
+    if not bool((torch.isfinite(noise) & (noise >= 0)).all()):
+        worst = float(noise.flatten()[int((~(torch.isfinite(noise) & (noise >= 0))).flatten().nonzero()[0])])
+        raise ValueError(
+            f"noise_std = {worst}: a standard deviation must be finite and not negative; pass 0 where nothing disturbs"
+        )
+    return noise.to("cpu", torch.float64).expand(n)
+
+
 def check_dims(dims: Sequence[int], dim: int) -> list[int]:
     try:
         chosen = [index(d) for d in dims if not isinstance(d, bool)]
@@ -59,96 +92,208 @@ def check_dims(dims: Sequence[int], dim: int) -> list[int]:
     return chosen
 
 
+class Wide(NamedTuple):
+    """Covariances that are not diagonal, in float64 on the CPU."""
+
+    full: Tensor  # [K, D, D]
+    variances: Tensor  # [K, D], the eigenvalues; more accurate than those of ``full`` where some are very small
+    bases: Tensor  # [K, D, D], eigenvectors in columns
+    eps: float  # the relative accuracy of the numbers in ``full``
+
+
 class Spread(NamedTuple):
     """The covariances of K components: eigenvalues, and eigenvectors where those are not the axes."""
 
     variances: Tensor  # [K, D]
     bases: Tensor | None = None  # [K, D, D], eigenvectors in columns
-    full: Tensor | None = None  # [K, D, D], the matrices as given
+    wide: Wide | None = None  # what the two were rounded from
+
+    @property
+    def full(self) -> Tensor:
+        """[K, D, D], the matrices."""
+        return torch.diag_embed(self.variances) if self.wide is None else self.wide.full.to(self.variances)
+
+    def exact(self) -> Wide:
+        """In float64 on the CPU, whatever the form."""
+        if self.wide is not None:
+            return self.wide
+        variances = self.variances.to("cpu", torch.float64)
+        bases = torch.eye(variances.shape[1], dtype=torch.float64, device="cpu").expand(len(variances), -1, -1)
+        return Wide(torch.diag_embed(variances), variances, bases, torch.finfo(self.variances.dtype).eps)
 
     def plus(self, variance: float) -> Spread:
         """Every covariance plus ``variance`` times the identity."""
-        if self.full is None:
+        if self.wide is None:
             return Spread(self.variances + variance)
-        identity = torch.eye(self.full.shape[-1], dtype=self.full.dtype, device=self.full.device)
-        return Spread(self.variances + variance, self.bases, self.full + variance * identity)
+        full = self.wide.full + variance * torch.eye(self.wide.full.shape[-1], dtype=torch.float64, device="cpu")
+        return _narrow(self.wide._replace(full=full, variances=self.wide.variances + variance), self.variances)
+
+    def times(self, factor: float) -> Spread:
+        """Every covariance times ``factor``."""
+        if self.wide is None:
+            return Spread(factor * self.variances)
+        wide = self.wide._replace(full=factor * self.wide.full, variances=factor * self.wide.variances)
+        return _narrow(wide, self.variances)
+
+    def among(self, dims: list[int]) -> Spread:
+        """The covariances of some of the coordinates."""
+        if self.wide is None:
+            return Spread(self.variances[:, dims])
+        return _from_matrices(self.wide.full[:, dims][:, :, dims], self.wide.eps, self.variances)
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Spread:
-        """Elsewhere, diagonalised again where the dtype changes, since rounded eigenvectors are not orthogonal."""
-        if self.full is None or self.bases is None:
-            return Spread(self.variances.to(device, dtype))
-        full = self.full.to(device, dtype)
-        if full.dtype != self.full.dtype:
-            return _eigen(full, len(full), max(torch.finfo(full.dtype).eps, torch.finfo(self.full.dtype).eps))
-        return Spread(self.variances.to(device), self.bases.to(device), full)
+        """On another device or in another dtype."""
+        like = self.variances.to(device, dtype)
+        return Spread(like) if self.wide is None else _narrow(self.wide, like)
 
 
 def spread(covariances: Tensor, means: Tensor) -> Spread:
     """The covariances of a mixture, from any of the forms it takes.
 
-    Full matrices are diagonalised on the CPU in float64, so that float32 loses no digits here, and come back in the
-    mixture's dtype. Eigenvalues within rounding of zero are zero.
+    Full matrices are diagonalised on the CPU in float64, so that float32 loses no digits here. Eigenvalues within rounding
+    of zero are zero.
     """
     n, dim = means.shape
     if not bool(torch.isfinite(covariances).all()):
         raise ValueError("covariances has values that are NaN or infinite: every value must be finite; repair them")
+    if covariances.ndim == 2 and covariances.shape == (dim, dim) and dim == n > 1:
+        raise ValueError(
+            f"covariances has shape {list(covariances.shape)} and K = D = {dim}: it could be one matrix or the variances of {n} "
+            "components; for one matrix C that all share pass C[None], for variances V per axis pass torch.diag_embed(V)"
+        )
     if covariances.ndim == 3 and covariances.shape[0] in (1, n) and covariances.shape[1:] == (dim, dim):
-        off_diagonal = covariances - torch.diag_embed(covariances.diagonal(dim1=1, dim2=2))
-        if bool((off_diagonal != 0).any()):
-            return _eigen(covariances, n, torch.finfo(covariances.dtype).eps)
-        covariances = covariances.diagonal(dim1=1, dim2=2)
+        wide = covariances.to("cpu", torch.float64).expand(n, -1, -1)
+        found = _from_matrices(wide, torch.finfo(covariances.dtype).eps, covariances, checked=True)
     elif covariances.ndim == 2 and covariances.shape[0] in (1, n) and covariances.shape[1] == dim:
-        pass
+        found = Spread(covariances.expand(n, dim).clone())
     elif covariances.ndim == 0 or (covariances.ndim == 1 and len(covariances) in (1, n)):
-        covariances = covariances.reshape(-1, 1)
+        found = Spread(covariances.reshape(-1, 1).expand(n, dim).clone())
     else:
         raise ValueError(
             f"covariances has shape {list(covariances.shape)}: with K = {n}, D = {dim} it must be a scalar, [{n}], "
             f"[{n}, {dim}] (variances), [{n}, {dim}, {dim}]{'' if n == 1 else f' or [1, {dim}, {dim}]'}; a single matrix is matrix[None]"
         )
-    if bool((covariances < 0).any()):
+    if bool((found.variances < 0).any()):
         raise ValueError(
-            f"covariances has the variance {float(covariances.min()):.6g}: variances must not be negative; pass "
+            f"covariances has the variance {float(found.variances.min()):.6g}: variances must not be negative; pass "
             "squares of standard deviations"
         )
-    return Spread(covariances.expand(n, dim).clone())
+    return found
 
 
-def schur(covariances: Tensor, others: list[int], given: list[int]) -> tuple[Tensor, Spread]:
-    """The gain [K, o, d] of conditioning on coordinates ``given``, and the covariances left to ``others``.
+def condition(means: Tensor, spread: Spread, given: list[int], values: Tensor) -> tuple[Tensor, Spread]:
+    """Means [K, o] and covariances of the other coordinates where the ``given`` ones have ``values`` [d].
 
-    In float64 on the CPU; eigenvalues within rounding of the original covariances are zero.
+    Eigenvalues within rounding of the original covariances are zero.
     """
-    wide = covariances.to("cpu", torch.float64)
+    wide, eps = spread.exact().full, spread.exact().eps
+    others = [d for d in range(wide.shape[-1]) if d not in given]
     cross = wide[:, others][:, :, given]
-    gain = torch.linalg.solve(wide[:, given][:, :, given], cross.mT).mT
+    gain = torch.linalg.solve(wide[:, given][:, :, given], cross.mT).mT  # [K, o, d]
     left = wide[:, others][:, :, others] - gain @ cross.mT
     scale = wide.diagonal(dim1=1, dim2=2)[:, others]
-    left = ((left + left.mT) / 2).to(covariances)
-    return gain.to(covariances), _eigen(left, len(left), 2 * torch.finfo(covariances.dtype).eps, scale, checked=False)
+    exact_means, exact_values = (t.to("cpu", torch.float64) for t in (means, values))
+    moved = exact_means[:, others] + (gain @ (exact_values - exact_means[:, given])[:, :, None])[:, :, 0]
+    return moved.to(means), _narrow(_eigen((left + left.mT) / 2, 2 * eps, scale, checked=False), means)
 
 
-def _eigen(covariances: Tensor, n: int, eps: float, scale: Tensor | None = None, *, checked: bool = True) -> Spread:
+def observe(
+    means: Tensor, spread: Spread, weights: Tensor, operator: Tensor, values: Tensor, noise: Tensor
+) -> tuple[Tensor, Spread, Tensor]:
+    r"""Means, covariances and weights of x given y = A x + noise, for A [M, D], y [M] and standard deviations [M], all
+    positive or all zero.
+
+    With :math:`\Sigma = L L^T` and the singular value decomposition :math:`A L = U S V^T`, in units in which the noise is
+    :math:`\tau` in every direction, the posterior covariance is :math:`F F^T` with :math:`F = L V \tau / \sqrt{\tau^2 + S^2}`:
+    nothing is subtracted, so a small noise loses no digits.
+    """
+    exact, tau = spread.exact(), float(noise.max() > 0)
+    a, y, mu = (t.to("cpu", torch.float64) for t in (operator, values, means))
+    if tau:
+        a, y = a / noise[:, None], y / noise
+    root = exact.bases * exact.variances.sqrt()[:, None]  # L
+    image = a @ root
+    left, lengths, right = torch.linalg.svd(image)
+    lost = _nullity(image)
+    if not tau and bool(lost.any()):
+        raise ValueError(
+            f"operator measures component {int(lost.argmax())} without noise where it has no variance, or twice the same: the "
+            "measurement is degenerate; drop the rows that depend on others, or pass noise_std > 0"
+        )
+    seen = torch.nn.functional.pad(lengths, (0, len(a) - lengths.shape[1]))  # [K, M]
+    known = torch.nn.functional.pad(lengths, (0, root.shape[-1] - lengths.shape[1]))  # [K, D]
+    residual = ((y - mu @ a.mT)[:, None] @ left)[:, 0]  # [K, M], along U
+    evidence = -0.5 * (residual.square() / (tau + seen.square()) + (tau + seen.square()).log()).sum(1)
+    shift = torch.zeros_like(known)
+    shift[:, : lengths.shape[1]] = (seen / (tau + seen.square()) * residual)[:, : lengths.shape[1]]
+    turned = root @ right.mT  # L V
+    moved = mu + (turned @ shift[:, :, None])[:, :, 0]
+    factor = turned * torch.where(known > 0, (tau / (tau + known.square())).sqrt(), 1.0)[:, None]
+    posterior = torch.softmax(weights.to("cpu", torch.float64).log() + evidence, 0)
+    return moved.to(means), from_factor(factor, means), posterior.to(weights)
+
+
+def measure(means: Tensor, spread: Spread, operator: Tensor, noise: Tensor) -> tuple[Tensor, Spread]:
+    """Means and covariances of x and y = A x + noise together, y last."""
+    exact = spread.exact()
+    a, mu = (t.to("cpu", torch.float64) for t in (operator, means))
+    both = torch.cat([torch.eye(a.shape[1], dtype=torch.float64, device="cpu"), a])
+    root = both @ (exact.bases * exact.variances.sqrt()[:, None])  # [K, D + M, D]
+    added = torch.cat([noise.new_zeros(a.shape[1], len(noise)), torch.diag(noise)])[:, noise > 0]
+    factor = torch.cat([root, added.expand(len(root), -1, -1)], 2)
+    return (mu @ both.mT).to(means), from_factor(factor, means)
+
+
+def _narrow(wide: Wide, like: Tensor) -> Spread:
+    return Spread(wide.variances.to(like).contiguous(), wide.bases.to(like).contiguous(), wide)
+
+
+def _from_matrices(full: Tensor, eps: float, like: Tensor, *, checked: bool = False) -> Spread:
+    """From matrices in float64; diagonal ones need no eigenvectors."""
+    diagonal = full.diagonal(dim1=1, dim2=2)
+    if bool((full == torch.diag_embed(diagonal)).all()):
+        return Spread(diagonal.to(like).contiguous())
+    return _narrow(_eigen(full, eps, checked=checked), like)
+
+
+def from_factor(factor: Tensor, like: Tensor) -> Spread:
+    """The covariances ``factor @ factor.mT`` from factors [K, D, R] in float64: eigenvalues keep the digits that squares would lose."""
+    left, lengths, _ = torch.linalg.svd(factor)
+    dim = factor.shape[1]
+    lengths = torch.nn.functional.pad(lengths, (0, dim - lengths.shape[1]))
+    kept = dim - _nullity(factor)[:, None]
+    variances = torch.where(torch.arange(dim, device="cpu") < kept, lengths.square(), 0.0)
+    return _narrow(Wide(factor @ factor.mT, variances, left, torch.finfo(torch.float64).eps), like)
+
+
+def _nullity(factor: Tensor) -> Tensor:
+    """How many directions [K] the rows of ``factor`` [K, D, R] do not span, each row taken in its own unit."""
+    rows = factor.norm(dim=2, keepdim=True)
+    lengths = torch.linalg.svdvals(factor / torch.where(rows > 0, rows, 1.0))
+    rank = (lengths > max(8, *factor.shape[1:]) * torch.finfo(torch.float64).eps).sum(1)
+    return factor.shape[1] - rank
+
+
+def _eigen(full: Tensor, eps: float, scale: Tensor | None = None, *, checked: bool) -> Wide:
     """Diagonalise symmetric matrices whose entries ij are exact to ``eps`` times the root of ``scale`` i times ``scale`` j.
 
     The scale [K, D] is by default their diagonal, so that a small variance beside a large one is not taken for rounding.
     ``checked=False`` where they are positive semi-definite by construction, whatever rounding says.
     """
-    dim = covariances.shape[-1]
-    wide = covariances.to("cpu", torch.float64)
-    size = wide.abs().amax((1, 2), keepdim=True)
-    skew = (wide - wide.mT).abs().amax((1, 2))
+    dim = full.shape[-1]
+    size = full.abs().amax((1, 2), keepdim=True)
+    skew = (full - full.mT).abs().amax((1, 2))
     if bool((skew > 100 * eps * size[:, 0, 0]).any()):
         worst = int((skew / size[:, 0, 0]).nan_to_num().argmax())
         raise ValueError(
             f"covariances[{worst}] differs from its transpose by {float(skew[worst]):.3g}: a covariance is "
             "symmetric; pass (C + C.mT) / 2 if rounding did it"
         )
-    wide = (wide + wide.mT) / 2
-    values, vectors = torch.linalg.eigh(wide)
-    scale = (wide.diagonal(dim1=1, dim2=2) if scale is None else scale).abs()
+    full = (full + full.mT) / 2
+    values, vectors = torch.linalg.eigh(full)
+    scale = (full.diagonal(dim1=1, dim2=2) if scale is None else scale).abs()
     scale = torch.where(scale > 0, scale, size[:, 0].clamp(min=torch.finfo(torch.float64).tiny))
-    scaled = torch.linalg.eigvalsh(wide / (scale[:, :, None] * scale[:, None, :]).sqrt())
+    scaled = torch.linalg.eigvalsh(full / (scale[:, :, None] * scale[:, None, :]).sqrt())
     rounding = max(8, dim) * eps
     if checked and bool((scaled < -rounding).any()):
         worst = int(scaled.min(1).values.argmin())
@@ -157,5 +302,5 @@ def _eigen(covariances: Tensor, n: int, eps: float, scale: Tensor | None = None,
             "semi-definite; check its signs or add a multiple of I"
         )
     nullity = (scaled <= rounding).sum(1, keepdim=True)
-    values = torch.where(torch.arange(dim) < nullity, 0.0, values.clamp(min=0))
-    return Spread(*(t.to(covariances).expand(n, *t.shape[1:]).clone() for t in (values, vectors, wide)))
+    values = torch.where(torch.arange(dim, device="cpu") < nullity, 0.0, values.clamp(min=0))
+    return Wide(full, values, vectors, eps)

@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from toyscore import operators as ops
 from toyscore.distributions.components import PRODUCT_LIMIT
 from toyscore.operators import Sigma
+from toyscore.precision import exact
 
 
 class Empirical:
@@ -82,14 +83,15 @@ class Empirical:
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Index of, and Euclidean distance to, the nearest point: two [B], int64 and like x."""
-        flat = ops.check_event(x, self._flat.shape[1], self.points.dtype, "the data set")
+        flat = ops.check_event(x, self._flat.shape[1], self.points, "the data set")
         points = ops.flatten(self.points)
         squared, index = ops.nearest(flat, points)
         return index, squared.sqrt()
 
+    @exact
     def _by_chunks(self, function: Callable[[Tensor, Tensor, bool], Tensor], x: Tensor, sigma: Sigma) -> Tensor:
         """Apply ``function(rows, variances [b, 1], products)`` to a few rows at a time."""
-        flat = ops.check_event(x, self._flat.shape[1], self.points.dtype, "the data set") - self._centre
+        flat = ops.check_event(x, self._flat.shape[1], self.points, "the data set") - self._centre
         ops.check_sigma(sigma, x, positive=True)
         variance = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1).square()
         least = float(variance.detach().min())

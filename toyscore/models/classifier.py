@@ -70,7 +70,7 @@ class NoiseClassifier(nn.Module):
         Raises:
             TypeError, ValueError: x of another event or dtype; a bad sigma.
         """
-        flat = ops.check_event(x, math.prod(self.event), next(self.parameters()).dtype, "the classifier")
+        flat = ops.check_event(x, math.prod(self.event), next(self.parameters()), "the classifier")
         std, features = conditioning.sigma_features(sigma, flat, self.log_range, _FREQUENCIES)
         h = torch.cat([(flat - self.data_mean) * (std * std + self.data_variance).rsqrt(), features], 1)
         *hidden, last = self.layers

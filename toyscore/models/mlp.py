@@ -107,8 +107,7 @@ class MLP(nn.Module):
     def _inputs(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Sigma, Sigma]:
         """What enters the first layer [B, inputs], and the factors of x there and of the last layer's output."""
         mixed = isinstance(x, Tensor) and torch.is_autocast_enabled(x.device.type)
-        dtype = x.dtype if mixed else self._linears[0].weight.dtype
-        flat = ops.check_event(x, self.dim, dtype, "the network")
+        flat = ops.check_event(x, self.dim, x if mixed else self._linears[0].weight, "the network")
         if self.log_range is None or self.data_variance is None:
             return flat, 1.0, 1.0
         std, features = sigma_features(sigma, flat, self.log_range, _FREQUENCIES)

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from toyscore import operators as ops
 from toyscore.noise import annealed_steps, check_sigmas
 from toyscore.operators import Score, Sigma
+from toyscore.precision import exact
 from toyscore.samplers.chains import at_level, check_start, watched
 from toyscore.samplers.langevin import Noise, langevin_step
 
@@ -220,6 +221,7 @@ def interpolate(a: Tensor, b: Tensor, n: int) -> Tensor:
     return _interpolate(a, b, n)
 
 
+@exact
 def _interpolate(a: Tensor, b: Tensor, n: int) -> Tensor:
     angles = torch.linspace(0, math.pi / 2, n, dtype=a.dtype, device=a.device)
     return torch.einsum("jk,k...->j...", torch.stack([angles.cos(), angles.sin()], 1), torch.stack([a, b]))

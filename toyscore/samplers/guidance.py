@@ -26,6 +26,7 @@ from torch import Tensor
 from toyscore import operators as ops
 from toyscore.distributions import GaussianMixture
 from toyscore.operators import Score, Sigma
+from toyscore.precision import exact
 
 LogLikelihood: TypeAlias = Callable[[Tensor, Sigma], Tensor]
 
@@ -152,10 +153,12 @@ def of_measurement(
     ops.check_sigma(noise_std, a, name="noise_std")
     if data_variance is not None:
         ops.check_positive(data_variance, "data_variance")
-    lengths, directions = torch.linalg.eigh(a @ a.mT)
+    directions, lengths, _ = torch.linalg.svd(a.to("cpu", torch.float64))
+    lengths = torch.nn.functional.pad(lengths, (0, len(a) - len(lengths))).square()  # eigenvalues of A A^T
     if noise_std == 0 and float(lengths.min()) <= len(a) * torch.finfo(a.dtype).eps * float(lengths.max()):
         raise ValueError("operator has rows that depend on each other, and noise_std = 0: drop some, or pass noise_std")
-    turned, target = directions.mT @ a, y @ directions  # in the basis in which A A^T is diagonal
+    lengths, directions = lengths.to(a), directions.to(a)
+    turned, target = _product(directions.mT, a), _product(y, directions)  # in the basis in which A A^T is diagonal
 
     def value(x: Tensor, sigma: Sigma) -> Tensor:
         if x[0].numel() != a.shape[1]:
@@ -168,7 +171,7 @@ def of_measurement(
             rows = turned.to(x)[:, None].expand(-1, len(x), -1).reshape(-1, *x.shape)
             with torch.no_grad():  # the covariance counts as constant
                 _, products = ops.vector_jacobian(score, x.detach(), sigma, rows)
-            curved = torch.einsum("mbd,nd->bmn", products.flatten(2), turned.to(x)) * variance[:, None, None] ** 2
+            curved = _product(products.flatten(2), turned.to(x).mT).movedim(0, 1) * variance[:, None, None] ** 2
             plain = variance[:, None] * lengths.to(x) + noise_std**2
             spread = 0.5 * (curved + curved.mT) + torch.diag_embed(plain)
         else:
@@ -177,11 +180,17 @@ def of_measurement(
         if target.ndim == 2 and len(target) != len(x):
             raise ValueError(f"y has {len(target)} rows, x {len(x)}: pass one measurement per row, or one for all")
         clean = ops.flatten(x) + variance[:, None] * ops.flatten(ops.evaluate(score, x, sigma))
-        return _gaussian(target.to(x) - clean @ turned.to(x).mT, spread)
+        return _gaussian(target.to(x) - _product(clean, turned.to(x).mT), spread)
 
     return value
 
 
+@exact
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b
+
+
+@exact
 def _gaussian(residual: Tensor, covariance: Tensor) -> Tensor:
     """log N(residual; 0, covariance): [B, M] and variances [B, M] or covariances [B, M, M] -> [B]."""
     if covariance.ndim == 2:

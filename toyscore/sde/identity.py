@@ -106,8 +106,7 @@ def law_at(sde: SDE, mixture: GaussianMixture, t: float) -> GaussianMixture:
     """The exact law of x_t where the data are a mixture: another mixture."""
     check_time(t)
     alpha, std = sde.marginal(float(t))
-    q = mixture.perturb(std / alpha)
-    return GaussianMixture(alpha * q.means, alpha**2 * q.covariances, q.weights)
+    return mixture.perturb(std / alpha).scaled(alpha)
 
 
 def uniform_in_time(sde: SDE, *, t_min: float = 1e-5) -> Draw:

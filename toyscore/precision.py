@@ -1,0 +1,61 @@
+"""Exact mathematics keeps its digits, whatever the program around it asks of networks.
+
+``torch.autocast`` turns matrix products into 16-bit ones, and TensorFloat-32 rounds their factors to 11 bits. Both are
+meant for networks. Closed forms are no network: functions marked :func:`exact` run as if neither were set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# What decides how many digits float32 matrix products keep, by kind of device.
+_PRODUCTS = {"cpu": torch.backends.mkldnn.matmul, "cuda": torch.backends.cuda.matmul}
+_FULL = ("none", "ieee")
+
+
+def exact(function: Callable[P, R]) -> Callable[P, R]:
+    """``function`` without an ambient autocast and with float32 matrix products in full precision.
+
+    It may take tensors of one kind of device, and must not call a score that may be a network: the precision of a
+    network is the caller's choice.
+    """
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        kinds = {a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor)}
+        if not any(map(reduced, kinds)):
+            return function(*args, **kwargs)
+        with full_precision(kinds.pop()):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def reduced(kind: str) -> bool:
+    """Whether matrix products of float32 on this kind of device are rounded to fewer digits just now."""
+    products = _PRODUCTS.get(kind)
+    return torch.is_autocast_enabled(kind) or (products is not None and products.fp32_precision not in _FULL)
+
+
+@contextmanager
+def full_precision(kind: str) -> Iterator[None]:
+    """Matrix products of float32 on this kind of device keep all their digits, also under autocast."""
+    products = _PRODUCTS.get(kind)
+    before = None if products is None else products.fp32_precision
+    with torch.autocast(kind, enabled=False):
+        try:
+            if products is not None:
+                products.fp32_precision = "ieee"
+            yield
+        finally:
+            if products is not None:
+                products.fp32_precision = before
