@@ -409,6 +409,14 @@ def test_what_a_float32_mixture_becomes_loses_no_digits():
     assert torch.allclose(part.covariances, there.to(dtype=F64).covariances[:, [2, 0]][:, :, [2, 0]], rtol=1e-12)
 
 
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_components_add_up_to_the_density_and_divide_into_responsibilities(mixture, sigma):
+    x = points(mixture)
+    parts = mixture.component_log_prob(x, sigma)
+    assert torch.allclose(parts.logsumexp(1), mixture.log_prob(x, sigma), rtol=1e-10)
+    assert torch.allclose(parts.softmax(1), mixture.responsibilities(x, sigma), atol=1e-10)
+
+
 def test_scaled_is_the_law_of_a_multiple(mixture):
     """c x has the density p(x / c) / c^D, and the score s(x / c) / c"""
     c, x = 0.3, points(mixture)

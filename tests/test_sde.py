@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from helpers import F64, assert_mean, cases, seeded
+from helpers import F64, assert_mean, cases, rotation, seeded
 from toyscore.distributions import GaussianMixture, empirical
 from toyscore.losses import at_random_sigma, denoising_score_matching
 from toyscore.models import MLP
@@ -124,6 +124,23 @@ def test_time_score_is_the_gradient_of_the_rescaled_mixture(name, sde):
             found = time_score(sde, p.score)(x, form)
             assert float((found - truth).norm(dim=1).div(truth.norm(dim=1)).max()) < 1e-10
         assert torch.allclose(law_at(sde, p, t).log_prob(x), law.log_prob(x), rtol=1e-10)
+
+
+@pytest.mark.parametrize("t", [1e-3, 0.05, 0.5, 1.0])
+def test_the_law_of_a_float32_mixture_has_its_time_score(sde, t):
+    """One direction has hardly any variance: what is rounded again on the way loses that direction"""
+    q = rotation(3)
+    matrix = ((q * torch.tensor([1e-6, 1.0, 30.0], dtype=F64)) @ q.mT).float()
+    p = GaussianMixture(torch.tensor([[1.0, -2.0, 0.5], [-3.0, 0.0, 2.0]]), matrix[None], [0.7, 0.3])
+    law, wide = law_at(sde, p, t), p.to(dtype=F64)
+    x = law.sample(50, generator=seeded())
+    truth = time_score(sde, wide.score)(x.to(F64), t)
+    allowed = float(
+        (time_score(sde, p.score)(x, t) - truth).norm()
+    )  # what rounding x and the eigenvectors costs anyone
+    for found in (law.score(x), law.to(dtype=F64).score(x.to(F64))):
+        assert float((found - truth).norm()) < 3 * allowed + 1e-6 * float(truth.norm())
+    assert allowed < 3e-3 * float(truth.norm())
 
 
 def test_time_score_goes_row_by_row_and_over_any_event(sde):

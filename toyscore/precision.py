@@ -18,7 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # What decides how many digits float32 matrix products keep, by kind of device.
-_PRODUCTS = {"cpu": torch.backends.mkldnn.matmul, "cuda": torch.backends.cuda.matmul}
+_PRODUCTS = {"cpu": torch.backends.mkldnn.matmul, "cuda": torch.backends.cuda.matmul}  # type: ignore[attr-defined]
 _FULL = ("none", "ieee")
 
 

@@ -168,6 +168,10 @@ class Components:
         """[B], in nats."""
         return torch.logsumexp(self._logits(self._whitened(xt, level), level), 0) + level.largest
 
+    def component_log_prob(self, xt: Tensor, level: Level) -> Tensor:
+        """[K, B], in nats."""
+        return self._logits(self._whitened(xt, level), level) + level.largest
+
     def responsibilities(self, xt: Tensor, level: Level) -> Tensor:
         """[K, B], summing to one."""
         if level.products:

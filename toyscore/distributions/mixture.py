@@ -169,6 +169,11 @@ class GaussianMixture:
         """Posterior probability of each component given x; args and errors as ``log_prob``. Returns [B, K]."""
         return self._parts.apply(self._parts.responsibilities, x, sigma)
 
+    def component_log_prob(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
+        r"""Log of weight times density of each component, :math:`\log \pi_k N(x; \mu_k, \Sigma_k + \sigma^2 I)`; args and errors as
+        ``log_prob``. Returns [B, K]."""
+        return self._parts.apply(self._parts.component_log_prob, x, sigma)
+
     def jacobian(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
         r"""Jacobian of the score, :math:`\sum_k r_k (s_k - s)(s_k - s)^T - \sum_k r_k (\Sigma_k + \sigma^2 I)^{-1}`.
 

@@ -21,7 +21,8 @@ def as_tensor(value: Any, name: str, like: Tensor | None = None) -> Tensor:
     Without ``like`` an array keeps its dtype and nested numbers take torch's default. With it numbers and arrays take its
     dtype, and tensors must have it already.
     """
-    dtype, device = (torch.get_default_dtype(), None) if like is None else (like.dtype, like.device)
+    dtype: torch.dtype | None = torch.get_default_dtype() if like is None else like.dtype
+    device = None if like is None else like.device
     if not isinstance(value, Tensor):
         try:
             if _holds_arrays(value):

@@ -90,12 +90,7 @@ def of_class(classifier: Callable[[Tensor, Sigma], Tensor], label: int | Tensor)
 
 def mixture_classes(mixture: GaussianMixture) -> Callable[[Tensor, Sigma], Tensor]:
     """The exact classifier of a mixture's components: logits [B, K] for noisy x, whose softmax are the responsibilities."""
-    parts = [
-        GaussianMixture(mean[None], covariance[None])
-        for mean, covariance in zip(mixture.means, mixture.covariances, strict=True)
-    ]
-    logs = mixture.weights.log()
-    return lambda x, sigma: torch.stack([part.log_prob(x, sigma) for part in parts], 1) + logs
+    return mixture.component_log_prob
 
 
 def of_mixture(mixture: GaussianMixture, operator: Tensor, y: Tensor, *, noise_std: float = 0.0) -> LogLikelihood:
