@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 # What decides how many digits float32 matrix products keep, by kind of device.
 _PRODUCTS = {"cpu": torch.backends.mkldnn.matmul, "cuda": torch.backends.cuda.matmul}  # type: ignore[attr-defined]
-_FULL = ("none", "ieee")
+_BITS, _FULL = "fp32_precision", {"none", "ieee"}
 
 
 def exact(function: Callable[P, R]) -> Callable[P, R]:
@@ -42,8 +42,8 @@ def exact(function: Callable[P, R]) -> Callable[P, R]:
 
 def reduced(kind: str) -> bool:
     """Whether matrix products of float32 on this kind of device are rounded to fewer digits just now."""
-    products = _PRODUCTS.get(kind)
-    return torch.is_autocast_enabled(kind) or (products is not None and products.fp32_precision not in _FULL)
+    products = _PRODUCTS.get(kind)  # asked without the detour of a failing look-up: a chain asks at every step
+    return torch.is_autocast_enabled(kind) or (products is not None and products.__getattr__(_BITS) not in _FULL)
 
 
 @contextmanager
