@@ -97,7 +97,7 @@ def fit(
         state: from ``Step.state()`` of a run with the same recipe; continues after its step.
 
     Raises:
-        TypeError: data without ``sample``, or whose samples are no tensors; a loss that cannot be called so.
+        TypeError: data without ``sample``, whose ``sample`` takes no generator or returns no tensor; a loss that cannot be called so.
         ValueError: counts below one, batch_size not a multiple of n_shards, n_shards not one of the processes, lr or clip not
             positive, another autocast, no trainable parameter, a state of another recipe or network, a loss that is not per
             example.
@@ -128,11 +128,7 @@ def fit(
             f"n_shards = {n_shards} cannot be shared out to {n_processes} processes: it must be a multiple; pass "
             f"n_shards={n_processes * (n_shards // n_processes + 1)}"
         )
-    if not hasattr(data, "sample"):
-        raise TypeError(
-            f"data is {type(data).__name__}: it must have sample(n, *, generator); wrap a tensor as "
-            "toyscore.distributions.empirical(points)"
-        )
+    _check_data(data)
     _check_loss(loss)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -366,3 +362,21 @@ def _restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Ada
     for parameter, moments in zip(parameters, state["optimizer"], strict=True):
         optimizer.state[parameter] = {name: value.to(parameter.device, copy=True) for name, value in moments.items()}
     return int(state["step"])
+def _check_data(data: object) -> None:
+    """Refuse what cannot be called as ``data.sample(n, generator=g)``, as far as its signature tells."""
+    if not hasattr(data, "sample"):
+        raise TypeError(
+            f"data is {type(data).__name__}: it must have sample(n, *, generator); wrap a tensor as "
+            "toyscore.distributions.empirical(points)"
+        )
+    try:
+        inspect.signature(data.sample).bind(1, generator=None)
+    except ValueError:  # what is not written in Python may have no signature
+        return
+    except TypeError as error:
+        raise TypeError(
+            f"data is {type(data).__name__}, whose sample cannot be called as sample(n, generator=g): {error}; draw a tensor of points "
+            "from it once and pass toyscore.distributions.empirical(points)"
+        ) from error
+
+
