@@ -99,8 +99,8 @@ def fit(
     Raises:
         TypeError: data without ``sample``, whose ``sample`` takes no generator or returns no tensor; a loss that cannot be called so.
         ValueError: counts below one, batch_size not a multiple of n_shards, n_shards not one of the processes, lr or clip not
-            positive, another autocast, no trainable parameter, a state of another recipe or network, a loss that is not per
-            example.
+            positive, another autocast, no trainable parameter, an expanded one, a state of another recipe or network, a loss
+            that is not per example.
         DivergenceError: the loss, a gradient or an averaged weight is NaN or infinite; names the step, the level, the remedy.
     """
     for value, name in ((n_steps, "n_steps"), (batch_size, "batch_size"), (n_shards, "n_shards")):
@@ -138,14 +138,23 @@ def fit(
         "batch_size": batch_size,
         "lr": lr,
         "seed": seed,
+    for name, value in model.state_dict().items():
+        if any(n > 1 and stride == 0 for n, stride in zip(value.shape, value.stride(), strict=True)):
+            raise ValueError(
+                f"{name} of shape {list(value.shape)} has strides {list(value.stride())}: numbers that share memory cannot be "
+                "trained or loaded; build it from expanded.clone()"
+            )
         "n_shards": n_shards,
     }
     recipe |= {"clip": clip, "autocast": None if autocast is None else "bfloat16"}
-    optimizer = torch.optim.Adam(parameters, lr=lr, betas=_BETAS, fused=True)
+    fused = all(torch.empty_like(p).stride() == p.stride() for p in parameters)  # it takes memory to have no gaps
+    optimizer = torch.optim.Adam(parameters, lr=lr, betas=_BETAS, fused=fused)
     done = 0 if state is None else _restore(state, model, optimizer, recipe)
     if group is not None:
         for value in model.state_dict().values():
-            dist.broadcast(value, dist.get_global_rank(group, 0), group)
+            message = value.contiguous()  # sent as it lies in memory
+            dist.broadcast(message, dist.get_global_rank(group, 0), group)
+            value.copy_(message)
     return _fit(model, data, loss, optimizer, recipe, done, group)
 
 
@@ -231,7 +240,29 @@ def _autocast(network: nn.Module) -> Score:
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
             return network(x, sigma)
 
-    return score
+        _align(optimizer)
+@torch.no_grad()
+def _put_back(network: nn.Module, before: Sequence[Tensor]) -> None:
+    for buffer, value in zip(network.buffers(), before, strict=True):
+        buffer.copy_(value)
+
+
+@torch.no_grad()
+def _changes(network: nn.Module, before: Sequence[Tensor]) -> list[Tensor]:
+    """How far the buffers that hold no whole numbers have moved, as a batch norm's do; an infinity that stays has not."""
+    return [
+        torch.where(buffer == value, 0, buffer - value)
+        for buffer, value in zip(network.buffers(), before, strict=True)
+        if buffer.is_floating_point()
+    ]
+
+
+@torch.no_grad()
+def _move(network: nn.Module, before: Sequence[Tensor], changes: Sequence[Tensor], n: int) -> None:
+    """Move the buffers by the mean of n changes, given their sums."""
+    pairs = [pair for pair in zip(network.buffers(), before, strict=True) if pair[0].is_floating_point()]
+    for (buffer, value), change in zip(pairs, changes, strict=False):  # one shard has moved them itself
+        buffer.copy_(value + change / n)
 
 
 def _add_up(tensors: list[Tensor], group: dist.ProcessGroup) -> None:
