@@ -5,12 +5,20 @@ from itertools import pairwise
 
 import pytest
 import torch
+from sklearn.mixture import GaussianMixture as SklearnMixture
+from sklearn.neighbors import KernelDensity
+from torch.distributions import MultivariateNormal
 
 from helpers import F64, seeded
 from toyscore.distributions import asymmetric, empirical, two_modes
-from toyscore.losses import at_random_sigma, denoising_score_matching, implicit_score_matching
+from toyscore.losses import (
+    at_random_sigma,
+    denoising_score_matching,
+    implicit_score_matching,
+    noisy_cross_entropy,
+)
 from toyscore.metrics import fisher_divergence
-from toyscore.models import MLP
+from toyscore.models import EMA, MLP, NCSN, NoiseClassifier
 from toyscore.noise import levels
 from toyscore.operators import DivergenceError
 from toyscore.train import draw_seed, fit, rate
@@ -194,3 +202,213 @@ def test_a_gradient_that_diverges_stops_before_the_weights_do():
     ):
         list(fit(model, two_modes(), lambda s, x, *, generator: s(x).square().sum(1).sqrt(), n_steps=3, batch_size=4))
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+class Labelled:
+    """Points whose class is their third number."""
+
+    def sample(self, n, *, generator=None):
+        x = two_modes().sample(n, generator=generator)
+        return torch.cat([x, (x[:, :1] > 0).to(x)], 1)
+
+
+class OfClass(torch.nn.Module):
+    """A score that takes labels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+
+    def forward(self, x, sigma, y, *, scale=1.0):
+        return self.layer(torch.cat([x, y[:, None]], 1)) * scale
+
+
+def of_labels(score, rows, sigma, *, generator=None):
+    x, y = rows[:, :2], rows[:, 2]
+    return denoising_score_matching(lambda z, s: score(z, s, y, scale=2.0), x, sigma, generator=generator)
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_loss_may_hand_labels_to_the_score(autocast, averaged):
+    """In either precision; where it diverges, with the level"""
+    objective = at_random_sigma(of_labels, levels([1.0]))
+    model = EMA(OfClass()) if averaged else OfClass()
+    options = {"n_steps": 2, "batch_size": 4, "autocast": autocast}
+    assert all(math.isfinite(step.loss) for step in fit(model, Labelled(), objective, **options))
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergenceError, match=r"at step 1: the loss is nan at sigma = 1 at"):
+        list(fit(model, Labelled(), objective, **options))
+
+
+def test_an_average_hands_labels_on():
+    model = EMA(OfClass())
+    x, y = two_modes().sample(4, generator=seeded()), torch.tensor([0.0, 1.0, 1.0, 0.0])
+    assert torch.equal(model(x, 1.0, y, scale=3.0), model.average(x, 1.0, y, scale=3.0))
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_a_loss_finds_what_else_the_network_has(autocast):
+    """Its event and its parameters, in mixed precision and where the step that diverged is looked at again"""
+    torch.manual_seed(0)
+    model = NoiseClassifier((2,), 2, [1.0, 0.1], width=4)
+    options = {"n_steps": 2, "batch_size": 4, "autocast": autocast}
+
+    def objective(score, rows, *, generator):
+        decay = sum(p.square().sum() for p in score.parameters())
+        return noisy_cross_entropy(score, rows, 0.5, generator=generator) + 1e-3 * decay
+
+    list(fit(model, Labelled(), objective, **options))
+    with torch.no_grad():
+        model.layers[0].weight.fill_(float("nan"))
+    with pytest.raises(DivergenceError, match=r"the loss is nan at sigma = 0.5 at"):
+        list(fit(model, Labelled(), objective, **options))
+
+
+@pytest.mark.parametrize(
+    ("call", "level"),
+    {
+        "by name": (lambda s, x: s(x, sigma=torch.full((len(x),), 0.5)), " at sigma = 0.5"),
+        "no level": (lambda s, x: s(x), " at sigma = 0"),
+        "of twice as many": (lambda s, x: s(torch.cat([x, x]), torch.ones(2 * len(x)))[: len(x)], ""),
+        "features of it": (lambda s, x: s(x, torch.ones(len(x), 3)), ""),
+        "a word": (lambda s, x: s(x, "coarse"), ""),
+    }.values(),
+)
+def test_a_divergence_is_told_however_the_network_is_called(call, level):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 2)
+
+        def forward(self, x, sigma=0.0):
+            return self.layer(x) * float("nan")
+
+    with pytest.raises(DivergenceError, match=rf"the loss is nan{level} at learning rate"):
+        next(fit(Network(), two_modes(), lambda s, x, *, generator: call(s, x).sum(1), n_steps=2, batch_size=4))
+
+
+class Drawing(torch.nn.Module):
+    """Dropout and batch norm; notes what the default generator gave it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(2, 8),
+            torch.nn.BatchNorm1d(8),
+            torch.nn.Softplus(),
+            torch.nn.Dropout(0.5),
+            torch.nn.Linear(8, 2),
+        )
+        self.seen = []
+
+    def forward(self, x, sigma):
+        self.seen.append(torch.randn(3))
+        return self.layers(x)
+
+
+OBJECTIVE = at_random_sigma(denoising_score_matching, levels([1.0, 0.2]))
+
+
+def test_what_a_network_draws_is_of_the_seed_and_the_step():
+    """Whatever was drawn before, and between steps; other numbers at every step and shard, and none of the data's or the noise's"""
+    seen, weights = [], []
+    for start in (1, 2):
+        model = Drawing()
+        torch.manual_seed(start)
+        for _ in fit(model, two_modes(), OBJECTIVE, n_steps=3, batch_size=8, n_shards=2):
+            torch.rand(start)
+        seen.append(torch.stack(model.seen))
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*seen)
+    assert torch.equal(*weights)
+    assert len({tuple(row) for row in seen[0].tolist()}) == 6
+    others = [torch.randn(3, generator=seeded(draw_seed(0, step, shard))) for step in (1, 2, 3) for shard in (0, 1)]
+    assert not {tuple(row.tolist()) for row in others} & {tuple(row) for row in seen[0].tolist()}
+
+
+@pytest.mark.parametrize("n_shards", [2, 3])
+def test_every_shard_finds_the_buffers_of_the_step_and_leaves_their_mean(n_shards):
+    """Batch norm's running means after a step: 0.9 of the old and 0.1 of the mean over shards of the means of their batches"""
+    model, batches, kept = Drawing(), [], torch.zeros(8)
+    model.register_buffer("mask", torch.tensor([0.1, float("-inf"), 0.7]))
+    model.layers[1].register_forward_pre_hook(lambda _, args: batches.append(args[0].detach()))
+    for step in fit(model, two_modes(), OBJECTIVE, n_steps=2, batch_size=12, n_shards=n_shards):
+        means = torch.stack([batch.mean(0) for batch in batches[-n_shards:]]).mean(0)
+        before, kept = kept, model.layers[1].running_mean.clone()
+        assert torch.allclose(kept, 0.9 * before + 0.1 * means, atol=1e-6)
+        assert int(model.layers[1].num_batches_tracked) == step.step
+    assert model.mask.tolist() == torch.tensor([0.1, float("-inf"), 0.7]).tolist()
+
+
+def test_a_step_that_diverges_leaves_the_buffers_alone():
+    model = Drawing()
+    steps = fit(model, two_modes(), OBJECTIVE, n_steps=3, batch_size=4)
+    first = next(steps)
+    kept = {name: value.clone() for name, value in model.named_buffers()}
+    model.layers[1].register_forward_pre_hook(lambda _, args: (args[0] * float("nan"),))
+    with pytest.raises(DivergenceError, match="the weights are those of step 1"):
+        next(steps)
+    for name, value in first.state()["model"].items():
+        assert name not in kept or torch.equal(value, kept[name]), name
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_an_average_is_never_in_training_mode(mode):
+    """So its rows are independent and no call draws; the network is left in the mode it was in"""
+    model = EMA(Drawing(), 0.5).train(mode)
+    for _ in fit(model, two_modes(), OBJECTIVE, n_steps=3, batch_size=8):
+        assert [m.training for m in model.model.modules()] == [mode] * 7
+        assert not any(m.training for m in model.average.modules())
+    assert model.training == mode
+    x = two_modes().sample(8, generator=seeded())
+    assert torch.allclose(torch.cat([model(row[None], 0.2) for row in x]), model(x, 0.2), atol=1e-6)
+    for kept, live in zip(model.average.buffers(), model.model.buffers(), strict=True):
+        assert torch.equal(kept, live)
+
+
+def test_weights_may_be_laid_out_anew_between_steps():
+    """Moments go with them: the same training, to rounding, as where they always lay so"""
+
+    def train(when):
+        torch.manual_seed(0)
+        model = NCSN(1, 8, 4, [1.0, 0.2])
+        for step in fit(model.double(), data, OBJECTIVE, n_steps=4, batch_size=4):
+            if step.step == when:
+                model.to(memory_format=torch.channels_last)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    data = empirical(torch.rand(20, 1, 8, 8, generator=seeded(), dtype=F64))
+    whole = train(None)
+    assert torch.allclose(train(2), whole, rtol=1e-6, atol=1e-9)
+
+
+def test_an_expanded_weight_is_refused_and_its_clone_is_not():
+    model = MLP(width=4)
+    model.layers[0].bias = torch.nn.Parameter(torch.zeros(1).expand(4))
+    with pytest.raises(ValueError, match=r"layers.0.bias of shape \[4\] has strides \[0\].*expanded.clone\(\)"):
+        fit(model, two_modes(), implicit_score_matching, n_steps=2)
+    model.layers[0].bias = torch.nn.Parameter(torch.zeros(1).expand(4).clone())
+    next(fit(model, two_modes(), implicit_score_matching, n_steps=2))
+
+
+POINTS = two_modes().sample(50, generator=seeded()).numpy()
+# what has sample but takes no generator -> it, and a tensor of points from it
+NO_GENERATOR = {
+    "torch": (MultivariateNormal(torch.zeros(2), torch.eye(2)), lambda p: p.sample((50,))),
+    "mixture": (SklearnMixture(2, random_state=0).fit(POINTS), lambda p: torch.as_tensor(p.sample(50)[0]).float()),
+    "kernels": (KernelDensity().fit(POINTS), lambda p: torch.as_tensor(p.sample(50, random_state=0)).float()),
+}
+
+
+@pytest.mark.parametrize("name", NO_GENERATOR)
+def test_what_takes_no_generator_is_refused_at_the_call_and_its_points_are_not(name):
+    p, points = NO_GENERATOR[name]
+    told = (
+        rf"data is {type(p).__name__}, whose sample cannot be called as sample\(n, generator=g\).*empirical\(points\)"
+    )
+    with pytest.raises(TypeError, match=told):
+        fit(network(), p, implicit_score_matching, n_steps=2)
+    next(fit(network(), empirical(points(p)), implicit_score_matching, n_steps=2))

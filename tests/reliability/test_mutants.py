@@ -563,7 +563,7 @@ MUTANTS = {
     ),
     "a clip before the sum over processes": (
         "train/loop.py",
-        "    _add_up([total, *gradients], group)",
+        "    _add_up([total, *gradients, *moved], group)",
         "    pass",
         "reliability/test_sharing.py::test_two_processes_give_the_bits_of_one[toy]",
     ),
@@ -581,8 +581,8 @@ MUTANTS = {
     ),
     "an average nobody calls": (
         "models/ema.py",
-        "return self.average(x, sigma)",
-        "return self.model(x, sigma)",
+        "return self.average(x, sigma, *args, **kwargs)",
+        "return self.model(x, sigma, *args, **kwargs)",
         "test_ncsn.py::test_an_average_follows_its_recursion_and_is_what_is_called",
     ),
     "channel means standardised with the biased variance": (

@@ -8,6 +8,7 @@ takes the sudden changes of colour out of samples of NCSN; they use d = 0.999.
 from __future__ import annotations
 
 import copy
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from toyscore.operators import Sigma
 class EMA(nn.Module):
     """``model`` is trained, ``average`` follows it, and calling the wrapper calls the average.
 
-    ``train.fit`` knows the wrapper: it takes gradients of ``model`` and calls :meth:`update` after each step.
+    ``train.fit`` knows the wrapper: it takes gradients of ``model`` and calls :meth:`update` after each step. The average is never
+    trained, and so stays in evaluation mode: without dropout, and with batch norm's running means.
 
     Args:
         model: a score network.
@@ -39,13 +41,19 @@ class EMA(nn.Module):
         if not 0 <= decay < 1:
             raise ValueError(f"decay = {decay}: it must be in [0, 1); pass e.g. decay=0.999")
         self.model = model
-        self.average = copy.deepcopy(model).requires_grad_(False)
+        self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
         self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
-        """The average network's score, for x [B, *event] and ``sigma`` float | 0-d | [B] -> like x."""
-        return self.average(x, sigma)
+    def forward(self, x: Tensor, sigma: Sigma = 0.0, *args: Any, **kwargs: Any) -> Tensor:
+        """The average network's score, for x [B, *event] and ``sigma`` float | 0-d | [B] -> like x; labels and more are passed on."""
+        return self.average(x, sigma, *args, **kwargs)
+
+    def train(self, mode: bool = True) -> Self:
+        """Put ``model`` in training or evaluation mode; the average stays in the latter."""
+        super().train(mode)
+        self.average.eval()
+        return self
 
     @torch.no_grad()
     def update(self) -> None:

@@ -4,13 +4,15 @@ r"""The training loop, as a generator.
 decides about bars, plots, stopping and saving. Two properties are kept to the bit:
 
 - *Training at step t is a pure function of (seed, t)*: the batch is cut into ``n_shards`` equal shards, and shard k of
-  step t draws its examples, noise levels and noise from a generator seeded by a hash of (seed, t, k). One process
+  step t draws its examples, noise levels and noise from a generator seeded by a hash of (seed, t, k). What the network
+  draws for itself, as dropout does, comes from a fork of torch's default generators, seeded likewise. One process
   accumulates all shards in order; several (``group``) share them out and add up gradients: same draws, and with two shards
-  the same bits.
-- *Resuming is exact*: ``step.state()`` holds weights, Adam's moments and the recipe; ``fit(..., state=state)`` continues
-  with the same bits, and refuses a state of another recipe.
+  the same bits. Every shard finds the network's buffers as the step did, and the step leaves the mean of what they became.
+- *Resuming is exact*: ``step.state()`` holds weights, buffers, Adam's moments and the recipe; ``fit(..., state=state)``
+  continues with the same bits, in whatever order the weights lie in memory, and refuses a state of another recipe.
 
-A network in ``models.EMA`` is trained as it is, and its average moved along after each step.
+A network in ``models.EMA`` is trained as it is, and its average moved along after each step. ``fit`` trains a network in the
+mode it finds, and leaves it there: call ``.eval()`` before sampling from one with dropout or batch norm (an average is always so).
 
 The rate climbs over the first fifth of the steps to ``lr`` and falls along a cosine to nothing, so the last weights are the
 ones to use. On the paper's toy this recipe matters more than the cost of a step.
@@ -21,8 +23,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
@@ -31,7 +35,7 @@ from torch import Generator, Tensor, nn
 
 from toyscore import operators as ops
 from toyscore.models import EMA
-from toyscore.operators import Distribution, DivergenceError, Score, Sigma
+from toyscore.operators import Distribution, DivergenceError, Score
 
 _WARMUP = 0.2
 _START = 0.1  # of lr, where the climb begins
@@ -85,6 +89,7 @@ def fit(
         model: a score function with parameters, or one wrapped in ``models.EMA``.
         data: anything with ``sample(n, *, generator)``; wrap a tensor in ``empirical``.
         loss: called as ``loss(model, x, generator=g)`` -> [B]: a loss of ``losses`` that needs no sigma, or ``at_random_sigma(...)``.
+            One that closes over labels may call ``model(x, sigma, labels)``.
         n_steps: steps in all; the rate's schedule spans them.
         batch_size: examples per step, over all shards.
         lr: the largest rate of the schedule.
@@ -133,17 +138,17 @@ def fit(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("model has no trainable parameter: nothing to fit; pass a network, e.g. toyscore.models.MLP()")
-    recipe: dict[str, Any] = {
-        "n_steps": n_steps,
-        "batch_size": batch_size,
-        "lr": lr,
-        "seed": seed,
     for name, value in model.state_dict().items():
         if any(n > 1 and stride == 0 for n, stride in zip(value.shape, value.stride(), strict=True)):
             raise ValueError(
                 f"{name} of shape {list(value.shape)} has strides {list(value.stride())}: numbers that share memory cannot be "
                 "trained or loaded; build it from expanded.clone()"
             )
+    recipe: dict[str, Any] = {
+        "n_steps": n_steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
         "n_shards": n_shards,
     }
     recipe |= {"clip": clip, "autocast": None if autocast is None else "bfloat16"}
@@ -174,18 +179,21 @@ def _fit(
     generator = Generator(device)
     average = model if isinstance(model, EMA) else None
     network = model if average is None else average.model
-    score: Score = network if recipe["autocast"] is None else _autocast(network)
+    score: Score = network if recipe["autocast"] is None else _autocast(network, device)
     mine = range(n_shards) if group is None else range(dist.get_rank(group), n_shards, dist.get_world_size(group))
     now = done
 
-    def draw(step: int, shard: int) -> Tensor:
+    @contextmanager
+    def drawn(step: int, shard: int) -> Iterator[Tensor]:
+        """The examples of a shard; until it ends, the default generators are the shard's, too."""
         generator.manual_seed(draw_seed(recipe["seed"], step, shard))
-        x = data.sample(size, generator=generator)
-        if not isinstance(x, Tensor):
-            raise TypeError(
-                f"data.sample returned {type(x).__name__}: it must return a tensor [n, *event]; convert it with torch.as_tensor"
-            )
-        return x.to(device)
+        with _forked(device, draw_seed(recipe["seed"], step, n_shards + shard)):  # unrelated to every shard's own
+            x = data.sample(size, generator=generator)
+            if not isinstance(x, Tensor):
+                raise TypeError(
+                    f"data.sample returned {type(x).__name__}: it must return a tensor [n, *event]; convert it with torch.as_tensor"
+                )
+            yield x.to(device)
 
     def snapshot(step: int) -> dict[str, Any]:
         if step != now:
@@ -206,26 +214,35 @@ def _fit(
     for step in range(done + 1, recipe["n_steps"] + 1):
         optimizer.param_groups[0]["lr"] = rate(step, recipe["n_steps"], recipe["lr"])
         optimizer.zero_grad()
-        parts = []
+        before = [buffer.clone() for buffer in network.buffers()]
+        parts, changes = [], []
         for shard in mine:
-            values = loss(score, draw(step, shard), generator=generator)
-            _check_values(values, size)
-            value = values.mean() / n_shards
-            value.backward()  # type: ignore[no-untyped-call]
+            if parts:
+                _put_back(network, before)
+            with drawn(step, shard) as x:
+                values = loss(score, x, generator=generator)
+                _check_values(values, size)
+                value = values.mean() / n_shards
+                value.backward()  # type: ignore[no-untyped-call]
             parts.append(value.detach())
+            changes.append(_changes(network, before) if n_shards > 1 else [])
         total = torch.stack(parts).sum()
         gradients = [p.grad for p in parameters if p.grad is not None]
+        moved = [torch.stack(part).sum(0) for part in zip(*changes, strict=True)]
         if group is not None:
-            _add_up([total, *gradients], group)
+            _add_up([total, *gradients, *moved], group)
         norm = torch.nn.utils.get_total_norm(gradients)
         lengths = {"loss": total, "gradient's norm": norm}
         for quantity, length in zip(lengths, torch.stack([total, norm.to(total)]).tolist(), strict=True):
             if not math.isfinite(length):
-                where = _where(loss, score, draw, generator, step, mine)
+                where = _where(loss, score, drawn, generator, step, mine)
+                _put_back(network, before)
                 raise _diverged(step, quantity, length, where, optimizer, f"the weights are those of step {now}")
         if recipe["clip"] is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, recipe["clip"], norm)
+        _align(optimizer)
         optimizer.step()
+        _move(network, before, moved, n_shards)
         now = step
         if average is not None:
             average.update()
@@ -235,12 +252,50 @@ def _fit(
         yield Step(step, total, optimizer.param_groups[0]["lr"], float(norm), snapshot)
 
 
-def _autocast(network: nn.Module) -> Score:
-    def score(x: Tensor, sigma: Sigma, /) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            return network(x, sigma)
+class _Through:
+    """A network whose calls go through a function; all else is the network's own, but for a ``jvp``, which is a call, too."""
 
-        _align(optimizer)
+    def __init__(self, network: Score, call: Callable[..., Tensor]) -> None:
+        self._network, self._call = network, call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self._call(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "jvp":
+            raise AttributeError(name)
+        return getattr(self._network, name)
+
+
+def _autocast(network: nn.Module, device: torch.device) -> Score:
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            return network(*args, **kwargs)
+
+    return _Through(network, call)
+
+
+@contextmanager
+def _forked(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch's default generators, the CPU's and the device's, and put them back afterwards."""
+    others = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(others, device_type=device.type):
+        torch.default_generator.manual_seed(seed)
+        for other in others:
+            state = Generator(other).manual_seed(seed).get_state()
+            torch.get_device_module(other).set_rng_state(state, other)
+        yield
+
+
+def _align(optimizer: torch.optim.Adam) -> None:
+    """Lay moments out in memory as their parameters are: the fused step pairs numbers by where they lie."""
+    for parameter in optimizer.param_groups[0]["params"]:
+        moments = optimizer.state[parameter]
+        for name, value in moments.items():
+            if value.ndim and value.stride() != parameter.stride():
+                moments[name] = torch.empty_like(parameter).copy_(value)
+
+
 @torch.no_grad()
 def _put_back(network: nn.Module, before: Sequence[Tensor]) -> None:
     for buffer, value in zip(network.buffers(), before, strict=True):
@@ -285,7 +340,7 @@ def _diverged(
 def _where(
     loss: Callable[..., Tensor],
     network: Score,
-    draw: Callable[[int, int], Tensor],
+    drawn: Callable[[int, int], AbstractContextManager[Tensor]],
     generator: Generator,
     step: int,
     shards: range,
@@ -293,20 +348,39 @@ def _where(
     """Of the rows of a step, all drawn again: the level of the first bad one, else of the one with the largest loss."""
     found: list[tuple[float, float]] = []  # (loss, sigma)
     for shard in shards:
-        sigmas: list[Sigma] = []
+        sigmas: list[Any] = []
 
-        def spy(x: Tensor, sigma: Sigma = 0.0, /, sigmas: list[Sigma] = sigmas) -> Tensor:
-            sigmas.append(sigma)
-            return network(x, sigma)
+        def spy(*args: Any, sigmas: list[Any] = sigmas, **kwargs: Any) -> Tensor:
+            sigmas.append(args[1] if len(args) > 1 else kwargs.get("sigma", 0.0))
+            return network(*args, **kwargs)
 
-        values = loss(spy, draw(step, shard), generator=generator).detach()
-        if sigmas:
-            levels = torch.as_tensor(sigmas[0], dtype=values.dtype, device=values.device).expand(len(values))
-            found += zip(values.tolist(), levels.tolist(), strict=True)
+        with drawn(step, shard) as x:
+            values = loss(_Through(network, spy), x, generator=generator).detach()
+        levels = torch.as_tensor(sigmas[0]) if sigmas and isinstance(sigmas[0], Real | Tensor) else values[:0]
+        if levels.shape in ((), values.shape):
+            found += zip(values.tolist(), levels.expand(len(values)).tolist(), strict=True)
     if not found:
         return ""
     bad = [sigma for value, sigma in found if not math.isfinite(value)]
     return f" at sigma = {(bad or [max(found)[1]])[0]:.6g}"
+
+
+def _check_data(data: object) -> None:
+    """Refuse what cannot be called as ``data.sample(n, generator=g)``, as far as its signature tells."""
+    if not hasattr(data, "sample"):
+        raise TypeError(
+            f"data is {type(data).__name__}: it must have sample(n, *, generator); wrap a tensor as "
+            "toyscore.distributions.empirical(points)"
+        )
+    try:
+        inspect.signature(data.sample).bind(1, generator=None)
+    except ValueError:  # what is not written in Python may have no signature
+        return
+    except TypeError as error:
+        raise TypeError(
+            f"data is {type(data).__name__}, whose sample cannot be called as sample(n, generator=g): {error}; draw a tensor of points "
+            "from it once and pass toyscore.distributions.empirical(points)"
+        ) from error
 
 
 def _check_loss(loss: object) -> None:
@@ -393,21 +467,3 @@ def _restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Ada
     for parameter, moments in zip(parameters, state["optimizer"], strict=True):
         optimizer.state[parameter] = {name: value.to(parameter.device, copy=True) for name, value in moments.items()}
     return int(state["step"])
-def _check_data(data: object) -> None:
-    """Refuse what cannot be called as ``data.sample(n, generator=g)``, as far as its signature tells."""
-    if not hasattr(data, "sample"):
-        raise TypeError(
-            f"data is {type(data).__name__}: it must have sample(n, *, generator); wrap a tensor as "
-            "toyscore.distributions.empirical(points)"
-        )
-    try:
-        inspect.signature(data.sample).bind(1, generator=None)
-    except ValueError:  # what is not written in Python may have no signature
-        return
-    except TypeError as error:
-        raise TypeError(
-            f"data is {type(data).__name__}, whose sample cannot be called as sample(n, generator=g): {error}; draw a tensor of points "
-            "from it once and pass toyscore.distributions.empirical(points)"
-        ) from error
-
-
