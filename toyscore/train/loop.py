@@ -278,7 +278,8 @@ def _autocast(network: nn.Module, device: torch.device) -> Score:
 @contextmanager
 def _forked(device: torch.device, seed: int) -> Iterator[None]:
     """Seed torch's default generators, the CPU's and the device's, and put them back afterwards."""
-    others = [] if device.type == "cpu" else [device]
+    built = {"cuda": torch.backends.cuda.is_built, "mps": torch.backends.mps.is_built}.get(device.type)
+    others = [device] if built and built() else []
     with torch.random.fork_rng(others, device_type=device.type):
         torch.default_generator.manual_seed(seed)
         for other in others:
