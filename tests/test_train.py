@@ -343,6 +343,18 @@ def test_every_shard_finds_the_buffers_of_the_step_and_leaves_their_mean(n_shard
     assert model.mask.tolist() == torch.tensor([0.1, float("-inf"), 0.7]).tolist()
 
 
+@pytest.mark.parametrize("n_shards", [1, 2])
+def test_a_network_may_make_buffers_as_it_runs(n_shards):
+    """A cache that is registered at the first call, and grows"""
+
+    class Caching(Drawing):
+        def forward(self, x, sigma):
+            self.register_buffer("cache", torch.zeros(len(self.seen) + 1), persistent=False)
+            return super().forward(x, sigma)
+
+    assert len(list(fit(Caching(), two_modes(), OBJECTIVE, n_steps=3, batch_size=8, n_shards=n_shards))) == 3
+
+
 def test_a_step_that_diverges_leaves_the_buffers_alone():
     model = Drawing()
     steps = fit(model, two_modes(), OBJECTIVE, n_steps=3, batch_size=4)

@@ -789,6 +789,7 @@ MODELS = {
     "EMA": Call(lambda w: {"model": w.net, "decay": 0.9}, default=True),
     "EMA.forward": Call(lambda w: {"self": models.EMA(w.net, 0.9), "x": w.x, "sigma": w.sigma}, BD),
     "EMA.update": Call(lambda w: {"self": models.EMA(w.net, 0.9)}, changes=("self",)),
+    "EMA.train": Call(lambda w: {"self": models.EMA(w.net, 0.9)}, changes=("self",)),
     "calibrate": Call(
         lambda w: {"score": w.p.score, "data": w.p, "sigmas": [2.0, 1.0], "n": 64, "generator": w.generator},
         (2,),

@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from numbers import Real
@@ -214,8 +214,9 @@ def _fit(
     for step in range(done + 1, recipe["n_steps"] + 1):
         optimizer.param_groups[0]["lr"] = rate(step, recipe["n_steps"], recipe["lr"])
         optimizer.zero_grad()
-        before = [buffer.clone() for buffer in network.buffers()]
-        parts, changes = [], []
+        before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        parts: list[Tensor] = []
+        changes: list[list[Tensor]] = []
         for shard in mine:
             if parts:
                 _put_back(network, before)
@@ -242,7 +243,8 @@ def _fit(
             torch.nn.utils.clip_grads_with_norm_(parameters, recipe["clip"], norm)
         _align(optimizer)
         optimizer.step()
-        _move(network, before, moved, n_shards)
+        if moved:
+            _move(network, before, moved, n_shards)
         now = step
         if average is not None:
             average.update()
@@ -280,7 +282,7 @@ def _forked(device: torch.device, seed: int) -> Iterator[None]:
     """Seed torch's default generators, the CPU's and the device's, and put them back afterwards."""
     built = {"cuda": torch.backends.cuda.is_built, "mps": torch.backends.mps.is_built}.get(device.type)
     others = [device] if built and built() else []
-    with torch.random.fork_rng(others, device_type=device.type):
+    with torch.random.fork_rng(others, device_type=device.type if others else "cpu"):
         torch.default_generator.manual_seed(seed)
         for other in others:
             state = Generator(other).manual_seed(seed).get_state()
@@ -297,28 +299,31 @@ def _align(optimizer: torch.optim.Adam) -> None:
                 moments[name] = torch.empty_like(parameter).copy_(value)
 
 
-@torch.no_grad()
-def _put_back(network: nn.Module, before: Sequence[Tensor]) -> None:
-    for buffer, value in zip(network.buffers(), before, strict=True):
-        buffer.copy_(value)
+def _buffers(network: nn.Module, before: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Each buffer with what it was; not what the network has made meanwhile, as caches are."""
+    now = [(value, before[name]) for name, value in network.named_buffers() if name in before]
+    return [(value, old) for value, old in now if value.shape == old.shape]
 
 
 @torch.no_grad()
-def _changes(network: nn.Module, before: Sequence[Tensor]) -> list[Tensor]:
-    """How far the buffers that hold no whole numbers have moved, as a batch norm's do; an infinity that stays has not."""
-    return [
-        torch.where(buffer == value, 0, buffer - value)
-        for buffer, value in zip(network.buffers(), before, strict=True)
-        if buffer.is_floating_point()
-    ]
+def _put_back(network: nn.Module, before: Mapping[str, Tensor]) -> None:
+    for buffer, old in _buffers(network, before):
+        buffer.copy_(old)
 
 
 @torch.no_grad()
-def _move(network: nn.Module, before: Sequence[Tensor], changes: Sequence[Tensor], n: int) -> None:
-    """Move the buffers by the mean of n changes, given their sums."""
-    pairs = [pair for pair in zip(network.buffers(), before, strict=True) if pair[0].is_floating_point()]
-    for (buffer, value), change in zip(pairs, changes, strict=False):  # one shard has moved them itself
-        buffer.copy_(value + change / n)
+def _changes(network: nn.Module, before: Mapping[str, Tensor]) -> list[Tensor]:
+    """How far the real buffers have moved, as a batch norm's means do; an infinity that stays has not."""
+    pairs = _buffers(network, before)
+    return [torch.where(buffer == old, 0, buffer - old) for buffer, old in pairs if buffer.is_floating_point()]
+
+
+@torch.no_grad()
+def _move(network: nn.Module, before: Mapping[str, Tensor], changes: Sequence[Tensor], n: int) -> None:
+    """Move the real buffers by the mean of n changes, given their sums; a count stays that of the last shard."""
+    real = [pair for pair in _buffers(network, before) if pair[0].is_floating_point()]
+    for (buffer, old), change in zip(real, changes, strict=True):
+        buffer.copy_(old + change / n)
 
 
 def _add_up(tensors: list[Tensor], group: dist.ProcessGroup) -> None:
