@@ -555,6 +555,30 @@ MUTANTS = {
         "pass",
         "test_train.py::test_resuming_gives_the_same_bits",
     ),
+    "moments in an order of their own": (
+        "train/loop.py",
+        "        _align(optimizer)\n",
+        "",
+        "reliability/test_resuming.py::test_going_on_in_any_layout_gives_the_same_bits[transposed]",
+    ),
+    "dropout drawn as the noise is": (
+        "train/loop.py",
+        'draw_seed(recipe["seed"], step, n_shards + shard)',
+        'draw_seed(recipe["seed"], step, shard + 0)',
+        "test_train.py::test_what_a_network_draws_is_of_the_seed_and_the_step",
+    ),
+    "running means of the last shard": (
+        "train/loop.py",
+        "            _move(network, before, moved, n_shards)\n",
+        "            pass\n",
+        "test_train.py::test_every_shard_finds_the_buffers_of_the_step_and_leaves_their_mean",
+    ),
+    "an average with dropout": (
+        "models/ema.py",
+        "        self.average.eval()\n",
+        "",
+        "test_train.py::test_an_average_is_never_in_training_mode",
+    ),
     "a shared generator for every shard": (
         "train/loop.py",
         'draw_seed(recipe["seed"], step, shard)',
