@@ -10,7 +10,7 @@ from sklearn.neighbors import KernelDensity
 from torch.distributions import MultivariateNormal
 
 from helpers import F64, seeded
-from toyscore.distributions import asymmetric, empirical, two_modes
+from toyscore.distributions import GaussianMixture, asymmetric, empirical, two_modes
 from toyscore.losses import (
     at_random_sigma,
     denoising_score_matching,
@@ -424,3 +424,5 @@ def test_what_takes_no_generator_is_refused_at_the_call_and_its_points_are_not(n
     with pytest.raises(TypeError, match=told):
         fit(network(), p, implicit_score_matching, n_steps=2)
     next(fit(network(), empirical(points(p)), implicit_score_matching, n_steps=2))
+    if name == "mixture":
+        next(fit(network(), GaussianMixture.from_sklearn(p), implicit_score_matching, n_steps=2))

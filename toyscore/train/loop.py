@@ -384,8 +384,8 @@ def _check_data(data: object) -> None:
         return
     except TypeError as error:
         raise TypeError(
-            f"data is {type(data).__name__}, whose sample cannot be called as sample(n, generator=g): {error}; draw a tensor of points "
-            "from it once and pass toyscore.distributions.empirical(points)"
+            f"data is {type(data).__name__}, whose sample cannot be called as sample(n, generator=g): {error}; pass "
+            "toyscore.distributions.empirical(points) with points drawn from it once, or a mixture as GaussianMixture.from_sklearn(fitted)"
         ) from error
 
 
