@@ -1,7 +1,8 @@
 """Every key of a configuration reaches what it is about."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -11,7 +12,21 @@ import yaml
 from toyscore import build, pretrained
 from toyscore.build import build_levels, build_network, draw_samples, n_calls, quicken
 from toyscore.cli import training
-from toyscore.config import Config, ConfigError, Data, Network, Noise, Sampling, Training, check
+from toyscore.config import (
+    GROUPS,
+    READERS,
+    Config,
+    ConfigError,
+    Data,
+    Network,
+    Noise,
+    Sampling,
+    Training,
+    as_read,
+    check,
+    check_used,
+    told,
+)
 from toyscore.train import CheckpointError, save_checkpoint
 
 FACTS = {"event": [1, 8, 8], "mean": 0.2, "variance": 0.03}
@@ -145,13 +160,113 @@ def test_an_event_of_another_network_is_told(tmp_path):
     ("data", "kind", "event"), [(Data("toy", path="x", crop=5), "mlp", [2]), (Data(), "continuous", [1, 8, 8])]
 )
 def test_what_nothing_reads_keeps_no_network_from_being_loaded(tmp_path, data, kind, event):
-    """More levels than weights, a depth for an image network, a crop of a toy: all of that trains"""
+    """More levels than weights, a depth for an image network, a crop of a toy: earlier versions trained with all of that"""
     noise = Noise(n_levels=100_000, law="log_uniform")
     depth = 1 if kind == "mlp" else 1_000_000
     config = Config(data, Network(kind, width=2, depth=depth), noise, sampling=Sampling(n_levels=2))
     check(config)
     facts = {"event": event, "mean": 0.5, "variance": 0.1}
-    weights = build_network(config, facts).state_dict()
+    weights = build_network(as_read(config), facts).state_dict()
     state = {"step": 1, "recipe": {}, "model": weights, "optimizer": []}
     save_checkpoint(tmp_path, state, {"config": config.asdict(), "data": facts})
-    assert pretrained.load(tmp_path).config == config
+    loaded = pretrained.load(tmp_path).config
+    check_used(loaded)
+    read = Config(Data(data.name), Network(kind, width=2, depth=depth if kind == "mlp" else 3), noise)
+    assert loaded == replace(read, sampling=config.sampling)
+
+
+CHOICES = {
+    "data.name": get_args(get_type_hints(Data)["name"])[0],  # or null, which is one of them
+    "network.kind": get_type_hints(Network)["kind"],
+    "noise.law": get_type_hints(Noise)["law"],
+}
+
+
+@pytest.mark.parametrize(
+    ("chooser", "choice"), [(key, choice) for key, kinds in CHOICES.items() for choice in get_args(kinds)]
+)
+def test_the_table_of_readers_is_what_is_read(chooser, choice, monkeypatch):
+    """Every key that building looks at, and no other: a key that comes later must take its place in the table"""
+    group, own = chooser.split(".")
+    kind = GROUPS[group]
+    seen = set()
+
+    def looked_at(self, name):
+        if name in keys:
+            seen.add(name)
+        return object.__getattribute__(self, name)
+
+    values = replace(Data(choice, path="x"), size=8) if group == "data" else kind(**{own: choice})
+    keys = {f.name for f in fields(kind)} - {own}
+    pictures = build.data.Images(np.zeros((2, 3, 8, 8), np.uint8))
+    for name in ("image_folder", "digits", "mnist5k", "cifar10", "mnist", "photos"):
+        monkeypatch.setattr(build.data, name, lambda *_, **__: pictures)
+    monkeypatch.setattr(build, "check_used", lambda _: None)
+    monkeypatch.setattr(kind, "__getattribute__", looked_at, raising=False)
+    if group == "data":
+        build.build_data(values)
+        build.event_of(values)
+    elif group == "network":
+        event = [2] if choice == "mlp" else [1, 8, 8]
+        build_network(Config(network=values), FACTS | {"event": event})
+    else:
+        build_levels(values)
+        build.build_loss(values)
+    monkeypatch.undo()
+    unread = {key.split(".")[1] for key, (by, readers) in READERS.items() if by == chooser and choice not in readers}
+    assert keys - seen == unread
+
+
+@pytest.mark.parametrize("key", READERS)
+def test_what_nothing_reads_is_refused_where_it_is_built(key):
+    """By name, in Python, too, with the choices that would read it; at its default it is as if left out"""
+    (group, name), (chooser, readers) = key.split("."), READERS[key]
+    value = {"toy": "moons", "path": "x", "size": 9, "crop": 9, "flip": True, "dequantise": False, "depth": 9}.get(
+        name, 0.5
+    )
+    other = "toy" if key in ("data.flip", "data.dequantise") else "digits" if group == "data" else None
+    values = GROUPS[group](**{name: value} | ({"name": other} if other else {}))
+    config = replace(Config(), **{group: values})
+    words = (
+        rf"^{key} = {told(value)}: {chooser} = \w+ does not read it, only {' or '.join(readers)}; leave {key} out, or"
+    )
+    builders = {"data": build.build_data, "network": lambda _: build_network(config, FACTS), "noise": build.build_loss}
+    with pytest.raises(ConfigError, match=words):
+        builders[group](values)
+    with pytest.raises(ConfigError, match=words):
+        check_used(config)
+    assert as_read(config) == replace(Config(), **{group: GROUPS[group](**{"name": other} if other else {})})
+    check_used(Config())
+    plain = as_read(config)
+    if getattr(GROUPS[group](), name) is None:  # taken back
+        check_used(plain, {key})
+    else:
+        with pytest.raises(ConfigError, match=rf"^{key} = "):  # said on purpose, though it is the default
+            check_used(plain, {key})
+
+
+@pytest.mark.parametrize("name", ["digits", "photos"])
+def test_sets_are_mirrored_as_they_were(name, monkeypatch):
+    """Photographs are and digits are not, unless told; so of the sets that are fetched"""
+    for config, own in ((Data(name), name == "photos"), (Data(name, flip=True), True), (Data(name, flip=False), False)):
+        assert build.build_data(config).flip == config.mirrored == own
+    assert Data("cifar10").mirrored
+    assert not Data("mnist").mirrored
+    assert not Data("folder", path="x").mirrored
+    assert build.build_data(Data(name)).flip == getattr(build.data, name)().flip
+
+
+def test_a_path_implies_a_folder():
+    assert Data().name == "digits"
+    assert Data(path="x").name == "folder"
+    with pytest.raises(ConfigError, match=r"data.path = x: data.name = digits does not read it, only folder"):
+        check_used(Data("digits", path="x"))
+
+
+def test_folders_were_mirrored_before_they_could_be_told():
+    """A whole configuration that was kept without the key says what it meant"""
+    for name, meant in (("folder", True), ("cifar10", None), ("digits", None)):
+        kept = Config(Data(name, path="x")).asdict()
+        del kept["data"]["flip"]
+        assert Config.fromdict(kept).data.flip is meant
+    assert Config.fromdict(Config(Data(path="x")).asdict()).data.flip is None

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from toyscore.cli import main
 from toyscore.cli.folder import locked
 from toyscore.cli.options import Sample
 from toyscore.config import GROUPS, Config, check
-from toyscore.data import named
+from toyscore.data import files, named
 from toyscore.pretrained import load
 from toyscore.train import load_checkpoint
 
@@ -101,8 +103,6 @@ def test_every_configuration_is_one(path):
 
 def test_a_run_of_an_earlier_version_is_read(tmp_path, whole):
     """A key that came later has its default, and going on is exact"""
-    import shutil
-
     values = Config().asdict()
     older = values | {"training": {k: v for k, v in values["training"].items() if k != "compile"}}
     assert Config.fromdict(older) == Config()
@@ -116,6 +116,94 @@ def test_a_run_of_an_earlier_version_is_read(tmp_path, whole):
     (place / "checkpoint.json").write_bytes(text)
     (place / "SHA256SUMS").write_text(f"{sums[0]}\n{hashlib.sha256(text).hexdigest()}  checkpoint.json\n")
     assert said(*tiny(run), "--resume", "latest")[0] == 0
+
+
+def without(run, *keys):
+    """The run as a version left it that had no such keys: in its configuration and in its checkpoints"""
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    for key in keys:
+        group, name = key.split(".")
+        del values[group][name]
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    for place in (run / "checkpoints").iterdir():
+        change(place, lambda about: about["about"] | {"config": values})
+
+
+def change(place, made):
+    """What a checkpoint tells about itself, sealed again."""
+    about = json.loads((place / "checkpoint.json").read_text())
+    about["about"] = made(about)
+    text = json.dumps(about).encode()
+    sums = (place / "SHA256SUMS").read_text().splitlines()
+    (place / "checkpoint.json").write_bytes(text)
+    (place / "SHA256SUMS").write_text(f"{sums[0]}\n{hashlib.sha256(text).hexdigest()}  checkpoint.json\n")
+
+
+def test_a_folder_that_was_mirrored_stays_so(tmp_path, monkeypatch):
+    """A run of before ``data.flip`` goes on with mirrored pictures, to the same bits; a new one has them as they are"""
+    monkeypatch.setattr(files, "_folder", lambda folder: folder or tmp_path / "cache")
+    (tmp_path / "pictures").mkdir()
+    for i in range(3):
+        values = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(values).save(tmp_path / "pictures" / f"{i}.png")
+    options = [f"--data.path={tmp_path / 'pictures'}", "--data.size=8", "--training.n_steps=9"]
+    options += ["--config", "data: {name: null, dequantise: true}"]
+    whole, plain, older = (tmp_path / name for name in ("whole", "plain", "older"))
+    folder = {"whole": ["--data.flip=true"], "plain": [], "older": ["--data.flip=true"]}
+    for name, more in folder.items():
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert main(tiny(tmp_path / name, *options, *more)) == 0
+        assert ("half of the images were mirrored (data.flip)" in printed.getvalue()) == bool(more)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert main(["summary", "--folder", str(tmp_path / name)]) == 0
+        assert ("Half of the images are mirrored (data.flip)." in printed.getvalue()) == bool(more)
+    assert digest(whole) == digest(older) != digest(plain)
+    without(older, "data.flip")
+    shutil.rmtree(older / "checkpoints" / "step-00000009")
+    code, text = said("train", "--folder", older, "--resume", "latest", "--data.flip=false")
+    assert code == 2
+    assert "data.flip = false, but" in text
+    assert "was made with true" in text
+    assert said("train", "--folder", older, "--resume", "latest")[0] == 0
+    assert digest(older) == digest(whole)
+    assert yaml.safe_load((older / "config.yaml").read_text())["data"]["flip"] is True
+    assert said("train", "--folder", plain, "--resume", "latest", "--data.flip=false")[0] == 0  # as it was
+    assert said("train", "--folder", plain, "--resume", "latest", "--data.flip=true")[0] == 2
+
+
+def test_a_run_that_kept_what_nothing_read_goes_on(tmp_path, whole):
+    """Earlier versions took any key: it stays without effect, and another of its values is refused"""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    values["network"]["depth"] = 9
+    (run / "config.yaml").write_text(yaml.safe_dump(values))
+    for place in (run / "checkpoints").iterdir():
+        change(place, lambda about: about["about"] | {"config": values})
+    code, text = said("train", "--folder", run, "--resume", "latest", "--network.depth=8")
+    assert code == 2
+    assert "network.depth = 8, but" in text
+    for _ in range(2):
+        assert said("train", "--folder", run, "--resume", "latest")[0] == 0
+    assert digest(run) == digest(whole)
+    assert load(run).config.network.depth == 3
+
+
+def test_warnings_of_data_are_told_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_folder", lambda folder: folder or tmp_path / "cache")
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "pictures" / "a.png")
+    (tmp_path / "pictures" / "b.gif").write_bytes(b"")
+    options = [f"--data.path={tmp_path / 'pictures'}", "--data.name=folder", "--data.size=8", "--training.n_steps=1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, text = said(*tiny(tmp_path / "run", *options))
+    assert code == 0
+    told = [line for line in text.splitlines() if "pictures" in line]
+    assert len(told) == 1
+    assert re.fullmatch(
+        r"toyscore: .*pictures: of 1 pictures and 1 other files: .*on white: 1; files left out, .*: 1 .gif", told[0]
+    )
 
 
 def test_help_tells_every_key_with_its_default():
@@ -187,9 +275,7 @@ def test_a_run_that_has_ended_is_not_begun_elsewhere(tmp_path, whole):
 
 
 def test_other_pictures_are_noticed(tmp_path, monkeypatch):
-    import pooch
-
-    monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(files, "_folder", lambda folder: folder or tmp_path / "cache")
     (tmp_path / "pictures").mkdir()
     for i in range(3):
         Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
@@ -256,9 +342,7 @@ def test_too_little_memory_is_named(tmp_path):
 
 
 def test_an_unreachable_download_is_named(tmp_path, monkeypatch):
-    import pooch
-
-    monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path)
+    monkeypatch.setattr(files, "_folder", lambda folder: folder or tmp_path)
     monkeypatch.setattr(named, "_CIFAR", ("http://127.0.0.1:9/cifar-10-binary.tar.gz", "0" * 64))
     code, text = said("train", "--config", ROOT / "configs" / "cifar10.yaml", "--folder", tmp_path / "run")
     assert code == 6

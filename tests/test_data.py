@@ -6,15 +6,16 @@ import http.server
 import io
 import tarfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from helpers import seeded
 from toyscore import data
-from toyscore.data import named
+from toyscore.data import files, folders, named
 
 
 @pytest.fixture
@@ -199,7 +200,6 @@ def test_a_folder_of_pictures(tmp_path):
     wide[:, 6:] = 90
     Image.fromarray(wide).save(folder / "b.png")
     Image.fromarray(np.full((6, 4), 7, np.uint8)).save(folder / "below" / "a.png")
-    (folder / "notes.txt").write_text("no picture")
     found = data.image_folder(folder, 2, cache=tmp_path / "cache")
     assert found.values.shape == (2, 3, 2, 2)
     assert (found.values[0] == 200).all()
@@ -213,6 +213,146 @@ def test_a_folder_of_pictures(tmp_path):
     assert len(data.image_folder(folder, 2, cache=tmp_path / "cache")) == 3
     cropped = data.image_folder(folder, 2, crop=2, cache=tmp_path / "cache")
     assert (cropped.values[0] == 200).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif", "webp"])
+def test_pictures_are_read_upright(tmp_path, orientation, ending):
+    """However the camera was held, and with any part cropped, the array is that of the upright picture"""
+    as_seen = np.random.default_rng(0).integers(0, 256, (7, 10, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("turned", "upright"):
+        (tmp_path / name).mkdir()
+    lossless = {"quality": 100, "subsampling": 0} if ending == "jpg" else {"lossless": True} if ending == "webp" else {}
+    Image.fromarray(as_seen).save(tmp_path / "turned" / f"a.{ending}", exif=exif, **lossless)
+    with Image.open(tmp_path / "turned" / f"a.{ending}") as picture:
+        ImageOps.exif_transpose(picture).save(tmp_path / "upright" / "a.png")
+    for crop, size in ((None, 7), (5, 4)):
+        turned, upright = (
+            data.image_folder(tmp_path / name, size, crop=crop, cache=tmp_path / "cache").values
+            for name in ("turned", "upright")
+        )
+        assert np.array_equal(turned, upright)
+    assert len(set(map(bytes, upright.reshape(-1, 4)))) > 4  # a picture in which each way of turning shows
+
+
+def transparent(mode):
+    """A picture half of which is transparent over black, as the mode keeps it, and what its file must be told."""
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[:, 2:] = 255
+    grey = Image.fromarray(rgba[..., 0])
+    if mode in ("RGBA", "LA", "PA"):
+        return Image.fromarray(rgba).convert("P").convert("PA") if mode == "PA" else Image.fromarray(rgba).convert(
+            mode
+        ), {}
+    return (grey if mode == "L" else grey.convert(mode)), {"transparency": (0, 0, 0) if mode == "RGB" else 0}
+
+
+@pytest.mark.parametrize(
+    ("mode", "ending"),
+    [*((mode, "png") for mode in ("RGBA", "LA", "P", "L", "RGB", "1")), ("RGBA", "tif"), ("LA", "webp"), ("PA", "tif")],
+)
+def test_transparent_pictures_are_laid_on_white_and_counted(tmp_path, mode, ending):
+    """In every form that transparency takes; what lies under it is not learned, and a whole picture with alpha is none"""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    picture, options = transparent(mode)
+    picture.save(folder / f"a.{ending}", **options)
+    Image.fromarray(np.full((4, 4, 4), 255, np.uint8)).save(folder / "b.png")
+    for _ in range(2):  # decoded, and from the array
+        with pytest.warns(
+            UserWarning, match="of 2 pictures and 0 other files: pictures with transparency, laid on white: 1$"
+        ):
+            found = data.image_folder(folder, 4, cache=tmp_path / "cache")
+        assert (found.values == 255).all()
+
+
+def test_half_transparent_pictures_are_half_white(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[..., 0], rgba[..., 3] = 200, 51
+    Image.fromarray(rgba).save(tmp_path / "pictures" / "a.png")
+    with pytest.warns(UserWarning, match="laid on white: 1"):
+        found = data.image_folder(tmp_path / "pictures", 2, cache=tmp_path / "cache")
+    assert found.values[0, :, 0, 0].tolist() == [244, 204, 204]  # a fifth of the colour, four fifths of 255
+
+
+def test_what_a_folder_holds_besides_is_counted(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    frames = [Image.fromarray(np.full((4, 4), grey, np.uint8)) for grey in (9, 200)]
+    frames[0].save(folder / "a.png", format="GIF", save_all=True, append_images=frames[1:])
+    for name in ("b.gif", "c.gif", "notes.txt", "LICENSE", ".hidden"):
+        (folder / name).write_text("no picture")
+    words = (
+        r"of 1 pictures and 4 other files: pictures with several frames, of which the first was read: 1; files left out, as they "
+        r"do not end in \.bmp, .*: 2 \.gif, 1 \w+, 1 \.?\w+$"
+    )
+    with pytest.warns(UserWarning, match=words):
+        found = data.image_folder(folder, 2, cache=tmp_path / "cache")
+    assert (found.values == 9).all()
+    (folder / "a.png").unlink()
+    with pytest.raises(ValueError, match=r"holds no picture \(.*\), but 2 \.gif, .*: pass the folder that does"):
+        data.image_folder(folder, 2, cache=tmp_path / "cache")
+
+
+def test_pictures_of_a_folder_are_mirrored_only_where_told(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(np.uint8([[0, 255], [0, 255]])).save(tmp_path / "pictures" / "a.png")
+    kept, mirrored = (
+        data.image_folder(tmp_path / "pictures", 2, cache=tmp_path / "cache", dequantise=False, **options)
+        for options in ({}, {"flip": True})
+    )
+    assert kept.sample(50, generator=seeded()).unique(dim=0).shape[0] == 1
+    assert mirrored.sample(50, generator=seeded()).unique(dim=0).shape[0] == 2
+
+
+def test_an_array_of_another_rule_is_not_taken(tmp_path, monkeypatch):
+    """What an earlier version made of the same files stays where it is"""
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(tmp_path / "pictures" / "a.png")
+    monkeypatch.setattr(folders, "_RULE", 1)
+    data.image_folder(tmp_path / "pictures", 2, cache=tmp_path / "cache")
+    for file in (tmp_path / "cache" / "arrays").glob("*-values.npy"):
+        np.save(file, np.zeros((1, 3, 2, 2), np.uint8))
+    assert (data.image_folder(tmp_path / "pictures", 2, cache=tmp_path / "cache").values == 0).all()
+    monkeypatch.undo()
+    assert (data.image_folder(tmp_path / "pictures", 2, cache=tmp_path / "cache").values == 9).all()
+
+
+def test_channels_that_come_last_are_refused_with_what_puts_them_right():
+    """For arrays, tensors and photographs; each remedy is tried"""
+    values, x, photo = np.zeros((5, 8, 9, 3), np.uint8), torch.zeros(5, 8, 8, 1), np.zeros((40, 50, 3), np.uint8)
+    with pytest.raises(
+        ValueError, match=r"\[5, 8, 9, 3\], which looks like \[N, H, W, C\].*pass values.transpose\(0, 3, 1, 2\)"
+    ):
+        data.Images(values)
+    assert data.Images(values.transpose(0, 3, 1, 2)).event == (3, 8, 9)
+    with pytest.raises(ValueError, match=r"\[5, 8, 8, 1\], which looks like .*pass x.permute\(0, 3, 1, 2\)"):
+        data.images(x)
+    assert data.images(x.permute(0, 3, 1, 2)).event == (1, 8, 8)
+    with pytest.raises(
+        ValueError, match=r"photos\[0\] .*looks like \[H, W, C\].*pass photos\[0\].transpose\(2, 0, 1\)"
+    ):
+        data.Crops([photo], 8)
+    assert data.Crops([photo.transpose(2, 0, 1)], 8).event == (3, 8, 8)
+    for shape in ((2, 1, 2, 3), (2, 3, 4, 4), (2, 4, 1, 1), (2, 2, 5, 5), (2, 16, 4, 4)):  # channels come first
+        assert data.Images(np.zeros(shape, np.uint8)).event == shape[1:]
+    with pytest.raises(TypeError, match=r"for grey images pass values\[:, None\], for one image values\[None\]"):
+        data.Images(values[..., 0])
+    assert data.Images(values[..., 0][:, None]).event == (1, 8, 9)
+    with pytest.raises(TypeError, match=r"torch.uint8 .*pass values.numpy\(force=True\)"):
+        data.Images(torch.zeros(5, 3, 8, 8, dtype=torch.uint8))
+
+
+def test_the_cache_is_where_downloads_are(monkeypatch, tmp_path):
+    """One folder for both, though pooch may not be installed"""
+    import pooch
+
+    assert files._folder(None) == Path(pooch.os_cache("toyscore"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert files._folder(None) == Path(pooch.os_cache("toyscore"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
 from toyscore import data, distributions, models
-from toyscore.config import Config, ConfigError, Data, Noise, suggestion
+from toyscore.config import Config, ConfigError, Data, Noise, check_used, suggestion
 from toyscore.diagnostics import tuned_step
 from toyscore.losses import at_random_sigma, denoising_score_matching
 from toyscore.noise import geometric, levels, log_normal, log_uniform
@@ -23,35 +24,40 @@ from toyscore.train import draw_seed
 
 
 def build_data(config: Data, part: Literal["train", "held-out"] = "train") -> Distribution:
-    """The set of a configuration, the part to train on or the one to judge with. Errors as those of ``toyscore.data``.
+    """The set of a configuration, the part to train on or the one to judge with.
 
     A toy, photographs and a folder have no such parts: either is the whole.
+
+    Raises:
+        ConfigError: an unknown toy; a key that the set does not read. Others as those of ``toyscore.data``.
     """
+    check_used(config)
     if config.name == "toy":
         if config.toy not in distributions.TOYS:
             raise ConfigError(f"data.toy = {config.toy} is no toy; {suggestion(config.toy, list(distributions.TOYS))}")
         return distributions.TOYS[config.toy]()
     if config.name == "folder":
         assert config.path is not None  # check() saw to it
-        return data.image_folder(config.path, config.size, crop=config.crop, dequantise=config.dequantise)
+        pictures = data.image_folder(config.path, config.size, crop=config.crop, dequantise=config.dequantise)
+        return replace(pictures, flip=config.mirrored)
     if config.name == "photos":
-        return data.photos(config.size, dequantise=config.dequantise)
-    sets: dict[str, Callable[..., data.Images]] = {
+        return replace(data.photos(config.size, dequantise=config.dequantise), flip=config.mirrored)
+    sets: dict[str | None, Callable[..., data.Images]] = {
         "digits": data.digits,
         "mnist5k": data.mnist5k,
         "cifar10": data.cifar10,
         "mnist": data.mnist,
     }
-    return sets[config.name](part, dequantise=config.dequantise)
+    return replace(sets[config.name](part, dequantise=config.dequantise), flip=config.mirrored)
 
 
 def event_of(config: Data) -> list[int]:
     """The shape of an event, without the data."""
     if config.name == "toy":
         return list(build_data(config).sample(1, generator=Generator().manual_seed(0)).shape[1:])
-    sides = {"digits": 8, "mnist5k": 28, "mnist": 28, "cifar10": 32}
-    side = sides.get(config.name, config.size)
-    return [1 if config.name in ("digits", "mnist5k", "mnist") else 3, side, side]
+    if config.name in ("photos", "folder"):
+        return [3, config.size, config.size]
+    return {"digits": [1, 8, 8], "mnist5k": [1, 28, 28], "mnist": [1, 28, 28], "cifar10": [3, 32, 32]}[str(config.name)]
 
 
 def build_levels(noise: Noise) -> Tensor:
@@ -84,7 +90,12 @@ def check_facts(facts: object) -> None:
 
 
 def build_network(config: Config, facts: dict[str, Any]) -> nn.Module:
-    """The network of a configuration, for data as ``describe`` found it, with an average of its weights if asked for."""
+    """The network of a configuration, for data as ``describe`` found it, with an average of its weights if asked for.
+
+    Raises:
+        ConfigError: a key that the kind of network does not read.
+    """
+    check_used(config.network)
     sigmas, event, kind, width = build_levels(config.noise), facts["event"], config.network.kind, config.network.width
     network: nn.Module
     if kind == "mlp":
@@ -119,7 +130,12 @@ def quicken(network: nn.Module, *, channels_last: bool = False, compile: bool = 
 
 
 def build_loss(noise: Noise) -> Callable[..., Tensor]:
-    """The denoising loss at levels drawn by the law of a configuration."""
+    """The denoising loss at levels drawn by the law of a configuration.
+
+    Raises:
+        ConfigError: a key that the law does not read.
+    """
+    check_used(noise)
     ends = noise.sigma_min, noise.sigma_max
     laws = {
         "levels": lambda: levels(build_levels(noise)),

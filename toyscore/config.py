@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from numbers import Integral, Real
 from types import UnionType
@@ -40,20 +40,33 @@ class Data(_Plain):
 
     Args:
         name: digits (8x8), mnist5k and photos need no download; cifar10 and mnist are fetched once; folder is a folder of
-            pictures; toy is a distribution in the plane.
+            pictures; toy is a distribution in the plane. null is folder where there is a path, else digits.
         toy: for toy, the name of a distribution: two_modes, moons, rings, ...
-        path: for folder, where the pictures are; they are read as RGB, grey ones too.
+        path: for folder, where the pictures are; they are read as RGB, grey ones too, upright, transparent ones on white.
         size: for folder and photos, the side of an image in pixels, 8 or more, and even unless network.kind is compact.
         crop: for folder, the side of the middle square that is kept before resizing; null is the shorter side. CelebA: 140.
-        dequantise: spread each grey level over its interval.
+        flip: for images, mirror half of them left to right, which is wrong for letters, digits and maps; null is true for
+            cifar10 and photos, else false.
+        dequantise: for images, spread each grey level over its interval.
     """
 
-    name: Literal["digits", "mnist5k", "photos", "cifar10", "mnist", "folder", "toy"] = "digits"
+    name: Literal["digits", "mnist5k", "photos", "cifar10", "mnist", "folder", "toy"] | None = None
     toy: str = "two_modes"
     path: str | None = None
     size: int = 32
     crop: int | None = None
+    flip: bool | None = None
     dequantise: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name is None:
+            object.__setattr__(self, "name", "digits" if self.path is None else "folder")
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether half of the images are mirrored."""
+        return self.name in ("cifar10", "photos") if self.flip is None else self.flip
 
 
 @dataclass(frozen=True)
@@ -151,6 +164,20 @@ class Sampling(_Plain):
 
 GROUPS: dict[str, Any] = {"data": Data, "network": Network, "noise": Noise, "training": Training, "sampling": Sampling}
 
+_IMAGES = ("digits", "mnist5k", "photos", "cifar10", "mnist", "folder")
+# key -> the key that chooses, and the choices with which it is read; every other key is read whatever is chosen
+READERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "data.toy": ("data.name", ("toy",)),
+    "data.path": ("data.name", ("folder",)),
+    "data.size": ("data.name", ("photos", "folder")),
+    "data.crop": ("data.name", ("folder",)),
+    "data.flip": ("data.name", _IMAGES),
+    "data.dequantise": ("data.name", _IMAGES),
+    "network.depth": ("network.kind", ("mlp",)),
+    "noise.log_mean": ("noise.law", ("log_normal",)),
+    "noise.log_std": ("noise.law", ("log_normal",)),
+}
+
 
 @dataclass(frozen=True)
 class Config(_Plain):
@@ -182,7 +209,8 @@ class Config(_Plain):
 
     @staticmethod
     def fromdict(values: dict[str, Any]) -> Config:
-        """The configuration that ``asdict`` gave, of this version or an earlier one: a key of a group that came later has its default.
+        """The configuration that ``asdict`` gave, of this version or an earlier one: a key of a group that came later has its default;
+        pictures of a folder were mirrored before there was ``data.flip``.
 
         Raises:
             ConfigError: an unknown key, a value of another type, or a group or key of the first rank missing.
@@ -198,6 +226,9 @@ class Config(_Plain):
         for name, kind in GROUPS.items():
             check_group(values[name], name)
             _check_keys(values[name], [f.name for f in fields(kind)], f"{name}.")
+        data = values["data"]
+        if data.get("name") == "folder" and {f.name for f in fields(Data)} - data.keys() == {"flip"}:
+            values = values | {"data": data | {"flip": True}}
         config = Config(**{name: GROUPS[name](**v) if name in GROUPS else v for name, v in values.items()})
         check_types(config)
         return config
@@ -324,6 +355,46 @@ def check(config: Config) -> None:
             raise ConfigError(
                 f"sampling.sigma_max, sigma_min and n_levels must be null: network.kind = {config.network.kind} takes its own levels"
             )
+
+
+def check_used(values: Config | Data | Network | Noise, given: Collection[str] = ()) -> None:
+    """Refuse a key that is set and that nothing reads, such as ``data.toy`` where ``data.name`` is digits.
+
+    Args:
+        values: a configuration, or one of its groups.
+        given: keys that count as set even where they have their default, unless that is null.
+
+    Raises:
+        ConfigError: the first offender.
+    """
+    for key, value, default in _unread(values):
+        if value != default or (key in given and value is not None):
+            chooser, readers = READERS[key]
+            raise ConfigError(
+                f"{key} = {told(value)}: {chooser} = {_value(values, chooser)} does not read it, only {' or '.join(readers)}; leave "
+                f"{key} out, or pass another {chooser}"
+            )
+
+
+def as_read(config: Config) -> Config:
+    """The same run, with each key that nothing reads at its default: earlier versions took any."""
+    for key, _, default in _unread(config):
+        group, name = key.split(".")
+        config = replace(config, **{group: replace(getattr(config, group), **{name: default})})
+    return config
+
+
+def _unread(values: Config | Data | Network | Noise) -> Iterator[tuple[str, Any, Any]]:
+    """Key, value and default of what the choices leave unread."""
+    for key, (chooser, readers) in READERS.items():
+        group, name = key.split(".")
+        if isinstance(values, Config | GROUPS[group]) and _value(values, chooser) not in readers:
+            yield key, _value(values, key), getattr(GROUPS[group](), name)
+
+
+def _value(values: Config | Data | Network | Noise, key: str) -> Any:
+    group, name = key.split(".")
+    return getattr(getattr(values, group) if isinstance(values, Config) else values, name)
 
 
 def check_count(key: str, value: int | None, least: int = 1) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 
 from toyscore._writing import replacing
 from toyscore.build import build_network, check_facts
-from toyscore.config import Config, check
+from toyscore.config import Config, as_read, check
 from toyscore.train import Checkpoint, CheckpointError, list_checkpoints, load_checkpoint, save_checkpoint
 
 _HERE = Path(__file__).parent / "weights"
@@ -50,7 +50,7 @@ def load(path: str | Path) -> Pretrained:
 def _network(checkpoint: Checkpoint) -> Pretrained:
     weights = _used(checkpoint)
     try:
-        config, data = Config.fromdict(checkpoint.about["config"]), checkpoint.about["data"]
+        config, data = as_read(Config.fromdict(checkpoint.about["config"])), checkpoint.about["data"]
         check(config)
         check_facts(data)
         _check_sizes(config, data, weights)

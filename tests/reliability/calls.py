@@ -906,6 +906,8 @@ CONFIG = {
     "Config.fromdict": Call(lambda w: {"values": w.toy_run.asdict()}),
     "suggestion": Call(lambda w: {"key": "sigma_mx", "known": ["sigma_max", "sigma_min"]}),
     "check": Call(lambda w: {"config": w.toy_run}),
+    "check_used": Call(lambda w: {"values": w.toy_run}),
+    "as_read": Call(lambda w: {"config": w.toy_run}),
 }
 
 BUILD = {

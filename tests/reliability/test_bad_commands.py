@@ -9,14 +9,17 @@ import sys
 from types import NoneType
 from typing import Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from runs import ROOT, TINY, WEIGHTS, contents, said
 from toyscore.cli import main, training
 from toyscore.cli.parser import name_of, parse
 from toyscore.config import GROUPS, Config, ConfigError
+from toyscore.data import files
 
 DIGITS = ["--config", str(ROOT / "configs" / "digits.yaml")]
 MODEL = str(WEIGHTS)
@@ -76,6 +79,47 @@ COMMANDS = {
         2,
         r"network.kind = mlp does not go with data.name = digits",
     ),
+    "a toy without its name": (
+        ["train", "--data.toy", "moons"],
+        2,
+        r"data.toy = moons: data.name = digits does not read it, only toy; leave data.toy out, or pass another data.name",
+    ),
+    "a toy without its name, that any would be": (
+        ["train", "--data.toy=two_modes"],
+        2,
+        r"data.toy = two_modes: data.name = digits does not read it, only toy; leave data.toy out",
+    ),
+    "a path for digits": (
+        ["train", "--data.name", "digits", "--data.path", "empty"],
+        2,
+        r"data.path = empty: data.name = digits does not read it, only folder; leave data.path out",
+    ),
+    "a size for digits": (
+        ["train", *DIGITS, "--data.size", "16"],
+        2,
+        r"data.size = 16: data.name = digits does not read it, only photos or folder; leave",
+    ),
+    "a mirror for a toy": (
+        ["train", "--config", str(ROOT / "configs" / "toy.yaml"), "--data.flip", "true"],
+        2,
+        r"data.flip = true: data.name = toy does not read it, only digits or mnist5k or",
+    ),
+    "a depth for images": (
+        ["train", "--network.depth", "9"],
+        2,
+        r"network.depth = 9: network.kind = continuous does not read it, only mlp; leave network.depth out",
+    ),
+    "a spread for levels": (
+        ["train", "--noise.log_std", "2"],
+        2,
+        r"noise.log_std = 2.0: noise.law = levels does not read it, only log_normal; leave",
+    ),
+    "costs of a depth for images": (
+        ["summary", "--network.depth", "3"],
+        2,
+        r"network.depth = 3: network.kind = continuous does not read it, only mlp",
+    ),
+    "a path of nothing": (["train", "--data.path", "nowhere"], 3, r"nowhere is no folder: pass the folder that holds"),
     "a folder without a path": (
         ["train", "--data.name", "folder"],
         2,
@@ -479,6 +523,14 @@ FILES = {
         b"\x89PNG\r\n\x1a\n",
         r"c.yaml is not in UTF-8",
     ),
+    "a toy that is not named": (
+        "data: {toy: two_modes}",
+        r"data.toy = two_modes: data.name = digits does not read it, only toy; leave data.toy out",
+    ),
+    "a mean of another law": (
+        "noise: {law: log_uniform, log_mean: 0.5}",
+        r"noise.log_mean = 0.5: noise.law = log_uniform does not read it, only log_normal",
+    ),
     "a file of files": ("config: other.yaml", r"config.*other.yaml"),
 }
 
@@ -754,7 +806,7 @@ def check_begins(*options):
 
 
 def test_a_configuration_comes_in_many_ways(place, monkeypatch):
-    """From the home folder, through a pipe, written out, with keys as on the command line; of pictures, for other data"""
+    """From the home folder, through a pipe, written out, with keys as on the command line; of pictures, with keys given or taken back"""
     monkeypatch.setenv("HOME", str(place))
     (place / "c.yaml").write_text("training.n_steps: 7\nsampling.sigma_min: 0.1\n")
     pipe, end = os.pipe()
@@ -764,7 +816,13 @@ def test_a_configuration_comes_in_many_ways(place, monkeypatch):
     for given in ("~/c.yaml", f"/dev/fd/{pipe}", "seed: 3", '{"seed":3}', long):
         check_begins(f"--config={given}")
     os.close(pipe)
-    check_begins("--config", str(ROOT / "configs" / "celeba.yaml"), "--data.name=digits", "--data.path=pictures")
+    celeba = ["--config", str(ROOT / "configs" / "celeba.yaml")]
+    check_begins(*celeba, "--data.name=digits", "--data.path=null", "--data.crop=null")
+    (place / "pictures").mkdir()
+    Image.fromarray(np.zeros((150, 150, 3), np.uint8)).save(place / "pictures" / "a.png")
+    monkeypatch.setattr(files, "_folder", lambda folder: folder or place / "cache")
+    for given in (celeba, [], ["--config", "data: {path: nowhere}"], ["--data.name=folder"]):  # a path implies a folder
+        check_begins(*given, "--data.path=pictures")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main(["train", "--config=~/c.yaml", "--print_config"]) == 0
     assert yaml.safe_load(printed.getvalue())["training"]["n_steps"] == 7

@@ -28,7 +28,7 @@ from runs import ROOT, SOURCES, WEIGHTS, ended, in_child, said
 from states import seal, with_config
 from toyscore import data, plotting, pretrained
 from toyscore.config import Config, ConfigError
-from toyscore.data import named
+from toyscore.data import files, named
 from toyscore.train import CheckpointError, load_checkpoint
 from toyscore.widgets import Choice, Seed, Slider, Toggle, panel
 
@@ -481,9 +481,7 @@ def check_pictures(folder, tmp_path, monkeypatch, words):
     """One error, from the library and from the command line, whose words a terminal can show."""
     with pytest.raises(ValueError, match=words):
         data.image_folder(folder, 8, cache=tmp_path / "cache")
-    import pooch
-
-    monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(files, "_folder", lambda folder: folder or tmp_path / "cache")
     code, text = said(
         "train", "--data.name", "folder", "--data.path", folder, "--data.size", "8", "--folder", tmp_path / "r"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from toyscore.cli import options as opt
 from toyscore.cli.errors import explain, printable
 from toyscore.cli.parser import COMMANDS, config_of, make_parser, name_of, options_of, overrides_of, parse
 from toyscore.cli.signals import Stop, stopped
-from toyscore.config import Config, ConfigError, check
+from toyscore.config import Config, ConfigError, check, check_used
 
 __all__ = ["main"]
 
@@ -28,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
-        with Stop(then=stopped).listening():
+        with Stop(then=stopped).listening(), warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = _warned
             text, code = _run([word for word in given if word != "--debug"])
             if text:
                 print(text, flush=True)
@@ -50,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str]) -> tuple[str, int]:
     """What a command says when it has done its work, and its exit code."""
-    command, values = parse(given)
+    command, values, named = parse(given)
     if command == "train":
-        return _train(values), 0
+        return _train(values, named), 0
     if command == "summary":
         from toyscore.cli.summary import summary
 
@@ -61,6 +64,9 @@ def _run(given: list[str]) -> tuple[str, int]:
             raise ConfigError(
                 f"folder = {values.folder} has a network of its own: leave the keys of a configuration out, or --folder"
             )
+        if values.folder is None:
+            check(config)
+            check_used(config, named)
         return summary(config, values.folder), 0
     if command == "doctor":
         from toyscore.cli.doctor import doctor
@@ -90,13 +96,20 @@ def _run(given: list[str]) -> tuple[str, int]:
     return work(options, overrides_of(values)), 0
 
 
-def _train(values: Any) -> str:
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"toyscore: {printable(str(message))}", file=sys.stderr)
+
+
+def _train(values: Any, named: set[str]) -> str:
     from toyscore.cli.training import train
 
     config = config_of(values)
     check(config)
+    if values.resume is None:
+        check_used(config, named)
     if config.data.path is not None:  # so that the run can be judged from anywhere
         config = replace(config, data=replace(config.data, path=str(Path(config.data.path).resolve())))
     run = values.folder or Path("runs") / name_of(values, config)
     saved = train(config, run, values.resume)
-    return "" if saved is None else f"trained: {saved}; draw with: toyscore sample --folder {run}"
+    mirrored = "; half of the images were mirrored (data.flip)" if config.data.mirrored else ""
+    return "" if saved is None else f"trained: {saved}; draw with: toyscore sample --folder {run}{mirrored}"

@@ -38,14 +38,8 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
         raise ConfigError(
             f"samples = {options.samples}: neighbours of samples are looked for; it must be at least {evaluation.FEWEST}"
         )
-    missing = [
-        name for name in ("torchmetrics", *(["torch_fidelity"] if options.inception else [])) if not find_spec(name)
-    ]
-    if missing:  # before samples are drawn, not after
-        raise ImportError(
-            f"evaluating needs {' and '.join(missing)}: install it with pip install {' '.join(missing).replace('_', '-')}"
-        )
     loaded, config, group = prepared(options, overrides)
+    _check_installed(str(config.data.name), options.inception)  # before samples are drawn, not after
     build_data(config.data)  # missing data are told before samples are drawn, not after
     n = options.samples or evaluation.default_n(config)
     folder = Path(options.out) if options.out else Path(options.folder or "") / "evaluation"
@@ -70,6 +64,21 @@ def evaluate(options: Evaluate, overrides: dict[str, Any]) -> str:
                 words = f"{len(pairs) // 2} samples, each with the nearest training example on its right"
                 plotting.save_mosaic(plotting.mosaic(pairs, n_columns=8), new["nearest.png"], words)
     return f"{text}\n\nwritten: {folder}"
+
+
+def _check_installed(data: str, inception: bool) -> None:
+    """Refuse what the measures of a data set cannot do without; pictures without labels are judged by their numbers."""
+    labelled = data not in ("toy", "photos", "folder")
+    wanted = {
+        "POT": ("ot", '"toyscore[metrics]"', data == "toy"),
+        "torchmetrics": ("torchmetrics", '"toyscore[metrics]"', labelled or inception),
+        "torch_fidelity": ("torch_fidelity", "torch-fidelity", inception),
+    }
+    missing = {name: extra for name, (module, extra, needed) in wanted.items() if needed and not find_spec(module)}
+    if missing:
+        raise ImportError(
+            f"evaluating needs {' and '.join(missing)}: install it with pip install {' '.join(dict.fromkeys(missing.values()))}"
+        )
 
 
 def _text(found: evaluation.Evaluation) -> str:

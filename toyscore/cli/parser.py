@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import fields, make_dataclass
 from difflib import get_close_matches
 from itertools import pairwise
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from toyscore.cli.options import Animate, Completion, Evaluate, Export, PlotLoss, Sample, Summary, Train
-from toyscore.config import GROUPS, Config, ConfigError, Sampling, check_group, suggestion, told
+from toyscore.config import GROUPS, READERS, Config, ConfigError, Sampling, check_group, suggestion, told
 
 # command -> (its options, whether it takes a whole configuration, whether it takes another sampling than the run's, help)
 COMMANDS: dict[str, tuple[type | None, bool, bool, str]] = {
@@ -58,6 +59,7 @@ def make_parser(command: str | None = None) -> Any:
         if whole:
             part.add_argument("--config", action="config", help="YAML file; options after it win")
             part.add_class_arguments(Config)
+            part.set_defaults({"data.name": None})  # in place of what it is without a path
         if options is not None:
             part.add_class_arguments(options)
         if sampling:
@@ -66,8 +68,9 @@ def make_parser(command: str | None = None) -> Any:
     return parser
 
 
-def parse(given: list[str]) -> tuple[str, Any]:
-    """The command and its values.
+def parse(given: list[str]) -> tuple[str, Any, set[str]]:
+    """The command, its values, and the keys that were given for what they say: options, and those of a file that does not say who is
+    to read them, too, as a whole configuration does.
 
     Raises:
         ConfigError, jsonargparse.ArgumentError: not a command line of ours.
@@ -75,9 +78,11 @@ def parse(given: list[str]) -> tuple[str, Any]:
     parser = make_parser(next(iter(given), None))
     _check_known(given, parser)
     given = _with_stored_config(given)
-    _check_files(given)
+    named = {word.partition("=")[0].removeprefix("--") for word in given if word.startswith("--")}
+    for keys in _check_files(given):
+        named |= {key for key in keys & READERS.keys() if READERS[key][0] not in keys}
     chosen = parser.parse_args(given)
-    return chosen.subcommand, chosen[chosen.subcommand]
+    return chosen.subcommand, chosen[chosen.subcommand], named
 
 
 def config_of(values: Any) -> Config:
@@ -102,7 +107,7 @@ def overrides_of(values: Any) -> dict[str, Any]:
 def name_of(values: Any, config: Config) -> str:
     """What a run is called: after its last configuration file, else its data."""
     files = [str(path) for path in values.config or [] if path is not None]  # YAML in place of one has no name
-    return Path(files[-1]).stem if files else config.data.name
+    return Path(files[-1]).stem if files else str(config.data.name)
 
 
 def _optional(kind: type) -> type:
@@ -113,25 +118,27 @@ def _optional(kind: type) -> type:
     return made
 
 
-def _check_files(given: list[str]) -> None:
-    """Refuse configuration files that cannot be read or hold what is no key, naming the file, which the parser does not."""
+def _check_files(given: list[str]) -> Iterator[set[str]]:
+    """The keys of each configuration file; one that cannot be read or holds what is no key is refused by its name, which the parser does
+    not tell.
+    """
     if not given or given[0] not in COMMANDS or not COMMANDS[given[0]][1]:
         return
     for word, following in pairwise([*given, "-"]):
         name, equals, value = word.partition("=")
         value = value if equals else following
         if name == "--config" and not value.startswith("-"):  # the next option, for want of a value; or the input
-            _check_file(value, COMMANDS[given[0]][0])
+            yield _check_file(value, COMMANDS[given[0]][0])
 
 
-def _check_file(given: str, options: type | None) -> None:
+def _check_file(given: str, options: type | None) -> set[str]:
     import yaml
 
     path = Path(given).expanduser()
     there = os.path.exists(path)
     in_place = not there and ":" in given  # YAML itself, not the name of a file
     if there and not (os.path.isfile(path) or os.path.isdir(path)):  # a pipe can be read once, by the parser
-        return
+        return set()
     try:
         if not given:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -153,11 +160,14 @@ def _check_file(given: str, options: type | None) -> None:
     if not isinstance(values, dict):
         raise ConfigError(f"{given} holds no keys: it must hold groups of them, as in training: {{n_steps: 200}}")
     first = [f.name for kind in (Config, options) if kind for f in fields(kind)] + ["config"]
+    found = set()
     for key, value in values.items():
+        found.add(str(key))
         if key in GROUPS:
             check_group(value, key)
             for inner in value:
                 _check_key(given, key, inner)
+                found.add(f"{key}.{inner}")
         elif key not in first:
             group, _, own = str(key).rpartition(".")
             homes = [f"{name}: {{{own}: ...}}" for name, kind in GROUPS.items() if own in _keys(kind)]
@@ -167,6 +177,7 @@ def _check_file(given: str, options: type | None) -> None:
                 raise ConfigError(f"{given}: {key} is not a key of the first rank; did you mean {' or '.join(homes)}?")
             else:
                 raise ConfigError(f"{given}: {key} is not a key; {suggestion(str(key), first)}")
+    return found
 
 
 def _check_key(given: str, group: str, key: object) -> None:

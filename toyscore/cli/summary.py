@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from toyscore.build import build_network, event_of
-from toyscore.config import Config, check
+from toyscore.config import Config, check, check_used
 from toyscore.models import EMA
 
 _FLOAT = 4  # bytes
@@ -45,6 +45,7 @@ def summary(config: Config, folder: str | None = None) -> str:
     """
     if folder is None:
         check(config)
+        check_used(config)
         facts: dict[str, Any] = {"event": event_of(config.data), "mean": 0.5, "variance": 0.1}
         built = build_network(config, facts)
         network: nn.Module = built.model if isinstance(built, EMA) else built
@@ -67,7 +68,9 @@ def summary(config: Config, folder: str | None = None) -> str:
         "",
         f"For one example of {shape} in float32. Training holds {copies} numbers per parameter ({state:,.0f} MB) and the activations of "
         f"{size} examples at a time ({activations:,.0f} MB); a step of {training.batch_size} examples takes "
-        f"{3 * training.batch_size * total.macs / 1e12:.3g} tera multiply-adds, the backward pass counted as two forward ones.",
+        f"{3 * training.batch_size * total.macs / 1e12:.3g} tera multiply-adds, the backward pass counted as two forward ones."
+        + " Half of the images are mirrored (data.flip)."
+        * config.data.mirrored,
     ]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from toyscore.cli.folder import RunFolder, locked
 from toyscore.cli.machine import is_first, start
 from toyscore.cli.sampling import write_picture
 from toyscore.cli.signals import Stop
-from toyscore.config import Config, ConfigError, check, told
+from toyscore.config import Config, ConfigError, as_read, check, check_used, told
 from toyscore.samplers import final
 from toyscore.train import Checkpoint, CheckpointError, Step, fit, load_checkpoint, save_checkpoint
 from toyscore.train.loop import StateError
@@ -51,17 +52,20 @@ def train(config: Config, run: str | Path, resume: str | None = None) -> Path | 
         StoppedError: by a signal, after saving.
     """
     check(config)
+    if resume is None:
+        check_used(config)
     device, group = start(config.device, config.threads)
     folder = RunFolder(run)
     if not is_first(group):
-        _run(config, folder, _resumed(folder, resume), device, group)
+        checkpoint = _resumed(folder, resume)
+        _run(config if checkpoint is None else _same(config, checkpoint), folder, checkpoint, device, group)
         return None
     with locked(folder.path):
         if resume is None:
             folder.check_free()
         checkpoint = _resumed(folder, resume)
         if checkpoint is not None:
-            _check_same(config, checkpoint)
+            config = _same(config, checkpoint)
             folder.check_not_beyond(checkpoint.state["step"])
             _check_not_done(config, checkpoint, folder)
         return _run(config, folder, checkpoint, device, group)
@@ -73,24 +77,31 @@ def _resumed(folder: RunFolder, resume: str | None) -> Checkpoint | None:
     return load_checkpoint(folder.checkpoints if resume == "latest" else resume)
 
 
-def _check_same(config: Config, checkpoint: Checkpoint) -> None:
-    """What decides the bits is what the checkpoint was made with; ``fit`` compares its own recipe."""
+def _same(config: Config, checkpoint: Checkpoint) -> Config:
+    """The configuration to go on with: what decides the bits is what the checkpoint was made with, where ``fit`` compares its own
+    recipe; a ``data.flip`` that is left to the data is the checkpoint's.
+    """
     if not {"config", "data"} <= checkpoint.about.keys():
         raise CheckpointError(
             f"{checkpoint.path} was not saved by toyscore train: resume it in Python, with fit(..., state=)"
         )
     try:
-        theirs, ours = Config.fromdict(checkpoint.about["config"]).asdict(), config.asdict()
+        made = Config.fromdict(checkpoint.about["config"])
         check_facts(checkpoint.about["data"])
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint.path} does not say what made it: {error}; save it anew") from error
+    made = replace(made, data=replace(made.data, flip=made.data.mirrored))
+    if config.data.flip is None:
+        config = replace(config, data=replace(config.data, flip=made.data.flip))
+    ours, theirs, read = config.asdict(), made.asdict(), as_read(made).asdict()
     for group in ("data", "network", "noise", "training"):
         for key in ours[group].keys() - {"checkpoint_every", "log_every", "path"}:  # what lies at a path is compared
-            if theirs[group][key] != ours[group][key]:
+            if ours[group][key] not in (theirs[group][key], read[group][key]):
                 raise ConfigError(
                     f"{group}.{key} = {told(ours[group][key])}, but {checkpoint.path} was made with {told(theirs[group][key])}: "
                     "resuming is exact only with the same; pass that, or another --folder without --resume"
                 )
+    return as_read(config)
 
 
 def _check_not_done(config: Config, checkpoint: Checkpoint, folder: RunFolder) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,25 @@ class DownloadError(OSError):
 
 
 def _folder(folder: str | Path | None) -> Path:
+    """The user's cache unless told: where pooch has it, which only downloads need."""
     if folder is not None:
         return Path(folder)
-    import pooch
-
-    return Path(pooch.os_cache("toyscore"))
+    if sys.platform == "win32":
+        return Path(
+            os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local", "toyscore", "toyscore", "Cache"
+        )
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "toyscore"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "toyscore")
 
 
 def fetched(url: str, sha256: str, folder: str | Path | None) -> Path:
     """The file of an address, from the folder or fetched into it, if it is the right one."""
-    import pooch
-    import requests
+    try:
+        import pooch
+        import requests
+    except ImportError as error:
+        raise ImportError(f'{url} is fetched with pooch: install it with pip install "toyscore[images]"') from error
 
     place = _folder(folder)
     try:

@@ -69,7 +69,7 @@ def cifar10(part: Part = "train", *, folder: str | Path | None = None, dequantis
         folder: where files are kept; default the user's cache. A file put there by hand is used.
 
     Raises:
-        DownloadError: unreachable, or not the file that was expected.
+        DownloadError: unreachable, or not the file that was expected. ImportError: pooch, which fetches it, is not installed.
     """
     _check_part(part)
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] * (part != "held-out") + ["test_batch.bin"] * (part != "train")

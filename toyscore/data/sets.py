@@ -15,6 +15,13 @@ from torch import Generator, Tensor
 from toyscore import operators as ops
 
 _RESIDENT = 2**32  # bytes of a set that an accelerator keeps
+_CHANNELS = (1, 3, 4)
+
+
+def _channels_last(event: Sequence[int]) -> bool:
+    """Whether these are [H, W, C] rather than [C, H, W]: the last could count channels, the first could not, and no square is last."""
+    first, middle, last = event
+    return last in _CHANNELS and first not in _CHANNELS and middle != last
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +52,19 @@ class Images:
             else repr(type(self.values))
         )
         if not isinstance(self.values, np.ndarray) or self.values.dtype != np.uint8 or self.values.ndim != 4:
-            raise TypeError(
-                f"values is {kind}: it must be a uint8 array [N, C, H, W]; for numbers in [0, 1] use data.images"
-            )
+            remedy = "for numbers in [0, 1] use data.images"
+            if isinstance(self.values, Tensor) and self.values.dtype == torch.uint8:
+                remedy = "pass values.numpy(force=True)"
+            elif isinstance(self.values, np.ndarray) and self.values.dtype == np.uint8 and self.values.ndim == 3:
+                remedy = "for grey images pass values[:, None], for one image values[None]"
+            raise TypeError(f"values is {kind}: it must be a uint8 array [N, C, H, W]; {remedy}")
         if 0 in self.values.shape:
             raise ValueError(f"values has shape {list(self.values.shape)}: there is no image in it; pass at least one")
+        if _channels_last(self.values.shape[1:]):
+            raise ValueError(
+                f"values has shape {list(self.values.shape)}, which looks like [N, H, W, C]: images are [N, C, H, W]; pass "
+                "values.transpose(0, 3, 1, 2)"
+            )
         ops.check_count(self.n_levels, "n_levels", 2)
         if self.n_levels > 256:
             raise ValueError(f"n_levels = {self.n_levels}: values are 8 bits, at most 256 levels; requantise them")
@@ -177,6 +192,11 @@ class Crops:
                 raise TypeError(
                     f"photos[{i}] is {photo.dtype} of shape {list(photo.shape)}: it must be uint8 [C, H, W]; convert it"
                 )
+            if _channels_last(photo.shape):
+                raise ValueError(
+                    f"photos[{i}] has shape {list(photo.shape)}, which looks like [H, W, C]: photographs are [C, H, W]; pass "
+                    f"photos[{i}].transpose(2, 0, 1)"
+                )
             if photo.shape[0] != self.photos[0].shape[0]:
                 raise ValueError(
                     f"photos[{i}] has {photo.shape[0]} channels, photos[0] {self.photos[0].shape[0]}: they must agree; convert one"
@@ -257,6 +277,10 @@ def images(x: Tensor, labels: Tensor | None = None, *, flip: bool = False) -> Im
         raise TypeError(f"labels is {found}: it must be a tensor [N] of whole numbers; convert it with torch.tensor")
     if x.ndim != 4:
         raise ValueError(f"x has shape {list(x.shape)}: images are [N, C, H, W]; add the missing axes, e.g. x[:, None]")
+    if _channels_last(x.shape[1:]):
+        raise ValueError(
+            f"x has shape {list(x.shape)}, which looks like [N, H, W, C]: images are [N, C, H, W]; pass x.permute(0, 3, 1, 2)"
+        )
     ops.check_finite(x, "x")
     low, high = (float(v) for v in torch.aminmax(x))
     if low < 0 or high > 1:

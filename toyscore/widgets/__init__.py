@@ -26,7 +26,10 @@ words as the picture's name; press *in words* for text. What ``draw`` raises is 
 picture and its words stay.
 """
 
-from toyscore.widgets.controls import Choice, Control, Seed, Slider, Toggle
-from toyscore.widgets.panel import Panel, panel
+try:
+    from toyscore.widgets.controls import Choice, Control, Seed, Slider, Toggle
+    from toyscore.widgets.panel import Panel, panel
+except ModuleNotFoundError as error:
+    raise ImportError('toyscore.widgets needs ipywidgets: install it with pip install "toyscore[notebooks]"') from error
 
 __all__ = ["Choice", "Control", "Panel", "Seed", "Slider", "Toggle", "panel"]
