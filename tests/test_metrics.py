@@ -1,4 +1,5 @@
 import math
+import statistics
 import sys
 
 import numpy as np
@@ -15,6 +16,7 @@ from toyscore.metrics import (
     mmd2,
     mode_weight_errors,
     mode_weights,
+    rank_normalized_r_hat,
     relative_errors,
     sliced_wasserstein2,
     split_r_hat,
@@ -204,6 +206,95 @@ def test_of_an_odd_number_of_states_the_middle_one_is_left_out():
 def test_effective_sample_size_is_capped():
     signs = (-1.0) ** torch.arange(400)[:, None, None] + 1e-3 * torch.randn(400, 2, 1, generator=seeded())
     assert float(effective_sample_size(signs)) == pytest.approx(800 * math.log10(800), rel=1e-5)
+
+
+def test_rank_normalized_r_hat_is_the_papers():
+    """vehtari2021, Sec. 4.1, written out: ranks with their ties, normal scores, both R-hats; with ties, in every layout of the event"""
+
+    def written_out(chains):
+        half = len(chains) // 2
+        columns = [half_of[:, c] for half_of in (chains[:half], chains[-half:]) for c in range(chains.shape[1])]
+        halves = [[float(v) for v in column] for column in columns]
+
+        def r_hat(values):
+            pool = sorted(v for chain in values for v in chain)
+            size = len(pool)
+
+            def score(v):
+                first = pool.index(v) + 1
+                rank = first + (pool.count(v) - 1) / 2
+                return statistics.NormalDist().inv_cdf((rank - 3 / 8) / (size + 1 / 4))
+
+            z = [[score(v) for v in chain] for chain in values]
+            within = statistics.mean(statistics.variance(chain) for chain in z)
+            between = statistics.variance([statistics.mean(chain) for chain in z])
+            n = len(z[0])
+            return math.sqrt(((n - 1) / n * within + between) / within)
+
+        median = statistics.median(v for chain in halves for v in chain)
+        return max(r_hat(halves), r_hat([[abs(v - median) for v in chain] for chain in halves]))
+
+    chains = autoregressive(0.5, 61, 3, shift=0.1)
+    wide = chains * torch.tensor([[1.0], [1.0], [3.0]])
+    tied = (2 * chains).round()
+    both = torch.stack([torch.cat([chains, wide], 2), torch.cat([tied, -wide], 2)], 3)
+    found = rank_normalized_r_hat(both)
+    assert found.shape == (2, 2)
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        assert float(found[i, j]) == pytest.approx(written_out(both[:, :, i, j]), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_chain_three_times_as_wide_shows_in_folded_ranks(dtype):
+    """vehtari2021, Sec. 4.2: means agree and the folded states do not; a heavy tail, whose variance is infinite, does no harm"""
+    chains = torch.randn(1000, 4, 1, generator=seeded(), dtype=dtype)
+    wide = chains * torch.tensor([1.0, 1.0, 1.0, 3.0], dtype=dtype)[:, None]
+    assert float(split_r_hat(wide)) < 1.01
+    assert 1.1 < float(rank_normalized_r_hat(wide)) < 1.3
+    assert rank_normalized_r_hat(wide).dtype == dtype
+    cauchy = torch.tan(math.pi * (torch.rand(1000, 4, 1, generator=seeded(1), dtype=dtype) - 0.5))
+    assert float(rank_normalized_r_hat(cauchy)) < 1.01
+    moved = cauchy + torch.tensor([0.0, 0.0, 0.0, 3.0], dtype=dtype)[:, None]
+    assert float(split_r_hat(moved)) < 1.05 < 1.1 < float(rank_normalized_r_hat(moved))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("place", [0.0, 0.1, 1.1, 1e8, -3.3e-7])
+def test_chains_that_never_move_are_told_whatever_their_place(place, dtype):
+    """Nothing varies: no number. At two places, four chains are four states; and what moves beside them keeps its value"""
+    still = torch.full((200, 4, 1), place, dtype=dtype)
+    for measure in (split_r_hat, rank_normalized_r_hat, effective_sample_size):
+        assert measure(still).isnan().all(), measure.__name__
+    apart = still + torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=dtype)[:, None] * max(1.0, abs(place))
+    assert split_r_hat(apart).isinf().all()
+    assert rank_normalized_r_hat(apart).isinf().all()
+    assert float(effective_sample_size(apart)) == pytest.approx(
+        800 / 199, rel=1e-6
+    )  # halves n = 100, m = 8, every rho one
+    moving = torch.randn(200, 4, 1, generator=seeded(), dtype=dtype)
+    for measure in (split_r_hat, rank_normalized_r_hat, effective_sample_size):
+        assert measure(torch.cat([moving, still], 2))[0] == measure(moving)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_mixing_does_not_depend_on_place_and_units(dtype):
+    """Whole multiples of 1/16, so that moving them by a power of two rounds nothing"""
+    chains = (16 * autoregressive(0.5, 200, 4, shift=0.5)).round().to(dtype) / 16
+    for measure in (split_r_hat, rank_normalized_r_hat, effective_sample_size):
+        for other in (chains + 2.0**15, chains * 2.0**-30, -chains * 2.0**30):
+            assert float(measure(other)) == pytest.approx(float(measure(chains)), rel=1e-6), measure.__name__
+
+
+def test_axes_in_another_order_are_noticed():
+    """Four chains of a thousand states, as other libraries keep them: read the other way round R-hat would be 0.714"""
+    draws = torch.randn(4, 1000, 2, generator=seeded())
+    for measure in (split_r_hat, rank_normalized_r_hat, effective_sample_size):
+        with pytest.warns(UserWarning, match=r"4 states of 1000 chains: .* pass chains.transpose\(0, 1\)"):
+            measure(draws)
+        measure(draws.transpose(0, 1))
+    short = torch.tensor([0.0, 1.0, 1.0, 0.0])[:, None, None].expand(4, 2, 1) + torch.arange(2.0)[:, None] * 1e-3
+    with pytest.warns(UserWarning, match=r"R-hat is 0.707: chains has shape \[4, 2, 1\]"):
+        split_r_hat(short)
 
 
 def test_the_default_bandwidth_is_the_median_distance():

@@ -699,6 +699,7 @@ METRICS = {
     "linear_losses": Call(lambda w: {"covariance": w.p.covariance, "sigmas": w.sigmas}, (3,)),
     "effective_sample_size": Call(lambda w: {"chains": w.normal(8, 5, 3)}, (3,)),
     "split_r_hat": Call(lambda w: {"chains": w.normal(8, 5, 3)}, (3,)),
+    "rank_normalized_r_hat": Call(lambda w: {"chains": w.normal(8, 5, 3)}, (3,)),
     "energy_distance": Call(lambda w: {"x": w.x, "y": w.y}),
     "same_law": Call(lambda w: {"x": w.x, "y": w.y, "n_permutations": 60, "generator": w.generator}),
     "wasserstein2": Call(lambda w: {"x": w.x, "y": w.y}),

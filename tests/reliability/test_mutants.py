@@ -537,6 +537,18 @@ MUTANTS = {
         "+ between) / within)",
         "test_metrics.py::test_split_r_hat_by_hand",
     ),
+    "folded states that are not folded": (
+        "metrics/mixing.py",
+        "_r_hat(_normal_scores(folded))",
+        "_r_hat(_normal_scores(halves))",
+        "test_metrics.py::test_rank_normalized_r_hat_is_the_papers",
+    ),
+    "ranks without their offset": (
+        "metrics/mixing.py",
+        "(ranks - 0.375) / (len(flat) + 0.25)",
+        "ranks / (len(flat) + 1)",
+        "test_metrics.py::test_rank_normalized_r_hat_is_the_papers",
+    ),
     "levels drawn behind the seed's back": (
         "losses.py",
         "draw(len(x), generator=generator)",
