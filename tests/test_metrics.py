@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from scipy import optimize
 
 from helpers import F64, assert_mean, cases, seeded
 from toyscore.distributions import GaussianMixture
@@ -16,8 +17,11 @@ from toyscore.metrics import (
     mmd2,
     mode_weight_errors,
     mode_weights,
+    nearest,
+    overlap,
     rank_normalized_r_hat,
     relative_errors,
+    same_law,
     sliced_wasserstein2,
     split_r_hat,
     wasserstein2,
@@ -77,6 +81,62 @@ def test_wasserstein_of_gaussians_and_of_translates():
     assert wasserstein2(line, other) == pytest.approx(math.sqrt((4 + 16) / 2))
 
 
+def test_wasserstein_of_sets_of_two_sizes_is_an_assignment():
+    """peyre2019, Sec. 2.3: points repeated to a common number are matched one to one; also in tiny and in huge units"""
+    x, y = ASYMMETRIC.sample(6, generator=seeded()), ASYMMETRIC.sample(4, generator=seeded(1))
+    cost = torch.cdist(x.repeat(2, 1), y.repeat(3, 1)).square().numpy()
+    rows, columns = optimize.linear_sum_assignment(cost)
+    expected = math.sqrt(cost[rows, columns].mean())
+    for unit in (1e-30, 1e-8, 1.0, 1e8, 1e30):
+        for dtype, digits in ((torch.float32, 1e-5), (F64, 1e-12)):
+            assert wasserstein2((unit * x).to(dtype), (unit * y).to(dtype)) == pytest.approx(
+                unit * expected, rel=digits
+            )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("distance", [wasserstein2, sliced_wasserstein2])
+def test_a_set_is_not_apart_from_itself(distance, dtype):
+    """Nor from itself three times over, in any order and place"""
+    line = torch.arange(1000, dtype=dtype)[:, None]
+    assert distance(line, line.flip(0).repeat(3, 1)) == 0
+    x = torch.randn(300, 3, generator=seeded()).to(dtype)
+    for points in (x, x + 1e4, 1e-8 * x, 1e8 * x):
+        reach = float((points.double() - points.double().mean(0)).norm(dim=1).max())
+        for other in (points, points.flip(0), points.repeat(3, 1), points.repeat(3, 1).flip(0)):
+            assert 0 <= distance(points, other) < 1e-14 * reach
+
+
+def distances_of_points():
+    """Name: a distance of two clouds, and the power of the unit in it; bandwidths go along with the unit"""
+    return {
+        "wasserstein2": (lambda x, y, unit: wasserstein2(x, y), 1),
+        "sliced_wasserstein2": (lambda x, y, unit: sliced_wasserstein2(x, y, generator=seeded()), 1),
+        "energy_distance": (lambda x, y, unit: energy_distance(x, y), 1),
+        "mmd2": (lambda x, y, unit: mmd2(x, y), 0),
+        "mmd2 of a bandwidth": (lambda x, y, unit: mmd2(x, y, bandwidth=unit), 0),
+        "same_law": (lambda x, y, unit: same_law(x, y, generator=seeded()), 0),
+        "precision": (lambda x, y, unit: overlap(x, y).precision, 0),
+        "recall": (lambda x, y, unit: overlap(x, y).recall, 0),
+        "coverage": (lambda x, y, unit: overlap(x, y).coverage, 0),
+        "nearest": (lambda x, y, unit: float(nearest(x, y)[0].sum()), 1),
+    }
+
+
+@pytest.mark.parametrize("name", distances_of_points())
+def test_distances_do_not_depend_on_place_and_units(name):
+    """As far as points moved or scaled are still the same points: to a rounding of the place over the distances"""
+    distance, power = distances_of_points()[name]
+    x, y = ASYMMETRIC.sample(90, generator=seeded()), ASYMMETRIC.sample(60, generator=seeded(1)) + 0.5
+    found = distance(x, y, 1.0)
+    for offset in (1e4, 1e8):
+        assert distance(x + offset, y + offset, 1.0) == pytest.approx(found, rel=1e-14 * offset)
+    for unit in (1e-8, 1e8):
+        assert distance(unit * x, unit * y, unit) == pytest.approx(unit**power * found, rel=1e-10)
+    x, y = x.float(), y.float()
+    assert distance(1e-8 * x, 1e-8 * y, 1e-8) == pytest.approx(1e-8**power * distance(x, y, 1.0), rel=1e-5)
+
+
 def test_sliced_wasserstein_is_the_root_mean_square_of_projections():
     x = ASYMMETRIC.sample(300, generator=seeded())
     moved = x + torch.tensor([3.0, -4.0], dtype=F64)
@@ -88,12 +148,14 @@ def test_sliced_wasserstein_is_the_root_mean_square_of_projections():
 
 
 def test_sliced_wasserstein_of_sets_of_one_size_is_that_of_laws():
-    """Every point twice is the same law, in a set of another size, which goes another way; and by hand on a line."""
+    """Every point twice is the same law, in a set of another size; and by hand on a line, of two points and of three"""
     x, y = ASYMMETRIC.sample(200, generator=seeded()), 2 * ASYMMETRIC.sample(200, generator=seeded(1))
     twice = sliced_wasserstein2(x, y.repeat(2, 1), generator=seeded())
     assert sliced_wasserstein2(x, y, generator=seeded()) == pytest.approx(twice, rel=1e-9)
     line, other = torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [5.0]])
     assert sliced_wasserstein2(line, other) == pytest.approx(math.sqrt((4 + 16) / 2))
+    three = torch.tensor([[2.0], [3.0], [5.0]])  # levels 1/3, 1/2, 2/3: from 0 to 2, 0 to 3, 1 to 3, 1 to 5
+    assert sliced_wasserstein2(line, three) == pytest.approx(math.sqrt(4 / 3 + 9 / 6 + 4 / 6 + 16 / 3))
 
 
 def test_mmd_of_gaussians_is_known():

@@ -971,9 +971,21 @@ MUTANTS = {
     ),
     "a Wasserstein distance squared": (
         "metrics/clouds.py",
-        "return math.sqrt(max(0.0, float(ot.emd2",
-        "return (max(0.0, float(ot.emd2",
+        "return largest * math.sqrt(max(",
+        "return largest * (max(",
         "test_metrics.py::test_wasserstein_of_gaussians_and_of_translates",
+    ),
+    "quantiles of the other cloud": (
+        "metrics/clouds.py",
+        "[:, (ends - 1) // n]",
+        "[:, (ends - 1) // n // 2]",
+        "test_metrics.py::test_sliced_wasserstein_of_sets_of_one_size_is_that_of_laws",
+    ),
+    "a Fréchet distance of roots that are not turned": (
+        "metrics/features.py",
+        "(r - left @ right @ s)",
+        "(r - s)",
+        "test_image_metrics.py::test_frechet_distance_of_gaussians",
     ),
     "slices of any length": (
         "metrics/clouds.py",

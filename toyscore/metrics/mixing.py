@@ -141,4 +141,4 @@ def _warn_of_axes(chains: Tensor, found: str) -> None:
 
 
 def _like(found: Tensor, chains: Tensor) -> Tensor:
-    return found.to(chains.device, torch.promote_types(chains.dtype, torch.float32))
+    return found.to(torch.promote_types(chains.dtype, torch.float32)).to(chains.device)
