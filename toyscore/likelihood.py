@@ -106,8 +106,8 @@ def _check_tolerances(rtol: float, atol: float, y: Tensor) -> None:
     if rtol + atol / largest < rounding and y.element_size() >= 4:  # the solver refuses 16 bits in its own words
         remedy = "" if rounding < 1e-15 else ", or use float64"
         raise ValueError(
-            f"rtol = {rtol:g}, atol = {atol:g}: numbers up to {largest:.3g} in {y.dtype} are rounded by {rounding:.2g} of themselves, and no "
-            f"flow can be followed more closely; pass rtol={10 * rounding:.0e} or more{remedy}"
+            f"rtol = {rtol:g}, atol = {atol:g}: numbers up to {largest:.3g} in {y.dtype} are rounded by {rounding:.2g} of themselves, and "
+            f"no flow can be followed more closely; pass rtol={10 * rounding:.0e} or more{remedy}"
         )
 
 

@@ -425,15 +425,27 @@ MUTANTS = {
     ),
     "a Fisher divergence without its half": (
         "diagnostics/blindness.py",
-        "0.5 * float(masses @ difference.square().sum(1))",
-        "float(masses @ difference.square().sum(1))",
+        "0.5 * apart.square()",
+        "apart.square()",
         "test_theory.py::test_kl_is_all_of_the_weighted_fisher_divergence",
     ),
     "a divergence the other way round": (
         "diagnostics/blindness.py",
-        "return -float(masses @ log_ratio)",
-        "return float((masses * log_ratio.exp()) @ log_ratio)",
+        "torch.stack(parts) * logs[0].exp()",
+        "torch.stack(parts) * logs[1].exp()",
         "test_theory.py::test_divergences_of_gaussians_are_closed_forms",
+    ),
+    "a mesh that follows one of two densities": (
+        "diagnostics/grids.py",
+        "[*_shapes(p, sigma), *_shapes(q, sigma)]",
+        "_shapes(p, sigma)",
+        "test_theory.py::test_divergences_follow_both_densities",
+    ),
+    "errors that no cube adds to": (
+        "diagnostics/grids.py",
+        "errors += gaps[done].sum(0)",
+        "errors += 0 * gaps[done].sum(0)",
+        "test_theory.py::test_the_error_of_a_divergence_is_a_bound",
     ),
     "weighted by sigma": (
         "diagnostics/blindness.py",
