@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from toyscore import operators as ops
-from toyscore.diagnostics.grids import check_flat, check_proper, integrals
+from toyscore.diagnostics.grids import check_flat, check_mixture, check_proper, integrals
 from toyscore.diagnostics.propagation import reduce, separates
 from toyscore.distributions import GaussianMixture
 
@@ -59,6 +59,8 @@ def divergences(
     Raises:
         ValueError: another D, or two; a degenerate density; components too narrow beside others to be resolved.
     """
+    check_mixture(p, "p")
+    check_mixture(q, "q")
     if p.means.shape[1] != q.means.shape[1]:
         raise ValueError(
             f"p has D = {p.means.shape[1]} and q D = {q.means.shape[1]}: they must live in one space; pass marginals"
@@ -115,6 +117,7 @@ def weight_blindness(
     Raises:
         ValueError: weights that a mixture cannot have; as ``divergences``.
     """
+    check_mixture(mixture)
     p = reduce(mixture)[0] if separates(mixture) else mixture.to("cpu", torch.float64)
     q = GaussianMixture(p.means, p.covariances, torch.as_tensor(weights, dtype=torch.float64, device="cpu"))
     levels = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu")

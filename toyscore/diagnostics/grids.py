@@ -35,6 +35,18 @@ def nodes(axes: Sequence[Any]) -> Tensor:
     return torch.cartesian_prod(*[torch.as_tensor(axis) for axis in axes]).view(-1, len(axes))
 
 
+def check_mixture(mixture: object, name: str = "mixture") -> None:
+    """Refuse another distribution.
+
+    Raises:
+        TypeError: it is no mixture.
+    """
+    if not isinstance(mixture, GaussianMixture):
+        raise TypeError(
+            f"{name} is {type(mixture).__name__}: what is computed here is known of Gaussian mixtures alone; pass a GaussianMixture"
+        )
+
+
 def check_flat(mixture: GaussianMixture) -> int:
     """D, refused above two."""
     dim = mixture.means.shape[1]
@@ -87,6 +99,7 @@ def quadrature(mixture: GaussianMixture, sigma: float = 0.0, *, nodes_per_std: f
     Raises:
         ValueError: D above two, a degenerate density, more than ``CLIPPED`` of the mass off the grid, or a grid above ``MEMORY`` bytes.
     """
+    check_mixture(mixture)
     p = mixture.to("cpu", torch.float64)
     axes = density_axes(p, sigma, nodes_per_std)
     needed = 64 * math.prod(map(len, axes))
