@@ -85,7 +85,7 @@ def spectral_gap(
         sigma: the noise level, in units of x.
         nodes_per_std: grid nodes to the least standard deviation of a mixture; default 20 in one dimension, 6 in two.
         bounds: (low, high) of each coordinate, in units of x; needed unless it is a mixture.
-        n_nodes: nodes within the wider bounds; default 1001 in one dimension, 101 in two.
+        n_nodes: nodes within the wider bounds; default 501 in one dimension, 101 in two.
 
     Raises:
         TypeError: distribution has no log density.
@@ -193,7 +193,7 @@ def _box(bounds: Sequence[tuple[float, float]] | None, n_nodes: int | None) -> l
     widths = ends[:, 1] - ends[:, 0]
     if not (np.isfinite(widths).all() and (widths > 0).all()):
         raise ValueError(f"bounds = {ends.tolist()}: they must be finite, low < high; pass e.g. bounds=[(-5.0, 5.0)]")
-    n_nodes = (1001 if len(ends) == 1 else 101) if n_nodes is None else n_nodes
+    n_nodes = (501 if len(ends) == 1 else 101) if n_nodes is None else n_nodes
     ops.check_count(n_nodes, "n_nodes", 5)
     h = widths.max() / (2 * ((n_nodes - 1) // 2))
     halves = [max(2, round(width / h / 2)) for width in widths]
