@@ -12,18 +12,22 @@ from toyscore.diagnostics import (
     Cloud,
     Stage,
     annealed_stages,
+    divergences,
     eyring_kramers,
     hop_rate,
     propagate,
+    quadrature,
     reduce,
     slow_modes,
     spectral_gap,
     turning_width,
     uniform_cloud,
+    weight_blindness,
 )
 from toyscore.diagnostics.network import Network
 from toyscore.distributions import GaussianMixture, asymmetric, two_modes
 from toyscore.metrics import mode_weights
+from toyscore.models import CalibrationWarning, calibrate
 from toyscore.noise import geometric
 from toyscore.samplers import annealed_langevin, final, langevin
 
@@ -205,6 +209,43 @@ def test_the_gap_is_that_of_the_mean_passage_times(a):
     assert torch.allclose(f, -f.flip(0), atol=1e-5)
 
 
+@pytest.mark.parametrize("sigma", [0.0, 0.5])
+def test_the_gap_of_any_log_density_is_that_of_the_mixture_it_is_of(sigma):
+    """As a function without its constant, as a distribution, and as a mixture within bounds; on the line and in the plane"""
+    line = wells(2.0, [0.7, 0.3])
+    expected = spectral_gap(line, sigma=sigma)
+    for density in (line, Shifted(line), lambda *a: line.log_prob(*a) - 300):
+        found = spectral_gap(density, sigma=sigma, bounds=[(-9.0, 8.5)])
+        assert found == pytest.approx(expected, rel=1e-6)
+    assert spectral_gap(line.to(dtype=torch.float32), sigma=sigma, bounds=[(-9, 9)]) == pytest.approx(
+        expected, rel=1e-6
+    )
+    plane = GaussianMixture(torch.tensor([[1.5, 0.5], [-1.0, -0.5]], dtype=F64), 0.5)
+    found = spectral_gap(Shifted(plane), sigma=sigma, bounds=[(-7.0, 7.5), (-7.0, 6.5)])
+    assert found == pytest.approx(spectral_gap(plane, sigma=sigma), rel=2e-3)
+
+
+class Shifted:
+    def __init__(self, mixture):
+        self.log_prob = lambda *arguments: mixture.log_prob(*arguments) + 1000
+
+
+def test_gaps_of_densities_that_are_no_mixtures_are_closed_forms():
+    """A normal's rates are k / (2 variance), by torch's own distribution. A logistic's score is w = -tanh(x / 2), and -L is half of
+    -d²/dx² + w²/4 + w'/2 = -d²/dx² + 1/4 - sech²(x / 2) / 2, which scatters waves without reflection: 1/4 + k², of the odd wave
+    tanh(x / 2) cos(k x) / 2 + k sin(k x). Walls are where
+    the slope of its quotient by sech(x / 2) is zero, k b = pi / 2"""
+    normal = torch.distributions.Independent(torch.distributions.Normal(torch.tensor([1.0, -1.0], dtype=F64), 1.5), 1)
+    rates = slow_modes(normal, bounds=[(-9.0, 11.0), (-11.0, 9.0)], n_modes=2).rates
+    assert torch.allclose(rates, torch.full((2,), 0.5 / 1.5**2, dtype=F64), rtol=2e-3)
+    one = slow_modes(lambda x: -x[:, 0].square() / 2, bounds=[(-8.0, 8.0)], n_modes=3)
+    assert torch.allclose(one.rates, torch.tensor([0.5, 1.0, 1.5], dtype=F64), rtol=1e-5)
+    assert one.functions[0, 0] < 0 < one.functions[0, -1]  # rises with the first coordinate
+    b = 40.0
+    found = spectral_gap(lambda x: -2 * (x[:, 0] / 2).cosh().log(), bounds=[(-b, b)], n_nodes=1601)
+    assert found == pytest.approx((0.25 + (math.pi / (2 * b)) ** 2) / 2, rel=1e-4)
+
+
 def test_a_gap_below_every_eigensolver():
     """1e-40, against the same iteration"""
     assert spectral_gap(wells(13.0)) == pytest.approx(exact_gap(13.0), rel=1e-3)
@@ -350,6 +391,48 @@ BAD = {
         lambda: spectral_gap(wells(2.0), nodes_per_std=0.8),
         "the grid holds .* of the mass: .*; raise nodes_per_std",
     ),
+    "a density of nowhere": (
+        lambda: spectral_gap(lambda x: -(x[:, 0] ** 2)),
+        "bounds is None: only a mixture tells where",
+    ),
+    "bounds of a cube": (
+        lambda: spectral_gap(lambda x: -(x[:, 0] ** 2), bounds=[(-1, 1)] * 3),
+        r"bounds has shape \[3, 2\]: it must be \(low, high\) for one or two coordinates",
+    ),
+    "bounds that are a pair": (lambda: spectral_gap(lambda x: x, bounds=(-1, 1)), r"bounds has shape \[2\]"),
+    "bounds upside down": (lambda: spectral_gap(lambda x: x, bounds=[(1, -1)]), "they must be finite, low < high"),
+    "bounds through the mass": (
+        lambda: spectral_gap(wells(2.0), bounds=[(-3.0, 3.0)]),
+        "the nodes at one of bounds hold .* of the mass: at most 1e-06 may, or more lies beyond; widen bounds",
+    ),
+    "bounds too wide": (
+        lambda: spectral_gap(wells(2.0), bounds=[(-50.0, 50.0)]),
+        "falls below what a float can hold on the grid: narrow bounds",
+    ),
+    "nodes too few": (
+        lambda: spectral_gap(wells(3.0), bounds=[(-9.0, 9.0)], n_nodes=15),
+        "the gap is .* of which .* may be the grid's error: at most 5% of it may be; raise n_nodes",
+    ),
+    "too many nodes": (
+        lambda: spectral_gap(two_modes(), bounds=[(-9.0, 9.0)] * 2, n_nodes=2001),
+        "a network of .* nodes takes .* bytes: at most .*; lower n_nodes",
+    ),
+    "a density of columns": (
+        lambda: spectral_gap(torch.distributions.Normal(0.0, 1.0), bounds=[(-5.0, 5.0)]),
+        r"log_prob returned shape \[501, 1\] for 501 points: it must be \[501\]; sum over the coordinates",
+    ),
+    "a density that is none": (
+        lambda: spectral_gap(lambda x: x[:, 0].log(), bounds=[(-5.0, 5.0)]),
+        "log_prob returned NaN or infinity within bounds",
+    ),
+    "nodes of no mixture": (
+        lambda: spectral_gap(lambda x: -(x[:, 0] ** 2), bounds=[(-5.0, 5.0)], nodes_per_std=5.0),
+        "nodes_per_std = 5.0: only a mixture without bounds has standard deviations; pass n_nodes",
+    ),
+    "nodes within no bounds": (
+        lambda: spectral_gap(wells(2.0), n_nodes=5),
+        "n_nodes = 5: it counts nodes within bounds",
+    ),
     "no modes": (lambda: slow_modes(wells(2.0), n_modes=0), "n_modes = 0: it must be at least 1"),
     "one mode": (lambda: eyring_kramers(wells(0.5)), "there is no saddle: they are one mode; lower sigma"),
     "a pass of three": (lambda: eyring_kramers(asymmetric()), "has K = 3: there is one pass between two modes"),
@@ -374,6 +457,44 @@ def test_bad_input_is_named(case, measured):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda other: spectral_gap(other, bounds=[(-5.0, 5.0)]), "distribution is Sampled: it has no log_prob; pass"),
+        (lambda other: eyring_kramers(other), "mixture is Sampled: .*; pass a GaussianMixture"),
+        (lambda other: hop_rate([X, X], other, step_size=0.1), "mixture is Sampled: .*; pass a GaussianMixture"),
+        (lambda other: quadrature(other), "mixture is Sampled: .*; pass a GaussianMixture"),
+        (lambda other: divergences(two_modes(), other), "q is Sampled: .*; pass a GaussianMixture"),
+        (lambda other: weight_blindness(other, [0.5, 0.5], [0.0]), "mixture is Sampled: .*; pass a GaussianMixture"),
+        (lambda other: mode_weights(X, other), "mixture is Sampled: it must have responsibilities.*; pass a Gauss"),
+        (
+            lambda other: calibrate(lambda x, sigma: -x, other, [1.0]),
+            "data is Sampled: it must be a tensor .*or have sample",
+        ),
+    ],
+)
+def test_another_distribution_is_named(call, message):
+    """Of scikit-learn or torch: it samples in its own way, and knows no noise"""
+
+    class Sampled:
+        def sample(self, shape=()):
+            return torch.zeros(2, 2)
+
+    with pytest.raises(TypeError, match=message):
+        call(Sampled())
+
+
+def test_a_score_is_calibrated_on_the_examples_themselves():
+    """A tensor of examples is as good as what samples them: the same statement of a right and of a wrong score"""
+    p = asymmetric()
+    x = p.sample(3000, generator=seeded())
+    found = calibrate(p.score, x, [4.0, 1.0], n=2000, generator=seeded(1))
+    assert found.cause is None
+    assert torch.allclose(found.size, calibrate(p.score, p, [4.0, 1.0], n=2000, generator=seeded(2)).size, rtol=0.1)
+    with pytest.warns(CalibrationWarning, match="its sign is wrong: negate it"):
+        calibrate(lambda x, sigma: -p.score(x, sigma), x, [4.0, 1.0], generator=seeded())
 
 
 def test_modes_that_rounding_hides_are_refused():

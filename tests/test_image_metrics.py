@@ -38,8 +38,32 @@ def test_frechet_distance_of_gaussians():
     root = scipy.linalg.sqrtm(a @ b).real
     exact = float((x.mean(0) - y.mean(0)).square().sum()) + float(np.trace(a + b - 2 * root))
     assert frechet_distance(x, y) == pytest.approx(exact, rel=1e-6)
-    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
-    assert frechet_distance(x, x + torch.tensor([1.0, 2.0, 3.0])) == pytest.approx(14, rel=1e-6)
+    assert frechet_distance(x, x + torch.tensor([1.0, 2.0, 3.0])) == pytest.approx(14, rel=1e-12)
+    few = [
+        c[:, :1] * torch.tensor([1.0, 2.0, -1.0, 3.0]) + 1 for c in (x[:3], y[:5])
+    ]  # of rank one: (s - t)² |v|², and the means'
+    apart = (few[0].mean(0) - few[1].mean(0)).square().sum() + (x[:3, 0].std() - y[:5, 0].std()) ** 2 * 15
+    assert frechet_distance(*few) == pytest.approx(float(apart), rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_frechet_distance_is_none_of_a_set_from_itself(dtype):
+    """And never below zero: fewer points than features, constant features, large and small numbers"""
+    x = torch.rand(200, 16, generator=seeded()).to(dtype)
+    flat = torch.cat([x, torch.full((200, 2), 0.3, dtype=dtype), x[:, :3]], 1)
+    for points in (x, x[:5], flat, x + 1000, 1e-8 * x, 1e8 * x):
+        size = float(points.double().square().sum(1).mean())
+        assert 0 <= frechet_distance(points, points) < 1e-20 * size
+        assert 0 <= frechet_distance(points, points.flip(0)) < 1e-20 * size
+
+
+def test_a_frechet_distance_does_not_depend_on_place_and_units():
+    x, y = (torch.randn(500, 4, generator=seeded(i), dtype=F64) * (1 + i) for i in (0, 1))
+    found = frechet_distance(x, y)
+    for offset in (1e4, 1e8):
+        assert frechet_distance(x + offset, y + offset) == pytest.approx(found, rel=1e-15 * offset)
+    for unit in (1e-8, 1e8):
+        assert frechet_distance(unit * x, unit * y) == pytest.approx(unit**2 * found, rel=1e-12)
 
 
 def test_kernel_distance_is_unbiased_and_what_it_says():
@@ -260,6 +284,27 @@ def test_inception_scores_by_a_network_of_ones_own():
     assert b.inception_score != pytest.approx(a.inception_score, rel=1e-4)
 
 
+class Sure(nn.Module):
+    """Logits of a classifier that reads one of ten classes off the brightness, and is sure."""
+
+    def forward(self, x):
+        return 60 * nn.functional.one_hot((x[:, 0, 0, 0].long() // 25).clamp(max=9), 10).float()
+
+
+def test_a_small_sets_inception_score_is_said_to_be_low():
+    """Ten classes alike often score 10; of five in a split no score exceeds 5, and a split of n loses about 9 / (2 n) of its logarithm"""
+    x = ((25 * (torch.arange(5000) % 10) + 5) / 255)[:, None, None, None].expand(-1, 1, 2, 2)
+    found = {}
+    for n in (50, 500):
+        with pytest.warns(UserWarning, match=rf"is of {n} samples in ten splits: it is too low by .* pass at least"):
+            found[n] = inception_scores(x[:n], x[:n], features=Shrunk(), logits=Sure()).inception_score
+    whole = inception_scores(x, x, features=Shrunk(), logits=Sure())  # and says nothing
+    assert found[50] < 5 < found[500] < whole.inception_score < 10
+    for n, score in ((500, found[500]), (5000, whole.inception_score)):
+        assert math.log(10 / score) == pytest.approx(9 / (2 * n / 10), rel=0.35), n
+    assert 0 <= whole.fid < 1e-20
+
+
 def test_what_inception_needs_is_named(monkeypatch):
     x = torch.rand(4, 1, 8, 8)
     with pytest.raises(ImportError, match="pip install torchmetrics torch-fidelity"):
@@ -273,8 +318,9 @@ def test_what_inception_needs_is_named(monkeypatch):
     with pytest.raises(DownloadError, match=r"cannot be fetched .*no route to host.* go online once"):
         inception_scores(x, x)
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
-    with pytest.raises(ImportError, match=r'pip install "toyscore\[metrics\]"'):
-        frechet_distance(x.flatten(1), x.flatten(1))
+    with pytest.raises(ImportError, match="pip install torchmetrics torch-fidelity"):
+        inception_scores(x, x)
+    assert frechet_distance(x.flatten(1), x.flatten(1)) == pytest.approx(0, abs=1e-20)  # it needs neither
 
 
 @pytest.mark.parametrize(

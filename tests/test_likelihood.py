@@ -91,6 +91,25 @@ def test_a_network_has_a_density_that_integrates_to_one():
     assert float(density.sum()) * 0.05 == pytest.approx(1.0, abs=2e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_tolerances_below_rounding_are_refused_before_anything_is_computed(dtype):
+    """And the least that is taken can be followed; large numbers are rounded by more, and a relative tolerance alone will do"""
+    calls, eps = [], torch.finfo(dtype).eps
+
+    def score(x, sigma):
+        calls.append(sigma)
+        return -x / (1 + sigma**2)
+
+    x = torch.linspace(-2, 2, 6, dtype=dtype).view(3, 2)
+    for scale, tolerances in ((1, (0.3 * eps, 0.3 * eps)), (1e6, (0.3 * eps, 1e5 * eps))):
+        with pytest.raises(ValueError, match=r"rtol = .*, atol = .*: numbers up to .* are rounded by .*; pass rtol="):
+            log_likelihood(VP(), score, scale * x, rtol=tolerances[0], atol=tolerances[1])
+    assert not calls
+    for tolerances in ((2 * eps, 0.1 * eps), (0.1 * eps, 20 * eps)):
+        found = log_likelihood(VE(0.01, 5.0), score, x, t_min=0.9, rtol=tolerances[0], atol=tolerances[1])
+        assert found.isfinite().all()
+
+
 def test_images_are_reshaped_rows(sde):
     points = torch.randn(20, 8, generator=seeded(), dtype=F64)
     flat, image = empirical(points), empirical(points.view(20, 2, 2, 2))

@@ -1,9 +1,11 @@
 import math
+import statistics
 import sys
 
 import numpy as np
 import pytest
 import torch
+from scipy import optimize
 
 from helpers import F64, assert_mean, cases, seeded
 from toyscore.distributions import GaussianMixture
@@ -15,7 +17,11 @@ from toyscore.metrics import (
     mmd2,
     mode_weight_errors,
     mode_weights,
+    nearest,
+    overlap,
+    rank_normalized_r_hat,
     relative_errors,
+    same_law,
     sliced_wasserstein2,
     split_r_hat,
     wasserstein2,
@@ -75,6 +81,62 @@ def test_wasserstein_of_gaussians_and_of_translates():
     assert wasserstein2(line, other) == pytest.approx(math.sqrt((4 + 16) / 2))
 
 
+def test_wasserstein_of_sets_of_two_sizes_is_an_assignment():
+    """peyre2019, Sec. 2.3: points repeated to a common number are matched one to one; also in tiny and in huge units"""
+    x, y = ASYMMETRIC.sample(6, generator=seeded()), ASYMMETRIC.sample(4, generator=seeded(1))
+    cost = torch.cdist(x.repeat(2, 1), y.repeat(3, 1)).square().numpy()
+    rows, columns = optimize.linear_sum_assignment(cost)
+    expected = math.sqrt(cost[rows, columns].mean())
+    for unit in (1e-30, 1e-8, 1.0, 1e8, 1e30):
+        for dtype, digits in ((torch.float32, 1e-5), (F64, 1e-12)):
+            assert wasserstein2((unit * x).to(dtype), (unit * y).to(dtype)) == pytest.approx(
+                unit * expected, rel=digits
+            )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("distance", [wasserstein2, sliced_wasserstein2])
+def test_a_set_is_not_apart_from_itself(distance, dtype):
+    """Nor from itself three times over, in any order and place"""
+    line = torch.arange(1000, dtype=dtype)[:, None]
+    assert distance(line, line.flip(0).repeat(3, 1)) == 0
+    x = torch.randn(300, 3, generator=seeded()).to(dtype)
+    for points in (x, x + 1e4, 1e-8 * x, 1e8 * x):
+        reach = float((points.double() - points.double().mean(0)).norm(dim=1).max())
+        for other in (points, points.flip(0), points.repeat(3, 1), points.repeat(3, 1).flip(0)):
+            assert 0 <= distance(points, other) < 1e-14 * reach
+
+
+def distances_of_points():
+    """Name: a distance of two clouds, and the power of the unit in it; bandwidths go along with the unit"""
+    return {
+        "wasserstein2": (lambda x, y, unit: wasserstein2(x, y), 1),
+        "sliced_wasserstein2": (lambda x, y, unit: sliced_wasserstein2(x, y, generator=seeded()), 1),
+        "energy_distance": (lambda x, y, unit: energy_distance(x, y), 1),
+        "mmd2": (lambda x, y, unit: mmd2(x, y), 0),
+        "mmd2 of a bandwidth": (lambda x, y, unit: mmd2(x, y, bandwidth=unit), 0),
+        "same_law": (lambda x, y, unit: same_law(x, y, generator=seeded()), 0),
+        "precision": (lambda x, y, unit: overlap(x, y).precision, 0),
+        "recall": (lambda x, y, unit: overlap(x, y).recall, 0),
+        "coverage": (lambda x, y, unit: overlap(x, y).coverage, 0),
+        "nearest": (lambda x, y, unit: float(nearest(x, y)[0].sum()), 1),
+    }
+
+
+@pytest.mark.parametrize("name", distances_of_points())
+def test_distances_do_not_depend_on_place_and_units(name):
+    """As far as points moved or scaled are still the same points: to a rounding of the place over the distances"""
+    distance, power = distances_of_points()[name]
+    x, y = ASYMMETRIC.sample(90, generator=seeded()), ASYMMETRIC.sample(60, generator=seeded(1)) + 0.5
+    found = distance(x, y, 1.0)
+    for offset in (1e4, 1e8):
+        assert distance(x + offset, y + offset, 1.0) == pytest.approx(found, rel=1e-14 * offset)
+    for unit in (1e-8, 1e8):
+        assert distance(unit * x, unit * y, unit) == pytest.approx(unit**power * found, rel=1e-10)
+    x, y = x.float(), y.float()
+    assert distance(1e-8 * x, 1e-8 * y, 1e-8) == pytest.approx(1e-8**power * distance(x, y, 1.0), rel=1e-5)
+
+
 def test_sliced_wasserstein_is_the_root_mean_square_of_projections():
     x = ASYMMETRIC.sample(300, generator=seeded())
     moved = x + torch.tensor([3.0, -4.0], dtype=F64)
@@ -86,12 +148,14 @@ def test_sliced_wasserstein_is_the_root_mean_square_of_projections():
 
 
 def test_sliced_wasserstein_of_sets_of_one_size_is_that_of_laws():
-    """Every point twice is the same law, in a set of another size, which goes another way; and by hand on a line."""
+    """Every point twice is the same law, in a set of another size; and by hand on a line, of two points and of three"""
     x, y = ASYMMETRIC.sample(200, generator=seeded()), 2 * ASYMMETRIC.sample(200, generator=seeded(1))
     twice = sliced_wasserstein2(x, y.repeat(2, 1), generator=seeded())
     assert sliced_wasserstein2(x, y, generator=seeded()) == pytest.approx(twice, rel=1e-9)
     line, other = torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [5.0]])
     assert sliced_wasserstein2(line, other) == pytest.approx(math.sqrt((4 + 16) / 2))
+    three = torch.tensor([[2.0], [3.0], [5.0]])  # levels 1/3, 1/2, 2/3: from 0 to 2, 0 to 3, 1 to 3, 1 to 5
+    assert sliced_wasserstein2(line, three) == pytest.approx(math.sqrt(4 / 3 + 9 / 6 + 4 / 6 + 16 / 3))
 
 
 def test_mmd_of_gaussians_is_known():
@@ -204,6 +268,95 @@ def test_of_an_odd_number_of_states_the_middle_one_is_left_out():
 def test_effective_sample_size_is_capped():
     signs = (-1.0) ** torch.arange(400)[:, None, None] + 1e-3 * torch.randn(400, 2, 1, generator=seeded())
     assert float(effective_sample_size(signs)) == pytest.approx(800 * math.log10(800), rel=1e-5)
+
+
+def test_rank_normalized_r_hat_is_the_papers():
+    """vehtari2021, Sec. 4.1, written out: ranks with their ties, normal scores, both R-hats; with ties, in every layout of the event"""
+
+    def written_out(chains):
+        half = len(chains) // 2
+        columns = [half_of[:, c] for half_of in (chains[:half], chains[-half:]) for c in range(chains.shape[1])]
+        halves = [[float(v) for v in column] for column in columns]
+
+        def r_hat(values):
+            pool = sorted(v for chain in values for v in chain)
+            size = len(pool)
+
+            def score(v):
+                first = pool.index(v) + 1
+                rank = first + (pool.count(v) - 1) / 2
+                return statistics.NormalDist().inv_cdf((rank - 3 / 8) / (size + 1 / 4))
+
+            z = [[score(v) for v in chain] for chain in values]
+            within = statistics.mean(statistics.variance(chain) for chain in z)
+            between = statistics.variance([statistics.mean(chain) for chain in z])
+            n = len(z[0])
+            return math.sqrt(((n - 1) / n * within + between) / within)
+
+        median = statistics.median(v for chain in halves for v in chain)
+        return max(r_hat(halves), r_hat([[abs(v - median) for v in chain] for chain in halves]))
+
+    chains = autoregressive(0.5, 61, 3, shift=0.1)
+    wide = chains * torch.tensor([[1.0], [1.0], [3.0]])
+    tied = (2 * chains).round()
+    both = torch.stack([torch.cat([chains, wide], 2), torch.cat([tied, -wide], 2)], 3)
+    found = rank_normalized_r_hat(both)
+    assert found.shape == (2, 2)
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        assert float(found[i, j]) == pytest.approx(written_out(both[:, :, i, j]), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_chain_three_times_as_wide_shows_in_folded_ranks(dtype):
+    """vehtari2021, Sec. 4.2: means agree and the folded states do not; a heavy tail, whose variance is infinite, does no harm"""
+    chains = torch.randn(1000, 4, 1, generator=seeded(), dtype=dtype)
+    wide = chains * torch.tensor([1.0, 1.0, 1.0, 3.0], dtype=dtype)[:, None]
+    assert float(split_r_hat(wide)) < 1.01
+    assert 1.1 < float(rank_normalized_r_hat(wide)) < 1.3
+    assert rank_normalized_r_hat(wide).dtype == dtype
+    cauchy = torch.tan(math.pi * (torch.rand(1000, 4, 1, generator=seeded(1), dtype=dtype) - 0.5))
+    assert float(rank_normalized_r_hat(cauchy)) < 1.01
+    moved = cauchy + torch.tensor([0.0, 0.0, 0.0, 3.0], dtype=dtype)[:, None]
+    assert float(split_r_hat(moved)) < 1.05 < 1.1 < float(rank_normalized_r_hat(moved))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("place", [0.0, 0.1, 1.1, 1e8, -3.3e-7])
+def test_chains_that_never_move_are_told_whatever_their_place(place, dtype):
+    """Nothing varies: no number. At two places, four chains are four states; and what moves beside them keeps its value"""
+    still = torch.full((200, 4, 1), place, dtype=dtype)
+    for measure in (split_r_hat, rank_normalized_r_hat, effective_sample_size):
+        assert measure(still).isnan().all(), measure.__name__
+    apart = still + torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=dtype)[:, None] * max(1.0, abs(place))
+    assert split_r_hat(apart).isinf().all()
+    assert rank_normalized_r_hat(apart).isinf().all()
+    assert float(effective_sample_size(apart)) == pytest.approx(
+        800 / 199, rel=1e-6
+    )  # halves n = 100, m = 8, every rho one
+    moving = torch.randn(200, 4, 1, generator=seeded(), dtype=dtype)
+    for measure in (split_r_hat, rank_normalized_r_hat, effective_sample_size):
+        assert measure(torch.cat([moving, still], 2))[0] == measure(moving)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_mixing_does_not_depend_on_place_and_units(dtype):
+    """Whole multiples of 1/16, so that moving them by a power of two rounds nothing"""
+    chains = (16 * autoregressive(0.5, 200, 4, shift=0.5)).round().to(dtype) / 16
+    for measure in (split_r_hat, rank_normalized_r_hat, effective_sample_size):
+        for other in (chains + 2.0**15, chains * 2.0**-30, -chains * 2.0**30):
+            assert float(measure(other)) == pytest.approx(float(measure(chains)), rel=1e-6), measure.__name__
+
+
+def test_axes_in_another_order_are_noticed():
+    """Four chains of a thousand states, as other libraries keep them: read the other way round R-hat would be 0.714"""
+    draws = torch.randn(4, 1000, 2, generator=seeded())
+    for measure in (split_r_hat, rank_normalized_r_hat, effective_sample_size):
+        with pytest.warns(UserWarning, match=r"4 states of 1000 chains: .* pass chains.transpose\(0, 1\)"):
+            measure(draws)
+        measure(draws.transpose(0, 1))
+    short = torch.tensor([0.0, 1.0, 1.0, 0.0])[:, None, None].expand(4, 2, 1) + torch.arange(2.0)[:, None] * 1e-3
+    with pytest.warns(UserWarning, match=r"R-hat is 0.707: chains has shape \[4, 2, 1\]"):
+        split_r_hat(short)
 
 
 def test_the_default_bandwidth_is_the_median_distance():

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
@@ -361,6 +361,80 @@ def test_divergences_of_gaussians_are_closed_forms():
         assert found.kl == pytest.approx(float(kl), rel=1e-7)
         assert found.fisher == pytest.approx(float(fisher), rel=1e-7)
         assert max(found.kl_error, found.fisher_error) < 1e-7
+
+
+def line_mixture(means, variances, weights):
+    return GaussianMixture(torch.tensor(means, dtype=F64)[:, None], torch.tensor(variances, dtype=F64), weights)
+
+
+PAIRS = {  # p and q on the line
+    "q has a narrow component": (([0.0], [1.0], [1.0]), ([0.0123, 0.0], [1e-6, 1.0], [0.5, 0.5])),
+    "q has a far narrower one": (([0.0], [1.0], [1.0]), ([0.0123, 0.0], [1e-16, 1.0], [0.5, 0.5])),
+    "p has the narrow one": (([0.0123, 0.0], [1e-6, 1.0], [0.5, 0.5]), ([0.0], [1.0], [1.0])),
+    "both have one": (([0.3, 0.0], [1e-6, 1.0], [0.1, 0.9]), ([0.301, -1.0], [4e-6, 9.0], [0.2, 0.8])),
+    "one of little weight": (([0.0], [1.0], [1.0]), ([0.5, 0.1], [1e-8, 1.2], [1e-9, 1 - 1e-9])),
+    "far means": (([0.0], [1.0], [1.0]), ([40.0, 60.0], [1.0, 4.0], [0.5, 0.5])),
+    "a step between far means": (([0.0, 1.0], [1.0, 0.3], [0.5, 0.5]), ([-90.0, 100.0], [1.0, 1.2], [0.5, 0.5])),
+    "p is wide": (([0.0], [1e6], [1.0]), ([0.0123, 0.0], [1e-6, 1e6], [0.5, 0.5])),
+}
+
+
+def written_out(p, q):
+    """KL and Fisher divergence on the line, by Gauss's rule between thousands of places: around each mean at every scale, and throughout"""
+
+    def of(law, x):
+        means, variances, weights = (np.array(v)[:, None] for v in law)
+        logs = np.log(weights) - 0.5 * np.log(2 * math.pi * variances) - (x - means) ** 2 / (2 * variances)
+        total = special.logsumexp(logs, axis=0)
+        return total, (np.exp(logs - total) * (means - x) / variances).sum(0)
+
+    steps = np.concatenate([np.linspace(0, 12, 97), np.geomspace(12, 1e12, 600)])
+    places = [
+        m + sign * math.sqrt(v) * steps for law in (p, q) for m, v in zip(*law[:2], strict=True) for sign in (-1, 1)
+    ]
+    low, high = (f(m + s * 12 * math.sqrt(v) for m, v in zip(*p[:2], strict=True)) for f, s in ((min, -1), (max, 1)))
+    ends = np.unique(np.concatenate([*places, np.linspace(low, high, 8001)]).clip(low, high))
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    x = ((ends[1:] + ends[:-1])[:, None] + np.diff(ends)[:, None] * nodes).ravel() / 2
+    masses = (np.diff(ends)[:, None] / 2 * weights).ravel()
+    (log_p, score_p), (log_q, score_q) = of(p, x), of(q, x)
+    masses *= np.exp(log_p)
+    return float(masses @ (log_p - log_q)), 0.5 * float(masses @ (score_p - score_q) ** 2)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_divergences_follow_both_densities(name):
+    """The stated error is a bound, and small: of what is given in both orders of width, at every distance"""
+    p, q = PAIRS[name]
+    kl, fisher = written_out(p, q)
+    for offset in (0.0, 1e8) if min(p[1] + q[1]) == 1.0 else (0.0,):  # a place where these means are numbers, too
+        found = divergences(*(line_mixture([m + offset for m in law[0]], *law[1:]) for law in (p, q)))
+        assert abs(found.kl - kl) <= found.kl_error + 1e-13 * kl < 1e-9 * kl
+        assert abs(found.fisher - fisher) <= found.fisher_error + 1e-13 * fisher < 1e-9 * fisher
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4])
+def test_divergences_in_the_plane_are_those_on_the_line(angle):
+    """Of laws that agree in the other coordinate, however they are turned; the narrow component is a thin ridge"""
+    line = divergences(line_mixture([0.0], [1.0], [1.0]), line_mixture([0.0123, 0.0], [1e-4, 1.0], [0.5, 0.5]))
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=F64)
+    p = GaussianMixture(torch.zeros(1, 2, dtype=F64))
+    wide = torch.tensor([[[1e-4, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]], dtype=F64)
+    q = GaussianMixture(torch.tensor([[0.0123, 0.0], [0.0, 0.0]], dtype=F64) @ turn.mT, turn @ wide @ turn.mT)
+    plane = divergences(p, q)
+    assert abs(plane.kl - line.kl) <= plane.kl_error + line.kl_error < 1e-9
+    assert abs(plane.fisher - line.fisher) <= plane.fisher_error + line.fisher_error < 1e-6 * line.fisher
+
+
+def test_the_error_of_a_divergence_is_a_bound(monkeypatch):
+    """Also where cubes are hardly refined"""
+    p, q = (line_mixture(*law) for law in PAIRS["both have one"])
+    fine = divergences(p, q, nodes_per_std=40.0)
+    monkeypatch.setattr("toyscore.diagnostics.grids._RULE", 4)
+    monkeypatch.setattr("toyscore.diagnostics.grids._RTOL", 1e-3)
+    rough = divergences(p, q)
+    assert 10 * fine.kl_error < abs(rough.kl - fine.kl) <= rough.kl_error < 0.1 * fine.kl
+    assert 10 * fine.fisher_error < abs(rough.fisher - fine.fisher) <= rough.fisher_error < 0.1 * fine.fisher
 
 
 def test_kl_is_all_of_the_weighted_fisher_divergence():
@@ -746,6 +820,14 @@ BAD = {
     "divergences in a cube": (
         lambda: divergences(GaussianMixture(torch.zeros(1, 3)), GaussianMixture(torch.ones(1, 3))),
         "D = 3: a grid is for one or two dimensions",
+    ),
+    "too thin a ridge": (
+        lambda: divergences(two_modes(), GaussianMixture(torch.zeros(1, 2), [[[1.0, 0.0], [0.0, 1e-14]]])),
+        "takes more than 16,777,216 nodes: components are too narrow .* raise sigma",
+    ),
+    "divergence from points": (
+        lambda: divergences(WELLS, GaussianMixture(WELLS.means, 0.0)),
+        "degenerate at sigma = 0.0: .* pass sigma > 0",
     ),
     "weights that are none": (lambda: weight_blindness(two_modes(), [0.5, -0.5], [1.0]), "weights"),
     "a dimension of one row": (lambda: intrinsic_dimension(WELLS.score, POINTS[:1, :1].double(), 0.1), "x has one row"),

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, finfo
 
 from toyscore import operators as ops
 from toyscore.operators import Score
@@ -54,7 +54,7 @@ def log_likelihood(
         x: [B, *event], at t_min; on VP, that is alpha times data.
         prior: the law at t = 1, anything with ``log_prob``; None is the SDE's Gaussian, whose mismatch with p_1 then stays.
         t_min: where the flow begins, in (0, 1).
-        rtol, atol: of the flow and of the integral, of every number.
+        rtol, atol: of the flow and of the integral, of every number; not both below the rounding of x's dtype.
         exact_trace: D directions per call of the score, minutes where D is thousands; otherwise Hutchinson's estimate with random
             signs, drawn once per row, unbiased.
         generator: of the signs.
@@ -78,6 +78,7 @@ def log_likelihood(
             f"prior is {type(prior).__name__}: it must have log_prob(x); pass e.g. law_at(sde, mixture, 1.0)"
         )
     (alpha, _), (alpha_1, _) = sde.marginal(t_min), sde.marginal(1.0)
+    _check_tolerances(rtol, atol, x / alpha)
     signs = None if exact_trace else ops.rademacher_like(x, generator)[None]
 
     def rate(y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,6 +96,19 @@ def log_likelihood(
             f"prior.log_prob returned shape {list(at_one.shape)} for {len(x)} rows: it must be [{len(x)}]; sum over the event"
         )
     return at_one + x[0].numel() * math.log(alpha_1 / alpha) + divergence  # Eq. (39)
+
+
+def _check_tolerances(rtol: float, atol: float, y: Tensor) -> None:
+    """Refuse tolerances that rounding alone exceeds, at which a solver's steps become ever smaller."""
+    ops.check_positive(rtol, "rtol")
+    ops.check_positive(atol, "atol")
+    rounding, largest = finfo(y.dtype).eps, max(1.0, float(y.detach().abs().max()))
+    if rtol + atol / largest < rounding and y.element_size() >= 4:  # the solver refuses 16 bits in its own words
+        remedy = "" if rounding < 1e-15 else ", or use float64"
+        raise ValueError(
+            f"rtol = {rtol:g}, atol = {atol:g}: numbers up to {largest:.3g} in {y.dtype} are rounded by {rounding:.2g} of themselves, and "
+            f"no flow can be followed more closely; pass rtol={10 * rounding:.0e} or more{remedy}"
+        )
 
 
 def bits_per_dimension(log_prob: Tensor, dim: int, n_levels: int) -> Tensor:

@@ -616,6 +616,13 @@ DIAGNOSTICS = {
     ),
     "eyring_kramers": Call(lambda w: {"mixture": w.pair, "sigma": 0.1}),
     "spectral_gap": Call(lambda w: {"distribution": w.line, "sigma": 0.5, "nodes_per_std": 8.0}),
+    "spectral_gap (of a log density)": Call(
+        lambda w: {"distribution": lambda x: -x.square().sum(1), "bounds": [(-4.0, 4.0)], "n_nodes": 201}
+    ),
+    "slow_modes (of a log density)": Call(
+        lambda w: {"distribution": lambda x: -x.square().sum(1), "n_modes": 1, "bounds": [(-4.0, 4.0)], "n_nodes": 201},
+        dtype=F64,
+    ),
     "slow_modes": Call(lambda w: {"distribution": w.line, "sigma": 0.5, "n_modes": 2, "nodes_per_std": 8.0}, dtype=F64),
     "hop_rate": Call(
         lambda w: {
@@ -699,6 +706,7 @@ METRICS = {
     "linear_losses": Call(lambda w: {"covariance": w.p.covariance, "sigmas": w.sigmas}, (3,)),
     "effective_sample_size": Call(lambda w: {"chains": w.normal(8, 5, 3)}, (3,)),
     "split_r_hat": Call(lambda w: {"chains": w.normal(8, 5, 3)}, (3,)),
+    "rank_normalized_r_hat": Call(lambda w: {"chains": w.normal(8, 5, 3)}, (3,)),
     "energy_distance": Call(lambda w: {"x": w.x, "y": w.y}),
     "same_law": Call(lambda w: {"x": w.x, "y": w.y, "n_permutations": 60, "generator": w.generator}),
     "wasserstein2": Call(lambda w: {"x": w.x, "y": w.y}),

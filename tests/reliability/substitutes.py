@@ -107,7 +107,7 @@ LEGITIMATE = [
         "brought to the dtype and an event of x",
     ),
     (r"diagnostics\.(design_levels.*|distance_quantile|largest_distance)", "points", "another dtype", "any dtype"),
-    (r"metrics\.(split_r_hat|effective_sample_size)", "chains", "another dtype", "any dtype"),
+    (r"metrics\.(split_r_hat|rank_normalized_r_hat|effective_sample_size)", "chains", "another dtype", "any dtype"),
     (r"metrics\.linear_losses", "covariance", "another dtype", "any dtype"),
     (r"metrics\.Features\..*|data\.images|plotting\.(samples|mosaic)", "x", "another dtype", "any dtype"),
     (r".*", "seed", "0", "a seed like others"),

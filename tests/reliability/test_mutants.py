@@ -425,15 +425,27 @@ MUTANTS = {
     ),
     "a Fisher divergence without its half": (
         "diagnostics/blindness.py",
-        "0.5 * float(masses @ difference.square().sum(1))",
-        "float(masses @ difference.square().sum(1))",
+        "0.5 * apart.square()",
+        "apart.square()",
         "test_theory.py::test_kl_is_all_of_the_weighted_fisher_divergence",
     ),
     "a divergence the other way round": (
         "diagnostics/blindness.py",
-        "return -float(masses @ log_ratio)",
-        "return float((masses * log_ratio.exp()) @ log_ratio)",
+        "torch.stack(parts) * logs[0].exp()",
+        "torch.stack(parts) * logs[1].exp()",
         "test_theory.py::test_divergences_of_gaussians_are_closed_forms",
+    ),
+    "a mesh that follows one of two densities": (
+        "diagnostics/grids.py",
+        "[*_shapes(p, sigma), *_shapes(q, sigma)]",
+        "_shapes(p, sigma)",
+        "test_theory.py::test_divergences_follow_both_densities",
+    ),
+    "errors that no cube adds to": (
+        "diagnostics/grids.py",
+        "errors += gaps[done].sum(0)",
+        "errors += 0 * gaps[done].sum(0)",
+        "test_theory.py::test_the_error_of_a_divergence_is_a_bound",
     ),
     "weighted by sigma": (
         "diagnostics/blindness.py",
@@ -536,6 +548,18 @@ MUTANTS = {
         "+ between) / within).sqrt()",
         "+ between) / within)",
         "test_metrics.py::test_split_r_hat_by_hand",
+    ),
+    "folded states that are not folded": (
+        "metrics/mixing.py",
+        "_r_hat(_normal_scores(folded))",
+        "_r_hat(_normal_scores(halves))",
+        "test_metrics.py::test_rank_normalized_r_hat_is_the_papers",
+    ),
+    "ranks without their offset": (
+        "metrics/mixing.py",
+        "(ranks - 0.375) / (len(flat) + 0.25)",
+        "ranks / (len(flat) + 1)",
+        "test_metrics.py::test_rank_normalized_r_hat_is_the_papers",
     ),
     "levels drawn behind the seed's back": (
         "losses.py",
@@ -983,9 +1007,21 @@ MUTANTS = {
     ),
     "a Wasserstein distance squared": (
         "metrics/clouds.py",
-        "return math.sqrt(max(0.0, float(ot.emd2",
-        "return (max(0.0, float(ot.emd2",
+        "return largest * math.sqrt(max(",
+        "return largest * (max(",
         "test_metrics.py::test_wasserstein_of_gaussians_and_of_translates",
+    ),
+    "quantiles of the other cloud": (
+        "metrics/clouds.py",
+        "[:, (ends - 1) // n]",
+        "[:, (ends - 1) // n // 2]",
+        "test_metrics.py::test_sliced_wasserstein_of_sets_of_one_size_is_that_of_laws",
+    ),
+    "a Fréchet distance of roots that are not turned": (
+        "metrics/features.py",
+        "(r - left @ right @ s)",
+        "(r - s)",
+        "test_image_metrics.py::test_frechet_distance_of_gaussians",
     ),
     "slices of any length": (
         "metrics/clouds.py",

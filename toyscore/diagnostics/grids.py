@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,10 @@ CLIPPED = 1e-6  # mass that may lie off a grid
 MEMORY = 1 << 31  # bytes that a matrix or a network may take
 NODES_PER_STD = {1: 20.0, 2: 6.0}  # by dimension, to the least standard deviation of a density
 _WIDTH = 6.5  # standard deviations around every mean that a grid covers
+_REACH = 9.0  # those around the means of p that cubes cover; beyond is less mass than rounding
+_RULE = 10  # Gauss-Legendre nodes along a side of a cube
+_MOST_NODES = 1 << 24  # that an integral may take
+_RTOL = 1e-12  # of an integral, in each cube
 
 
 class Cloud(NamedTuple):
@@ -29,6 +33,18 @@ class Cloud(NamedTuple):
 def nodes(axes: Sequence[Any]) -> Tensor:
     """The points [N, D] of a grid with these axes, the last one fastest."""
     return torch.cartesian_prod(*[torch.as_tensor(axis) for axis in axes]).view(-1, len(axes))
+
+
+def check_mixture(mixture: object, name: str = "mixture") -> None:
+    """Refuse another distribution.
+
+    Raises:
+        TypeError: it is no mixture.
+    """
+    if not isinstance(mixture, GaussianMixture):
+        raise TypeError(
+            f"{name} is {type(mixture).__name__}: what is computed here is known of Gaussian mixtures alone; pass a GaussianMixture"
+        )
 
 
 def check_flat(mixture: GaussianMixture) -> int:
@@ -46,16 +62,22 @@ def least_variance(p: GaussianMixture, sigma: float) -> float:
     return float(torch.linalg.eigvalsh(p.covariances.double()).clamp(min=0).min()) + sigma**2
 
 
+def check_proper(p: GaussianMixture, sigma: float) -> float:
+    """Its least variance, refused if it is zero."""
+    variance = least_variance(p, sigma)
+    if variance == 0:
+        raise ValueError(f"{p} is degenerate at sigma = {sigma}: the clean density must be proper; pass sigma > 0")
+    return variance
+
+
 def density_axes(p: GaussianMixture, sigma: float, nodes_per_std: float | None) -> list[Any]:
     """Per coordinate, nodes of one spacing over the density at sigma; an odd number. Default 20 nodes to the least deviation, 6 in 2-D."""
     dim = check_flat(p)
     if nodes_per_std is None:
         nodes_per_std = NODES_PER_STD[dim]
     ops.check_positive(nodes_per_std, "nodes_per_std")
-    h = math.sqrt(least_variance(p, sigma)) / nodes_per_std
+    h = math.sqrt(check_proper(p, sigma)) / nodes_per_std
     std = (p.covariances.diagonal(dim1=1, dim2=2) + sigma**2).sqrt()
-    if h == 0:
-        raise ValueError(f"{p} is degenerate at sigma = {sigma}: the clean density must be proper; pass sigma > 0")
     axes = []
     for low, high in zip(
         (p.means - _WIDTH * std).amin(0).tolist(), (p.means + _WIDTH * std).amax(0).tolist(), strict=True
@@ -77,6 +99,7 @@ def quadrature(mixture: GaussianMixture, sigma: float = 0.0, *, nodes_per_std: f
     Raises:
         ValueError: D above two, a degenerate density, more than ``CLIPPED`` of the mass off the grid, or a grid above ``MEMORY`` bytes.
     """
+    check_mixture(mixture)
     p = mixture.to("cpu", torch.float64)
     axes = density_axes(p, sigma, nodes_per_std)
     needed = 64 * math.prod(map(len, axes))
@@ -88,6 +111,92 @@ def quadrature(mixture: GaussianMixture, sigma: float = 0.0, *, nodes_per_std: f
     masses = p.log_prob(points, sigma).exp() * math.prod(axis[1] - axis[0] for axis in axes)
     check_mass(float(masses.sum()))
     return Cloud(points, masses)
+
+
+def integrals(
+    f: Callable[[Tensor], Tensor], p: GaussianMixture, q: GaussianMixture, sigma: float, nodes_per_std: float
+) -> tuple[Tensor, Tensor]:
+    """Integrals of functions that p drives and q shapes, over all of p's mass, and bounds of their errors: two [M].
+
+    The rule is Gauss's on cubes. They are halved until none is larger than what is seen of any component from there, p's and q's alike:
+    its least standard deviation, or a share of the distance to it. Then until each cube agrees with its parts. What they differed by,
+    and what rounding may do, add up to the error.
+
+    Args:
+        f: points [N, D] -> [2 M, N], the integrands and the rounding of each.
+        p, q: in float64, D = 1 or 2.
+        nodes_per_std: of the first cubes, to the least standard deviation that is near.
+
+    Raises:
+        ValueError: more than ``_MOST_NODES`` nodes are needed.
+    """
+    dim = p.means.shape[1]
+    line, weights = (torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(_RULE))
+    offsets = torch.cartesian_prod(*[line] * dim).view(-1, dim)
+    rule = torch.cartesian_prod(*[weights] * dim).view(-1, dim).prod(1)
+    corners = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5], dtype=torch.float64)] * dim).view(-1, dim)
+    components = [*_shapes(p, sigma), *_shapes(q, sigma)]
+    used = 0
+
+    def halved(centres: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+        parts = (centres[:, None] + half[:, None, None] * corners).view(-1, dim)
+        return parts, (half / 2).repeat_interleave(len(corners))
+
+    def values(centres: Tensor, half: Tensor) -> Tensor:
+        nonlocal used
+        used += len(centres) * len(rule)
+        if used > _MOST_NODES:
+            raise ValueError(
+                f"the integral over {p} takes more than {_MOST_NODES:,} nodes: components are too narrow for the region they share with "
+                "others; raise sigma, or lower nodes_per_std"
+            )
+        found = []
+        for of in ops.pieces(len(centres), 64 * len(rule)):
+            points = centres[of, None] + half[of, None, None] * offsets
+            integrand = f(points.view(-1, dim)).unflatten(1, (-1, len(rule)))
+            found.append((integrand @ rule * half[of] ** dim).T)
+        return torch.cat(found)  # [N, 2 M]
+
+    far = _REACH * (p.covariances.diagonal(dim1=1, dim2=2).max() + sigma**2).sqrt()
+    low, high = (p.means - far).amin(0), (p.means + far).amax(0)
+    centres, half = ((low + high) / 2)[None], ((high - low).max() / 2)[None]
+    largest = _RULE / max(nodes_per_std, 2.5)
+    first: list[tuple[Tensor, Tensor]] = []
+    while len(centres):
+        allowed, held = torch.full_like(half, math.inf), torch.zeros_like(half, dtype=torch.bool)
+        for k, (mean, least, whiten) in enumerate(components):
+            away = ((centres - mean) @ whiten.mT).norm(dim=1) - half * dim**0.5 / least
+            allowed = torch.minimum(allowed, largest * least * (away / 4).clamp(min=1))
+            if k < len(p.means):
+                held |= away < _REACH
+        fine = 2 * half <= allowed
+        first.append((centres[held & fine], half[held & fine]))
+        centres, half = halved(centres[held & ~fine], half[held & ~fine])
+        if len(centres) * len(rule) > _MOST_NODES:
+            values(centres, half)  # which refuses
+    centres, half = (torch.cat(parts) for parts in zip(*first, strict=True))
+    coarse = values(centres, half)
+    m = coarse.shape[1] // 2
+    total, errors = torch.zeros(2 * m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
+    while len(centres):
+        parts, half_parts = halved(centres, half)
+        fine_values = values(parts, half_parts)
+        sums = fine_values.unflatten(0, (len(centres), -1)).sum(1)
+        gaps = (sums - coarse)[:, :m].abs()
+        bound = _RTOL * (total + sums.sum(0))[:m].abs() + sums[:, m:]
+        done = (gaps <= bound).all(1) | (half <= 1e-14 * centres.abs().amax(1))
+        total += sums[done].sum(0)
+        errors += gaps[done].sum(0)
+        again = (~done).repeat_interleave(len(corners))
+        centres, half, coarse = parts[again], half_parts[again], fine_values[again]
+    return total[:m], errors + total[m:]
+
+
+def _shapes(p: GaussianMixture, sigma: float) -> list[tuple[Tensor, ...]]:
+    """Of each component: mean, least standard deviation, and the matrix that whitens it."""
+    variances, vectors = torch.linalg.eigh(p.covariances)
+    stds = (variances.clamp(min=0) + sigma**2).sqrt()
+    return list(zip(p.means, stds[:, 0], vectors.mT / stds[:, :, None], strict=True))
 
 
 def check_mass(mass: float) -> None:

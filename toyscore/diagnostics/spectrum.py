@@ -23,21 +23,31 @@ References: bovier2005, berglund2013.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from toyscore import operators as ops
-from toyscore.diagnostics.grids import MEMORY, check_mass, density_axes, nodes
+from toyscore.diagnostics.grids import CLIPPED, MEMORY, check_mass, check_mixture, density_axes, nodes
 from toyscore.diagnostics.network import Network
 from toyscore.distributions import GaussianMixture
 
 _TOLERANCE = 1e-9
 _ITERATIONS = 200
+_UNCERTAIN = 0.05  # of a gap, that a grid within bounds may be off
+
+LogProb: TypeAlias = Callable[..., Tensor]  # a log density: x [N, D] -> [N], and with noise (x, sigma) -> [N]
+
+
+class Density(Protocol):
+    """Anything that has its log density as ``log_prob``."""
+
+    @property
+    def log_prob(self) -> LogProb: ...
 
 
 @dataclass(frozen=True)
@@ -57,32 +67,91 @@ class SlowModes:
     errors: Tensor
 
 
-def spectral_gap(distribution: GaussianMixture, *, sigma: float = 0.0, nodes_per_std: float | None = None) -> float:
+def spectral_gap(
+    distribution: GaussianMixture | Density | LogProb,
+    *,
+    sigma: float = 0.0,
+    nodes_per_std: float | None = None,
+    bounds: Sequence[tuple[float, float]] | None = None,
+    n_nodes: int | None = None,
+) -> float:
     """The rate, per unit of time, at which Langevin dynamics forgets its start. Source: bovier2005, Sec. 1.
 
+    Of a mixture, on a grid that follows from it; of any other density, on one within bounds, whose walls nothing passes.
+
     Args:
-        distribution: a mixture, D = 1 or 2.
+        distribution: a mixture, D = 1 or 2; or a log density, normalised or not: a function of x [N, D], in float64, that returns [N], or
+            anything that has it as ``log_prob``. It is called as ``log_prob(x)``, with noise as ``log_prob(x, sigma)``.
         sigma: the noise level, in units of x.
-        nodes_per_std: grid nodes to the least standard deviation; default 20 in one dimension, 6 in two.
+        nodes_per_std: grid nodes to the least standard deviation of a mixture; default 20 in one dimension, 6 in two.
+        bounds: (low, high) of each coordinate, in units of x; needed unless it is a mixture.
+        n_nodes: nodes within the wider bounds; default 501 in one dimension, 101 in two.
 
     Raises:
-        ValueError: D above two, more than 1e-6 of the mass off the grid, or a network above 2 GiB.
+        TypeError: distribution has no log density.
+        ValueError: D above two; more than 1e-6 of the mass off the grid, or beside the bounds; a network above 2 GiB; bounds that are none,
+            or missing; a grid within bounds that leaves the gap uncertain by more than five percent.
     """
-    return float(slow_modes(distribution, sigma=sigma, nodes_per_std=nodes_per_std).rates[0])
+    found = slow_modes(distribution, sigma=sigma, nodes_per_std=nodes_per_std, bounds=bounds, n_nodes=n_nodes)
+    gap, error = float(found.rates[0]), float(found.errors[0])
+    if bounds is not None and not error <= _UNCERTAIN * gap:
+        raise ValueError(
+            f"the gap is {gap:.3g}, of which {error:.2g} may be the grid's error: at most {_UNCERTAIN:.0%} of it may be; raise n_nodes, or "
+            "narrow bounds"
+        )
+    return gap
 
 
 def slow_modes(
-    distribution: GaussianMixture, *, sigma: float = 0.0, n_modes: int = 1, nodes_per_std: float | None = None
+    distribution: GaussianMixture | Density | LogProb,
+    *,
+    sigma: float = 0.0,
+    n_modes: int = 1,
+    nodes_per_std: float | None = None,
+    bounds: Sequence[tuple[float, float]] | None = None,
+    n_nodes: int | None = None,
 ) -> SlowModes:
-    """The slowest rates of the generator and their eigenfunctions; args and errors as ``spectral_gap``."""
-    p = distribution.to("cpu", torch.float64)
+    """The slowest rates of the generator and their eigenfunctions; args and errors as ``spectral_gap``.
+
+    Within bounds a function is positive where the first coordinate is larger, and what the grid does is in ``errors`` alone.
+    """
     ops.check_count(n_modes, "n_modes")
-    axes = _axes(p, sigma, nodes_per_std)
-    rates, functions = _solve(p, sigma, axes, n_modes)
-    rough, _ = _solve(p, sigma, [axis[::2] for axis in axes], n_modes)
+    if bounds is None and isinstance(distribution, GaussianMixture):
+        if n_nodes is not None:
+            raise ValueError(f"n_nodes = {n_nodes}: it counts nodes within bounds; pass bounds, or nodes_per_std")
+        p = distribution.to("cpu", torch.float64)
+        axes = density_axes(p, sigma, nodes_per_std)
+        _check_memory(axes, "nodes_per_std")
+        logs = p.log_prob(nodes(axes), sigma)
+        first = p.responsibilities(nodes(axes), sigma)[:, 0] - 0.5
+        remedy = "the modes are too far apart; raise sigma"
+    else:
+        if nodes_per_std is not None:
+            raise ValueError(
+                f"nodes_per_std = {nodes_per_std}: only a mixture without bounds has standard deviations; pass n_nodes"
+            )
+        log_prob = _log_prob(distribution)
+        axes = _box(bounds, n_nodes)
+        _check_memory(axes, "n_nodes")
+        logs = _values(log_prob, nodes(axes), sigma)
+        logs = logs - logs.logsumexp(0) - len(axes) * math.log(axes[0][1] - axes[0][0])
+        _check_walls(logs, axes)
+        first = nodes(axes)[:, 0] - float(axes[0].mean())
+        remedy = "narrow bounds, or raise sigma"
     shape = [len(axis) for axis in axes]
-    near_first = p.responsibilities(nodes(axes), sigma)[:, 0].numpy()
-    signs = np.where((functions * (near_first - 0.5)[:, None]).sum(0) < 0, -1.0, 1.0)
+    grid, h = logs.numpy().reshape(shape), axes[0][1] - axes[0][0]
+    coarse = grid[tuple(slice(None, None, 2) for _ in axes)]
+    if bounds is None:
+        for masses, spacing in ((np.exp(grid), h), (np.exp(coarse), 2 * h)):
+            check_mass(float(masses.sum()) * spacing ** len(axes))
+    try:
+        rates, functions = _solve(grid, h, nodes(axes), n_modes)
+        rough, _ = _solve(coarse, 2 * h, nodes([axis[::2] for axis in axes]), n_modes)
+    except FloatingPointError as error:
+        raise ValueError(
+            f"the density of {distribution} at sigma = {sigma} falls below what a float can hold on the grid: {remedy}"
+        ) from error
+    signs = np.where((functions * first.numpy()[:, None]).sum(0) < 0, -1.0, 1.0)
     return SlowModes(
         torch.as_tensor((4 * rates - rough) / 3),  # of second order in h
         torch.as_tensor((functions * signs).T.reshape(n_modes, *shape).copy()),
@@ -91,32 +160,80 @@ def slow_modes(
     )
 
 
-def _axes(p: GaussianMixture, sigma: float, nodes_per_std: float | None) -> list[Any]:
-    axes = density_axes(p, sigma, nodes_per_std)
+def _check_memory(axes: list[Any], name: str) -> None:
     sizes = sorted(len(axis) for axis in axes)
     needed = 8 * math.prod(sizes) * (sizes[0] if len(sizes) == 2 else 1)
     if needed > MEMORY:
         raise ValueError(
-            f"a network of {' x '.join(map(str, sizes))} nodes takes {needed:,} bytes: at most {MEMORY:,} may; lower nodes_per_std"
+            f"a network of {' x '.join(map(str, sizes))} nodes takes {needed:,} bytes: at most {MEMORY:,} may; lower {name}"
         )
-    return axes
 
 
-def _solve(p: GaussianMixture, sigma: float, axes: list[Any], n_modes: int) -> tuple[Any, Any]:
-    """Rates [k] and eigenfunctions [nodes, k] on one grid."""
-    shape, h = [len(axis) for axis in axes], axes[0][1] - axes[0][0]
-    points = nodes(axes)
-    logs = p.log_prob(points, sigma).numpy().reshape(shape)
+def _log_prob(distribution: object) -> LogProb:
+    if isinstance(distribution, GaussianMixture):
+        return distribution.to("cpu", torch.float64).log_prob
+    found = getattr(distribution, "log_prob", distribution)
+    if not callable(found):
+        raise TypeError(
+            f"distribution is {type(distribution).__name__}: it has no log_prob; pass a mixture, or a function of x [N, D] that returns "
+            "the log density [N], and bounds"
+        )
+    return found
+
+
+def _box(bounds: Sequence[tuple[float, float]] | None, n_nodes: int | None) -> list[Any]:
+    """Axes of one spacing, of an odd number of nodes each, about the middle of the bounds."""
+    if bounds is None:
+        raise ValueError("bounds is None: only a mixture tells where it lies; pass e.g. bounds=[(-5.0, 5.0)]")
+    ends = np.asarray(bounds, dtype=float)
+    if ends.ndim != 2 or ends.shape[1] != 2 or len(ends) not in (1, 2):
+        raise ValueError(
+            f"bounds has shape {list(ends.shape)}: it must be (low, high) for one or two coordinates; pass e.g. bounds=[(-5.0, 5.0)]"
+        )
+    widths = ends[:, 1] - ends[:, 0]
+    if not (np.isfinite(widths).all() and (widths > 0).all()):
+        raise ValueError(f"bounds = {ends.tolist()}: they must be finite, low < high; pass e.g. bounds=[(-5.0, 5.0)]")
+    n_nodes = (501 if len(ends) == 1 else 101) if n_nodes is None else n_nodes
+    ops.check_count(n_nodes, "n_nodes", 5)
+    h = widths.max() / (2 * ((n_nodes - 1) // 2))
+    halves = [max(2, round(width / h / 2)) for width in widths]
+    return [middle + h * np.arange(-half, half + 1) for middle, half in zip(ends.mean(1), halves, strict=True)]
+
+
+def _values(log_prob: LogProb, points: Tensor, sigma: float) -> Tensor:
+    ops.check_sigma(sigma, points)
+    found = log_prob(points, sigma) if sigma else log_prob(points)
+    if not isinstance(found, Tensor) or found.shape != points.shape[:1]:
+        kind = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"log_prob returned {kind} for {len(points)} points: it must be [{len(points)}]; sum over the coordinates"
+        )
+    logs = found.detach().cpu().double()
+    if bool(logs.isnan().any() | (logs == math.inf).any()):
+        raise ValueError("log_prob returned NaN or infinity within bounds: a density must be finite there; move them")
+    return logs
+
+
+def _check_walls(logs: Tensor, axes: list[Any]) -> None:
+    """Refuse bounds beside which there is mass: what is beyond is not on the grid."""
+    masses = logs.exp().reshape([len(axis) for axis in axes]) * (axes[0][1] - axes[0][0]) ** len(axes)
+    beside = max(float(masses.select(d, end).sum()) for d in range(len(axes)) for end in (0, -1))
+    if not beside <= CLIPPED:
+        raise ValueError(
+            f"the nodes at one of bounds hold {beside:.2g} of the mass: at most {CLIPPED:g} may, or more lies beyond; widen bounds"
+        )
+
+
+def _solve(logs: Any, h: float, points: Tensor, n_modes: int) -> tuple[Any, Any]:
+    """Rates [k] and eigenfunctions [nodes, k] of log densities on a grid of spacing h."""
+    shape = logs.shape
     masses = np.exp(logs) * h ** len(shape)
-    check_mass(masses.sum())
     edges = []
     for d in range(len(shape)):
         low, high = (np.take(logs, np.arange(n, shape[d] - 1 + n), d) for n in (0, 1))
         edges.append(0.5 * h ** (len(shape) - 2) * np.exp(0.5 * (low + high)))
     if min(float(e.min()) for e in edges) < np.finfo(float).tiny:
-        raise ValueError(
-            f"the density of {p} at sigma = {sigma} falls below what a float can hold on the grid: the modes are too far apart; raise sigma"
-        )
+        raise FloatingPointError
     network = Network(edges, masses)
 
     def energies(f: Any) -> Any:
@@ -160,6 +277,7 @@ def eyring_kramers(mixture: GaussianMixture, *, sigma: float = 0.0) -> float:
     Raises:
         ValueError: another K; no saddle between the means, as when they are one mode.
     """
+    check_mixture(mixture)
     p = mixture.to("cpu", torch.float64).perturb(sigma)
     if len(p.means) != 2:
         raise ValueError(
@@ -233,6 +351,7 @@ def hop_rate(
     """
     from scipy import stats
 
+    check_mixture(mixture)
     if len(mixture.means) != 2:
         raise ValueError(
             f"{mixture} has K = {len(mixture.means)}: hops are counted between two modes; pass a mixture of two"

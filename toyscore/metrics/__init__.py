@@ -1,14 +1,15 @@
 r"""How far off: scores from the truth, samples from a law, chains from having mixed.
 
 *Scores.* The Fisher divergence :math:`\frac12 E_q \|s - s^*\|^2` is what every objective minimises; seen region by region it
-shows where a low total hides a wrong field. *Samples.* Weights of the modes, Wasserstein-2 (exact and sliced, through POT), the maximum
-mean discrepancy, the energy distance and the probability that two clouds have one law. *Chains.* Split R-hat and the effective
-sample size of vehtari2021: near one, and near the number of states, when independent chains agree and forget their past. *Images.* How
-sure a classifier of the real ones is of the samples, and how many of each class it sees; Fréchet and kernel distances, precision,
-recall and coverage in its features; the share of the noise that a score leaves unexplained at each level, which says when training is
-done but not when samples are good.
+shows where a low total hides a wrong field. *Samples.* Weights of the modes, Wasserstein-2 (exact, through POT, and sliced), the maximum
+mean discrepancy, the energy distance and the probability that two clouds have one law. *Chains.* R-hat, split and rank-normalised,
+and the effective sample size of vehtari2021: near one, and near the number of states, when independent chains agree and forget
+their past. *Images.* How sure a classifier of the real ones is of the samples, and how many of each class it sees; Fréchet and kernel
+distances, precision, recall and coverage in its features; the share of the noise that a score leaves unexplained at each level, which
+says when training is done but not when samples are good.
 
-Everything returns Python floats or tensors on the input's device. POT is imported where it is used: it takes seconds.
+Everything returns Python floats or tensors on the input's device. Distances of clouds are computed in float64 on the CPU; all but the
+kernel distance depend neither on the place of the origin nor on units. POT is imported where it is used: it takes seconds.
 """
 
 from toyscore.metrics.classes import Classifier, Confidence, fit_classifier
@@ -26,7 +27,7 @@ from toyscore.metrics.fields import (
 )
 from toyscore.metrics.inception import InceptionScores, inception_scores
 from toyscore.metrics.levels import denoising_losses, linear_losses
-from toyscore.metrics.mixing import effective_sample_size, split_r_hat
+from toyscore.metrics.mixing import effective_sample_size, rank_normalized_r_hat, split_r_hat
 
 __all__ = [
     "Classifier",
@@ -52,6 +53,7 @@ __all__ = [
     "mode_weights",
     "nearest",
     "overlap",
+    "rank_normalized_r_hat",
     "relative_errors",
     "same_law",
     "sliced_wasserstein2",

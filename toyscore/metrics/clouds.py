@@ -18,15 +18,17 @@ def wasserstein2(x: Tensor, y: Tensor) -> float:
     Cost grows with N M log N: use a few thousand points. In units of x. Source: peyre2019, Sec. 2.3.
     """
     ot = _pot()
-    a, b = as_clouds(x, y)
-    cost = ops.squared_distances(a, b).cpu().double().numpy()
-    return math.sqrt(max(0.0, float(ot.emd2([], [], cost, numItermax=10_000_000))))
+    a, b = as_doubles(x, y)
+    distances = ops.squared_distances(a, b).sqrt()
+    largest = float(distances.max()) or 1.0
+    cost = (distances / largest).square().numpy()  # POT takes what is small beside one for nothing
+    whole = math.lcm(len(a), len(b))  # masses are whole numbers: what rounding leaves of them would have to travel, too
+    masses = [torch.full((len(cloud),), whole / len(cloud), dtype=torch.float64).numpy() for cloud in (a, b)]
+    return largest * math.sqrt(max(0.0, float(ot.emd2(*masses, cost, numItermax=10_000_000))) / whole)
 
 
 def sliced_wasserstein2(x: Tensor, y: Tensor, *, n_projections: int = 128, generator: Generator | None = None) -> float:
     """The Wasserstein-2 distance of one-dimensional projections, root mean square over random directions.
-
-    Sets of one size are matched by sorting them; others take POT, and several times as long.
 
     Args:
         x, y: [N, *event] and [M, *event].
@@ -34,14 +36,26 @@ def sliced_wasserstein2(x: Tensor, y: Tensor, *, n_projections: int = 128, gener
         generator: of the directions.
     """
     ops.check_count(n_projections, "n_projections")
-    a, b = as_clouds(x, y)
-    directions = ops.normal_like(a.new_empty(a.shape[1], n_projections), generator)
+    a, _ = as_clouds(x, y)
+    directions = ops.normal_like(a.new_empty(a.shape[1], n_projections), generator).cpu().double()
     directions = directions / directions.norm(dim=0)
-    if len(a) == len(b):
-        along = [(directions.mT @ cloud.mT).sort(dim=1).values for cloud in (a, b)]
-        return math.sqrt(float((along[0] - along[1]).double().square().mean()))
-    clouds = (cloud.cpu().numpy() for cloud in (a, b))
-    return float(_pot().sliced_wasserstein_distance(*clouds, projections=directions.cpu().numpy()))
+    a, b = as_doubles(x, y)
+    a, b = a - a.mean(0), b - a.mean(0)
+    rows = ops.pieces(n_projections, len(a) + len(b))
+    return math.sqrt(sum(_on_lines(directions[:, of].mT, a, b) for of in rows) / n_projections)
+
+
+def _on_lines(directions: Tensor, a: Tensor, b: Tensor) -> float:
+    """The squared Wasserstein-2 distance of the projections along each of ``directions`` [L, D], summed.
+
+    On a line the q-quantile of one cloud goes to that of the other. Both are constant between the multiples of 1 / N and 1 / M: here q N M,
+    a whole number.
+    """
+    n, m = len(a), len(b)
+    ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
+    along = [(directions @ cloud.mT).sort(dim=1).values for cloud in (a, b)]
+    gaps = along[0][:, (ends - 1) // m] - along[1][:, (ends - 1) // n]
+    return float((gaps.square() @ ends.diff(prepend=ends.new_zeros(1)).double()).sum()) / (n * m)
 
 
 def mmd2(x: Tensor, y: Tensor, *, bandwidth: float | None = None) -> float:
@@ -55,7 +69,7 @@ def mmd2(x: Tensor, y: Tensor, *, bandwidth: float | None = None) -> float:
     Returns:
         A float; about zero, of either sign, when the laws agree.
     """
-    a, b = as_clouds(x, y, 2)
+    a, b = as_doubles(x, y, 2)
     width = _median_distance(torch.cat([a, b])) if bandwidth is None else bandwidth
     ops.check_positive(width, "bandwidth")
     return unbiased_mmd2(lambda p, q: torch.exp(-ops.squared_distances(p, q) / (2 * width**2)), a, b)
@@ -97,6 +111,12 @@ def _pot() -> Any:
     except ImportError as error:
         raise ImportError('Wasserstein distances need POT: install it with pip install "toyscore[metrics]"') from error
     return ot
+
+
+def as_doubles(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
+    """As ``as_clouds``, on the CPU in float64; an accelerator need not have it."""
+    a, b = as_clouds(x, y, least)
+    return a.cpu().double(), b.cpu().double()
 
 
 def as_clouds(x: Tensor, y: Tensor, least: int = 1, names: tuple[str, str] = ("x", "y")) -> tuple[Tensor, Tensor]:

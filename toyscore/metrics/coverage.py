@@ -48,9 +48,9 @@ def overlap(samples: Tensor, data: Tensor, *, k: int = 3) -> Overlap:
         recalled.append((across <= of_samples[rows, None]).any(0))
         covered.append(inside.any(0))
     return Overlap(
-        precision=float(torch.cat(precise).double().mean()),
-        recall=float(torch.stack(recalled).any(0).double().mean()),
-        coverage=float(torch.stack(covered).any(0).double().mean()),
+        precision=float(torch.cat(precise).cpu().double().mean()),
+        recall=float(torch.stack(recalled).any(0).cpu().double().mean()),
+        coverage=float(torch.stack(covered).any(0).cpu().double().mean()),
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
-from toyscore.metrics.clouds import as_clouds, unbiased_mmd2
+from toyscore.metrics.clouds import as_doubles, unbiased_mmd2
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
@@ -23,7 +23,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     Raises:
         TypeError, ValueError: not two clouds of like points; fewer than two in one.
     """
-    a, b = (cloud.double() for cloud in as_clouds(x, y, 2))
+    a, b = as_doubles(x, y, 2)
     return unbiased_mmd2(lambda p, q: -_distances(p, q), a, b)  # the same estimate, with the kernel -‖x - y‖
 
 
@@ -43,7 +43,7 @@ def same_law(x: Tensor, y: Tensor, *, n_permutations: int = 500, generator: Gene
     from scipy import stats
 
     ops.check_count(n_permutations, "n_permutations", 50)
-    a, b = (cloud.double() for cloud in as_clouds(x, y, 2))
+    a, b = as_doubles(x, y, 2)
     n, m = len(a), len(b)
     pooled = torch.cat([a, b])
     distances = _distances(pooled, pooled)

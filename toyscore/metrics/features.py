@@ -16,7 +16,7 @@ from torch.nn import functional
 from toyscore import operators as ops
 from toyscore.data import Images
 from toyscore.metrics.classes import check_labels
-from toyscore.metrics.clouds import as_clouds, unbiased_mmd2
+from toyscore.metrics.clouds import as_doubles, unbiased_mmd2
 
 _WIDTH = 32
 _BATCH = 128
@@ -109,28 +109,28 @@ def fit_features(data: Images, *, n_features: int = 32, n_steps: int = 500, seed
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """The squared Wasserstein-2 distance of two Gaussians with the means and covariances of the features x [N, F] and y [M, F].
+    r"""The squared Wasserstein-2 distance of two Gaussians with the means and covariances of the features x [N, F] and y [M, F].
 
-    By torchmetrics. It is biased upwards where N or M is not large beside F: compare sets of one size. Source: heusel2017, Eq. (6).
+    .. math:: \|m_x - m_y\|^2 + \mathrm{tr}(C_x + C_y - 2 (C_x C_y)^{1/2})
+
+    It is biased upwards where N or M is not large beside F: compare sets of one size. Source: heusel2017, Eq. (6).
 
     Raises:
-        ImportError: torchmetrics is not installed.
         TypeError, ValueError: not two clouds of like points; fewer than two in one.
     """
-    try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
-    except ImportError as error:
-        raise ImportError(
-            'Fréchet distances need torchmetrics: install it with pip install "toyscore[metrics]"'
-        ) from error
-    a, b = as_clouds(x, y, 2)
-    identity = nn.Identity()
-    identity.num_features = a.shape[1]  # type: ignore[assignment]
-    # what one process asks for must not wait for the others of its group
-    distance = FrechetInceptionDistance(feature=identity, sync_on_compute=False).set_dtype(torch.float64)
-    distance.update(a.to("cpu", torch.float64), real=True)
-    distance.update(b.to("cpu", torch.float64), real=False)
-    return float(distance.compute())
+    a, b = as_doubles(x, y, 2)
+    r, s = (_root(cloud) for cloud in (a, b))
+    left, _, right = torch.linalg.svd(
+        r @ s.mT
+    )  # C_x = r^T r, and the trace is the least |r - U s|², U orthogonal: a sum of squares
+    return float(((a - b[0]).mean(0) - (b - b[0]).mean(0)).square().sum() + (r - left @ right @ s).square().sum())
+
+
+def _root(points: Tensor) -> Tensor:
+    """r [F, F] with r^T r the covariance of points [N, F]."""
+    moved = points - points[0]
+    r = torch.linalg.qr((moved - moved.mean(0)) / (len(points) - 1) ** 0.5, mode="r").R
+    return torch.cat([r, r.new_zeros(points.shape[1] - len(r), points.shape[1])])
 
 
 def kernel_distance(x: Tensor, y: Tensor) -> float:
@@ -142,7 +142,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
     Raises:
         TypeError, ValueError: not two clouds of like points; fewer than two in one.
     """
-    a, b = (c.double() for c in as_clouds(x, y, 2))
+    a, b = as_doubles(x, y, 2)
 
     def kernel(p: Tensor, q: Tensor) -> Tensor:
         return (1 + p @ q.mT / p.shape[1]) ** 3

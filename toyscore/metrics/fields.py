@@ -94,7 +94,11 @@ def _check_scored(distribution: object) -> None:
 
 
 def mode_weights(x: Tensor, mixture: GaussianMixture) -> Tensor:
-    """The share of the points x [B, *event] in each mode, by the mixture's responsibilities: [K], summing to one."""
+    """The share of the points x [B, *event] in each mode, by the mixture's responsibilities: [K], summing to one.
+
+    Raises:
+        TypeError, ValueError: x is not what it must be; mixture has no responsibilities.
+    """
     return _responsibilities(x, mixture).mean(0)
 
 
@@ -107,4 +111,9 @@ def mode_weight_errors(x: Tensor, mixture: GaussianMixture) -> Tensor:
 def _responsibilities(x: Tensor, mixture: GaussianMixture) -> Tensor:
     ops.check_batch(x)
     ops.check_finite(x)
+    if not hasattr(mixture, "responsibilities"):
+        raise TypeError(
+            f"mixture is {type(mixture).__name__}: it must have responsibilities(x), the share of each mode in each point; pass a "
+            "GaussianMixture"
+        )
     return mixture.responsibilities(x)

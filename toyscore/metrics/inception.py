@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 
 from toyscore import operators as ops
 from toyscore.data import DownloadError
+from toyscore.metrics.features import frechet_distance
 
 _BATCH = 64
+_N_PER_UNIT = 100  # samples to each unit of the Inception score, for a bias of five percent
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,19 @@ class InceptionScores:
 def inception_scores(
     x: Tensor, real: Tensor, *, features: nn.Module | None = None, logits: nn.Module | None = None
 ) -> InceptionScores:
-    """FID and Inception score by torchmetrics. Source: heusel2017, Eq. (6).
+    r"""FID and Inception score, the latter by torchmetrics. Source: heusel2017, Eq. (6).
 
-    Papers report them for 50,000 samples; FID falls with their number, so from fewer it cannot be compared with theirs.
+    Papers report them for 50,000 samples. Both are biased for fewer, and cannot be compared with theirs: FID is too high. The Inception
+    score is too low: it is the mean over ten splits, each of N / 10 samples, whose histogram of K classes is taken for their law. Of a
+    score near K that takes off the share (K - 1) / (2 N / 10), and no score exceeds N / 10.
 
     Args:
         x, real: [N, 1 or 3, H, W] and [M, 1 or 3, H, W] in [0, 1]; grey is repeated.
         features, logits: of bytes [B, 3, H, W], to [B, F] and [B, K]; default the Inception network that papers use, which
             torch-fidelity fetches once (91 MB).
+
+    Warns:
+        UserWarning: N is below 100 times the Inception score, which is then too low by five percent or more.
 
     Raises:
         ImportError: torchmetrics or torch-fidelity is not installed.
@@ -47,7 +55,7 @@ def inception_scores(
         from torchmetrics.image.fid import FrechetInceptionDistance
         from torchmetrics.image.inception import InceptionScore
 
-        fid: Any = FrechetInceptionDistance(feature=2048 if features is None else features, sync_on_compute=False)
+        network = FrechetInceptionDistance(feature=2048).inception if features is None else features
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", "Metric `InceptionScore` will save all", UserWarning
@@ -62,15 +70,20 @@ def inception_scores(
         raise DownloadError(
             f"the Inception network cannot be fetched ({error}): go online once, or leave FID and IS out"
         ) from error
-    with torch.random.fork_rng(devices=[]):  # the score shuffles its images by the default generator
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # the score shuffles its images by the default generator
         torch.manual_seed(0)
-        for images, is_real in zip(pictures, (False, True), strict=True):
-            for batch in images.split(_BATCH):
-                fid.update(batch, real=is_real)
-                if not is_real:
-                    score.update(batch)
-        mean, deviation = score.compute()
-    return InceptionScores(float(fid.compute()), float(mean), float(deviation), len(x))
+        for batch in pictures[0].split(_BATCH):
+            score.update(batch)
+        mean, deviation = (float(value) for value in score.compute())
+        seen = [torch.cat([network(batch).double() for batch in images.split(_BATCH)]) for images in pictures]
+    if len(x) < _N_PER_UNIT * mean:
+        warnings.warn(
+            f"the Inception score {mean:.3g} is of {len(x)} samples in ten splits: it is too low by {5 * mean / len(x):.0%} or more; pass "
+            f"at least {math.ceil(_N_PER_UNIT * mean)}, and compare scores of one N only",
+            UserWarning,
+            stacklevel=2,
+        )
+    return InceptionScores(frechet_distance(*seen), mean, deviation, len(x))
 
 
 def _bytes(x: Tensor, name: str) -> Tensor:

@@ -62,6 +62,6 @@ def linear_losses(covariance: Tensor, sigmas: Tensor | Sequence[float]) -> Tenso
     ops.check_finite(covariance, "covariance")
     if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
         raise ValueError(f"covariance has shape {list(covariance.shape)}: it must be [D, D]; pass torch.cov(x.mT)")
-    values = torch.linalg.eigvalsh(covariance).clamp(min=0)
+    values = torch.linalg.eigvalsh(covariance.cpu()).clamp(min=0).to(covariance.device)
     variances = check_sigmas(sigmas, dtype=covariance.dtype).to(covariance.device).square()
     return (values / (values + variances[:, None])).mean(1)

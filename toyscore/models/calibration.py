@@ -14,6 +14,7 @@ every level.
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -53,7 +54,7 @@ class Calibration:
 @torch.no_grad()
 def calibrate(
     score: Score,
-    data: Distribution,
+    data: Distribution | Tensor,
     sigmas: Tensor | Sequence[float],
     *,
     n: int = 256,
@@ -63,7 +64,8 @@ def calibrate(
 
     Args:
         score: called as ``score(x, sigma)`` with sigma a 0-d tensor.
-        data: what it was trained on, in the units it is called with.
+        data: what it was trained on, in the units it is called with: anything that can be sampled, or examples [N, *event], from which
+            rows are drawn.
         sigmas: the levels [L] to look at, strictly decreasing; at least one of them as large as the data's standard deviation.
         n: noised examples per level, at least 64.
         generator: of the examples and the noise.
@@ -72,16 +74,16 @@ def calibrate(
         CalibrationWarning: at some level a bound is broken by more than a tenth and five standard errors.
 
     Raises:
-        TypeError, ValueError: as ``score`` does; sigmas not decreasing; fewer than 64 examples.
+        TypeError, ValueError: as ``score`` does; sigmas not decreasing; fewer than 64 examples; data that are neither.
     """
     ops.check_score(score)
     ops.check_count(n, "n", _FEWEST)
-    clean = data.sample(n, generator=generator)
+    clean = _examples(data, n, generator)
     x0, levels = clean.to(_device(score, clean)), check_sigmas(sigmas, dtype=clean.dtype)
     z = ops.normal_like(x0, generator)
     noised = [(sigma, x0 + sigma * z) for sigma in levels.to(x0.device)]
     outs = [ops.evaluate(score, x, sigma) for sigma, x in noised]
-    floor = (levels.square() / (levels.square() + float(x0.var()))).double()
+    floor = (levels.square() / (levels.square() + float(x0.var()))).cpu().double()
 
     def judged(scores: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Size and agreement, and where they cannot be an exact score's."""
@@ -116,6 +118,20 @@ def calibrate(
         stacklevel=3,  # beyond no_grad
     )
     return Calibration(levels, size, agreement, floor, cause)
+
+
+def _examples(data: Distribution | Tensor, n: int, generator: Generator | None) -> Tensor:
+    if isinstance(data, Tensor):
+        ops.check_batch(data, "data")
+        ops.check_finite(data, "data")
+        device = ops.source(generator, data)
+        return data[torch.randint(len(data), (n,), generator=generator, device=device).to(data.device)]
+    sample = getattr(data, "sample", None)
+    if not callable(sample) or "generator" not in inspect.signature(sample).parameters:
+        raise TypeError(
+            f"data is {type(data).__name__}: it must be a tensor [N, *event], or have sample(n, generator=None); pass examples, as a tensor"
+        )
+    return data.sample(n, generator=generator)
 
 
 def _mended(
