@@ -421,7 +421,7 @@ WRONG = {
     "betas beyond one": (
         lambda: ddpm_levels(torch.tensor([0.1, 1.0])),
         ValueError,
-        r"betas has shape \[2\] and values",
+        r"betas\[1\] = 1: no signal is left, and the level is infinite; pass betas\[:1\]",
     ),
 }
 

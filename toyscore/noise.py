@@ -100,24 +100,37 @@ def karras(sigma_max: float, sigma_min: float, n_levels: int, *, rho: float = 7.
 
 
 def ddpm_levels(betas: Tensor | Sequence[float]) -> Tensor:
-    r"""The noise levels of a DDPM, :math:`\sigma_i = \sqrt{(1 - \bar\alpha_i) / \bar\alpha_i}`: [N], decreasing, in the dtype of ``betas``.
-    Source: ho2020, Eq. (4).
+    r"""The noise levels of a DDPM, :math:`\sigma_i = \sqrt{(1 - \bar\alpha_i) / \bar\alpha_i}`: [N], decreasing, in the dtype of
+    ``betas``, at least float32. Source: ho2020, Eq. (4).
 
     Args:
-        betas: [N] within (0, 1), in the order of the forward process.
+        betas: [N] within (0, 1), in the order of the forward process. A last 1, as in schedules of zero terminal SNR, leaves no signal and
+            has no finite level: pass ``betas[:-1]``.
 
     Raises:
-        ValueError: not [N] with N >= 1, or not within (0, 1).
+        ValueError: not [N] with N >= 1; not within (0, 1), or a level beyond the dtype: names the first offender.
     """
     betas = torch.as_tensor(betas)
-    if betas.ndim != 1 or len(betas) == 0 or not bool(((betas > 0) & (betas < 1)).all()):
+    if betas.ndim != 1 or len(betas) == 0:
+        raise ValueError(f"betas has shape {list(betas.shape)}: it must be [N] with N >= 1; pass e.g. linear_betas()")
+    exact = betas.detach().cpu().double()
+    bad = ~((exact > 0) & (exact < 1))
+    if bool(bad.any()):
+        i = int(bad.nonzero()[0])
+        if exact[i] == 1 and i:
+            raise ValueError(f"betas[{i}] = 1: no signal is left, and the level is infinite; pass betas[:{i}]")
+        remedy = "leave it out" if exact[i] == 0 and len(betas) > 1 else "pass e.g. linear_betas()"
+        raise ValueError(f"betas[{i}] = {float(exact[i]):.6g}: a variance must lie within (0, 1); {remedy}")
+    logs = torch.log1p(-exact).cumsum(0)  # of alpha bar
+    dtype = torch.promote_types(betas.dtype, torch.float32)
+    levels = torch.expm1(-logs).sqrt().to(betas.device, dtype)  # Eq. (4)
+    beyond = ~(levels.isfinite().cpu())
+    if bool(beyond.any()):
+        i = int(beyond.nonzero()[0])
         raise ValueError(
-            f"betas has shape {list(betas.shape)} and values {betas.flatten()[:3].tolist()} ...: it must be [N] within (0, 1); pass "
-            "linear_betas()"
+            f"betas[{i}] = {float(exact[i]):.6g}: so little signal is left that the level is infinite in {dtype}; pass betas[:{i}]"
         )
-    betas = betas if betas.is_floating_point() else betas.to(torch.get_default_dtype())
-    logs = torch.log1p(-betas.cpu().double()).cumsum(0)  # of alpha bar
-    return torch.expm1(-logs).sqrt().flip(0).to(betas)  # Eq. (4)
+    return levels.flip(0)
 
 
 def annealed_steps(sigmas: Tensor | Sequence[float], step_size: float) -> list[float]:
