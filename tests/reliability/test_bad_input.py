@@ -100,7 +100,7 @@ CASES = {
     ),
     "log_prob of another event": (lambda: P.log_prob(torch.zeros(3, 1)), ValueError, "[3, 1] D = 2"),
     "sigma negative": (lambda: P.score(X, -1.0), ValueError, "sigma = -1.0: must be finite and not negative; pass 0"),
-    "sigma NaN": (lambda: P.score(X, NAN), ValueError, "sigma = nan: must be finite and not negative; pass 0"),
+    "sigma NaN": (lambda: P.score(X, NAN), ValueError, "sigma = nan: must be finite and not negative; look"),
     "sigma infinite": (lambda: P.score(X, float("inf")), ValueError, "sigma = inf: must be finite"),
     "sigma a string": (lambda: P.score(X, "0.5"), TypeError, "sigma is str: must be a float or a tensor; pass"),
     "0-d sigma negative": (lambda: P.score(X, torch.tensor(-2.0)), ValueError, "sigma = -2.0: not negative"),

@@ -104,8 +104,11 @@ def sigma_clock(sigma_min: float = 0.0, sigma_max: float = math.inf) -> Clock:
         ValueError: not 0 <= sigma_min < sigma_max.
     """
     if not 0 <= sigma_min < sigma_max:
+        low = sigma_min if 0 <= sigma_min < math.inf else 0.0
+        high = sigma_max if low < sigma_max else math.inf
+        remedy = "swap them" if 0 <= sigma_max < sigma_min else f"pass e.g. sigma_min={low}, sigma_max={high}"
         raise ValueError(
-            f"sigma_min = {sigma_min}, sigma_max = {sigma_max}: they must be 0 <= sigma_min < sigma_max; swap them"
+            f"sigma_min = {sigma_min}, sigma_max = {sigma_max}: they must be 0 <= sigma_min < sigma_max; {remedy}"
         )
     return Clock(torch.ones_like, lambda sigma: sigma, sigma_min, sigma_max)
 
@@ -178,10 +181,13 @@ class Adapted(nn.Module):
         out = self.network((ops.per_example(self.clock.alpha(std), x) * x).to(like.dtype), t)
         out = getattr(out, "sample", out)  # diffusers wraps what it returns
         if not isinstance(out, Tensor) or out.shape != x.shape:
-            kind = f"shape {list(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            kind, remedy = type(out).__name__, "return the prediction alone"
+            if isinstance(out, Tensor):
+                doubled = out.ndim == x.ndim and out.shape[1] == 2 * x.shape[1]
+                kind = f"shape {list(out.shape)}"
+                remedy = "if it also predicts a variance, keep its first half" if doubled else "check its last layer"
             raise ValueError(
-                f"the network returned {kind} for x of shape {list(x.shape)}: a prediction is shaped like x; if it also predicts a "
-                "variance, keep its first half"
+                f"the network returned {kind} for x of shape {list(x.shape)}: a prediction is shaped like x; {remedy}"
             )
         score = self.reading(out.to(x.dtype), x, ops.per_example(std, x))
         return score if looks(sigma) else torch.where(ops.per_example(beyond, x), torch.nan, score)

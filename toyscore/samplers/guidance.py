@@ -165,7 +165,8 @@ def of_measurement(
     def value(x: Tensor, sigma: Sigma) -> Tensor:
         if x[0].numel() != a.shape[1]:
             raise ValueError(
-                f"x has shape {list(x.shape)}, {x[0].numel()} numbers in an event: the operator takes {a.shape[1]}"
+                f"x has shape {list(x.shape)}, {x[0].numel()} numbers in an event: the operator takes {a.shape[1]}; pass an operator "
+                f"[M, {x[0].numel()}]"
             )
         std = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
         variance = (std * std).expand(len(x))
