@@ -240,7 +240,7 @@ CASES = {
     "a level NaN": (lambda: levels([NAN]), ValueError, "sigmas[0] = nan: finite and positive"),
     "levels empty": (lambda: levels([]), ValueError, "sigmas has shape [0] [L] geometric"),
     "no level drawn": (lambda: levels([1.0])(0), ValueError, "n = 0"),
-    "geometric upwards": (lambda: geometric(0.1, 1.0, 5), ValueError, "sigma_max = 0.1 <= sigma_min = 1.0 swap"),
+    "geometric upwards": (lambda: geometric(0.1, 1.0, 5), ValueError, "sigma_min = 1.0, sigma_max = 0.1: swap"),
     "geometric to zero": (lambda: geometric(1.0, 0.0, 5), ValueError, "sigma_min = 0.0: finite and positive; pass"),
     "geometric without levels": (lambda: geometric(1.0, 0.1, 0), ValueError, "n_levels = 0: at least 1"),
     "geometric with one level": (

@@ -9,6 +9,8 @@ from itertools import product
 import pytest
 import torch
 
+from reliability.calls import CALLS, F32, World, run
+from reliability.substitutes import substitutes
 from toyscore.distributions import two_modes
 from toyscore.models.adapters import from_x0, sigma_clock
 from toyscore.noise import (
@@ -185,3 +187,18 @@ def test_ladders_that_cannot_be_held_are_mended(call, words, better):
     with pytest.raises(ValueError, match=words):
         call()
     call(**better)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CALLS if name.startswith(("noise.", "sde.", "models.adapters.", "samplers.of_class"))]
+)
+def test_the_number_that_is_advised_passes(name, measured):
+    """Whatever is put in the place of a number: where a message ends in "pass e.g. key=value", that value is taken"""
+    for key, _, value, make in substitutes(name):
+        try:
+            run(name, World(F32), make() | {key: value})
+        except (TypeError, ValueError) as error:
+            advised = re.search(r"; pass e\.g\. (\w+)=([-+.\de]+)$", str(error))
+            if advised and advised[1] == key:
+                run(name, World(F32), make() | {key: ast.literal_eval(advised[2])})
+                measured.count("remedies done, after which the call passes")

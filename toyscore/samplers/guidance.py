@@ -74,9 +74,9 @@ def of_class(classifier: Callable[[Tensor, Sigma], Tensor], label: int | Tensor)
         try:
             labels = torch.as_tensor(label)
         except (TypeError, ValueError, RuntimeError) as error:  # of PyTorch about None
-            raise TypeError(f"label is {label!r}: classes are whole numbers; pass e.g. label=3") from error
+            raise TypeError(f"label is {label!r}: classes are whole numbers; pass e.g. label=0") from error
         if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise TypeError(f"label is {labels.dtype}: classes are whole numbers; pass e.g. label=3")
+            raise TypeError(f"label is {labels.dtype}: classes are whole numbers; pass e.g. label=0")
         if labels.ndim and labels.shape != x.shape[:1]:
             raise ValueError(
                 f"label has shape {list(labels.shape)}: with {len(x)} rows it must be a number or [{len(x)}]"
