@@ -267,18 +267,18 @@ def test_where_looking_is_not_free_rows_beyond_are_nan(monkeypatch):
 diffusers = pytest.importorskip("diffusers")
 
 
-def unet(out_channels=1):
+def unet(out_channels=1, **options):
     torch.manual_seed(0)
-    return diffusers.UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=out_channels,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-    ).eval()
+    small = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "UpBlock2D"),
+    }
+    return diffusers.UNet2DModel(out_channels=out_channels, **{**small, **options}).eval()
 
 
 @pytest.mark.parametrize("predicts", ["epsilon", "v_prediction", "sample"])
@@ -302,6 +302,214 @@ def test_a_unet_of_diffusers_from_disk(tmp_path, predicts, pipeline):
             x0 = scheduler.step(out, t, alpha_bar.sqrt() * y, generator=seeded()).pred_original_sample
             found = score(x, sigma / 2)
         assert torch.allclose(sigma * found / 2, (x0 - y) / sigma, rtol=1e-3, atol=1e-3 if t == 0 else 1e-4), t
+
+
+def saved(folder, model=None, scheduler=None, **options):
+    """A pipeline's folder"""
+    (model or unet()).save_pretrained(folder / "unet", **options)
+    (scheduler or diffusers.DDPMScheduler()).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def by_hand(model, x, t, *more):
+    """The score of epsilon at step t of the usual schedule, from its own bars, of x in units of its own: sigma, score"""
+    alpha_bar = diffusers.DDPMScheduler().alphas_cumprod[t].double()
+    sigma = ((1 - alpha_bar) / alpha_bar).sqrt()
+    with torch.no_grad():
+        return float(sigma), -model((alpha_bar.sqrt() * x).float(), t, *more).sample / float(sigma)
+
+
+@pytest.mark.parametrize("encoder", ["vqvae", "vae", "model_index.json"])
+def test_latents_are_not_rescaled(tmp_path, encoder):
+    """A UNet beside an encoder sees latents: the score is its own prediction over sigma, and a warning says what x is"""
+    saved(tmp_path)
+    if encoder == "model_index.json":
+        (tmp_path / encoder).write_text(json.dumps({"vqvae": ["diffusers", "VQModel"], "unet": ["diffusers", "UNet"]}))
+    else:
+        (tmp_path / encoder).mkdir()
+    with pytest.warns(
+        UserWarning, match=r"works in latents: x is not pictures in \[0, 1\] but what its vq?v?ae encodes"
+    ) as caught:
+        score = adapters.from_diffusers(tmp_path)
+    assert caught[0].filename == __file__
+    x = torch.randn(3, 1, 8, 8, generator=seeded())
+    sigma, exact = by_hand(unet(), x, 300)
+    assert torch.allclose(score(x, sigma), exact, rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_are_pictures_beside_an_index(tmp_path):
+    saved(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "DDPMPipeline", "vae": [None, None]}))
+    x = torch.rand(3, 1, 8, 8, generator=seeded())
+    sigma, exact = by_hand(unet(), 2 * x - 1, 300)
+    assert torch.allclose(adapters.from_diffusers(tmp_path)(x, sigma / 2), 2 * exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction", "sample"])
+def test_zero_terminal_snr_keeps_the_steps_with_signal(tmp_path, predicts):
+    """999 levels of finite noise, of which each is its step; the last is refused beyond"""
+    scheduler = diffusers.DDPMScheduler(rescale_betas_zero_snr=True, prediction_type=predicts, clip_sample=False)
+    assert scheduler.alphas_cumprod[-1] == 0
+    bars = scheduler.alphas_cumprod[:-1].double()
+    score = adapters.from_diffusers(saved(tmp_path, scheduler=scheduler))
+    sigma = ((1 - bars) / bars).sqrt()
+    clock = score.score.clock
+    assert torch.allclose(clock.time(sigma), torch.arange(999, dtype=F64), atol=1e-9)
+    assert clock.sigma_max == pytest.approx(float(sigma[-1]))
+    x = torch.rand(2, 1, 8, 8, generator=seeded())
+    assert bool(score(x, float(sigma[-1]) / 2).isfinite().all())
+    with pytest.raises(ValueError, match="knows nothing beyond"):
+        score(x, float(sigma[-1]))
+
+
+def test_steps_without_noise_or_signal_leave_the_others_their_numbers():
+    bars = torch.cat([torch.ones(1, dtype=F64), ALPHA_BARS, torch.zeros(1, dtype=F64)])
+    sigma = ((1 - ALPHA_BARS) / ALPHA_BARS).sqrt()
+    assert torch.allclose(ddpm_clock(bars).time(sigma), 1.0 + torch.arange(1000, dtype=F64), atol=1e-9)
+    assert ddpm_clock(bars, whole=True).time(sigma).tolist() == list(range(1, 1001))
+    assert (ddpm_clock(bars).sigma_min, ddpm_clock(bars).sigma_max) == pytest.approx(
+        (float(sigma[0]), float(sigma[-1]))
+    )
+
+
+def test_a_unet_of_classes_is_told_its_label(tmp_path):
+    """One for all and one per row, as the network itself is told; others are refused by name"""
+    model = unet(num_class_embeds=10)
+    saved(tmp_path, model)
+    x = torch.rand(3, 1, 8, 8, generator=seeded())
+    for label in (3, torch.tensor([0, 9, 4])):
+        sigma, exact = by_hand(model, 2 * x - 1, 300, torch.as_tensor(label).expand(3))
+        assert torch.allclose(
+            adapters.from_diffusers(tmp_path, label=label)(x, sigma / 2), 2 * exact, rtol=1e-4, atol=1e-4
+        )
+    for label, kind, words in (
+        (None, ValueError, r"label = None: this network is told one of 10 classes; pass e.g. label=0"),
+        (10, ValueError, r"label = 10: classes are 0 to 9"),
+        (torch.tensor([0, -1]), ValueError, r"label = \[0, -1\]: classes are 0 to 9"),
+        (torch.zeros(1, 1).long(), ValueError, r"label has shape \[1, 1\]: it must be a number or \[B\]"),
+        (1.5, TypeError, r"label is torch.float32: classes are whole numbers"),
+        ("cat", TypeError, r"label is str: classes are whole numbers"),
+    ):
+        with pytest.raises(kind, match=words):
+            adapters.from_diffusers(tmp_path, label=label)
+    with pytest.raises(ValueError, match=r"label has shape \[2\], x 3 rows: pass one label per row"):
+        adapters.from_diffusers(tmp_path, label=torch.tensor([0, 1]))(x, 0.5)
+    with pytest.raises(ValueError, match="label = 3: this network knows no classes; leave label out"):
+        adapters.from_diffusers(saved(tmp_path / "none"), label=3)
+
+
+def test_learned_steps_are_whole(tmp_path):
+    """Between two steps the nearest in log sigma is told, with x scaled for sigma itself"""
+    model = unet(time_embedding_type="learned", num_train_timesteps=1000)
+    score = adapters.from_diffusers(saved(tmp_path, model))
+    x = torch.rand(3, 1, 8, 8, generator=seeded())
+    (a, at_step), (b, _) = by_hand(model, 2 * x - 1, 300), by_hand(model, 2 * x - 1, 301)
+    assert torch.allclose(score(x, a / 2), 2 * at_step, rtol=1e-4, atol=1e-4)
+    sigma = a**0.6 * b**0.4
+    alpha = (1 + sigma**2) ** -0.5
+    with torch.no_grad():
+        nearest = -model(alpha * (2 * x - 1), 300).sample / sigma
+    assert torch.allclose(score(x, sigma / 2), 2 * nearest, rtol=1e-4, atol=1e-4)
+    small = saved(tmp_path / "small", unet(time_embedding_type="learned", num_train_timesteps=500))
+    with pytest.raises(ValueError, match=r"num_train_timesteps = 500, its schedule 1000 steps"):
+        adapters.from_diffusers(small)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, F64])
+@pytest.mark.parametrize("weights", [torch.bfloat16, torch.float32, F64])
+def test_a_unet_computes_in_its_own_dtype(tmp_path, dtype, weights):
+    """x of any dtype comes back in it, and is what the network says of it in its own, to the rounding of the coarser one"""
+    score = adapters.from_diffusers(saved(tmp_path)).to(weights)
+    x = torch.rand(3, 1, 8, 8, generator=seeded()).to(dtype)
+    sigma, exact = by_hand(unet(), 2 * x.float() - 1, 300)
+    found = score(x, sigma / 2).detach()
+    assert found.dtype == dtype
+    coarse = max(torch.finfo(dtype).eps, torch.finfo(weights).eps, torch.finfo(torch.float32).eps)
+    assert float((found.double() - 2 * exact).norm() / (2 * exact).norm()) < 20 * coarse
+
+
+def test_variants_are_read(tmp_path):
+    """Weights that are there in half precision alone; beside full ones these are taken"""
+    half = adapters.from_diffusers(saved(tmp_path / "half", unet().half(), variant="fp16"))
+    assert {w.dtype for w in half.parameters()} == {torch.float32}
+    assert all(torch.equal(a, b.half().float()) for a, b in zip(half.parameters(), unet().parameters(), strict=True))
+    both = saved(saved(tmp_path / "both"), unet().half(), variant="fp16")
+    full = adapters.from_diffusers(both)
+    assert all(torch.equal(a, b) for a, b in zip(full.parameters(), unet().parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["", "Attn", "Skip", "ResnetDownsample"])
+def test_sides_that_a_unet_cannot_take_are_refused_by_name(tmp_path, kind):
+    """Three levels: what the network itself takes is taken, what it does not is refused with sides that it does"""
+    down, up = (
+        (kind + "Block2D", "ResnetUpsampleBlock2D") if "Down" in kind else (kind + "DownBlock2D", kind + "UpBlock2D")
+    )
+    model = unet(3, in_channels=3, block_out_channels=(8, 8, 8), down_block_types=(down,) * 3, up_block_types=(up,) * 3)
+    score = adapters.from_diffusers(saved(tmp_path, model))
+    for side in (2, 3, 4, 6, 8, 9, 12):
+        x = torch.rand(1, 3, side, 8)
+        try:
+            with torch.no_grad():
+                model(x, 1)
+        except RuntimeError:
+            with pytest.raises(
+                ValueError, match=r"takes sides that are multiples of 4; pad or resize to (\d+) x 8"
+            ) as caught:
+                score(x, 0.5)
+            larger = int(str(caught.value).split("resize to ")[1].split()[0])
+            assert side < larger < side + 4
+            score(torch.rand(1, 3, larger, 8), 0.5)
+        else:
+            assert score(x, 0.5).shape == x.shape
+    for x in (torch.rand(1, 2, 8, 8), torch.rand(1, 3 * 64)):
+        with pytest.raises(ValueError, match=r"this network takes \[B, 3, H, W\]; reshape it"):
+            score(x, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("model", "schedule", "words"),
+    [
+        ({"class_embed_type": "timestep"}, {}, "class_embed_type = timestep: its labels are no classes"),
+        ({"time_embedding_type": "fourier"}, {}, "time_embedding_type = fourier: it divides by t"),
+        ({"in_channels": 2}, {}, "in_channels = 2, out_channels = 1: they must be equal"),
+        ({}, {"timestep_type": "continuous"}, "timestep_type = continuous: its steps are not DDPM's"),
+        ({}, {"use_flow_sigmas": True}, "use_flow_sigmas = True: its steps are not DDPM's"),
+        ({}, {"snr_shift_scale": 3.0}, "snr_shift_scale = 3.0: its steps are not DDPM's"),
+    ],
+)
+def test_unets_with_other_inputs_or_steps_are_refused(tmp_path, model, schedule, words):
+    saved(tmp_path, unet(**model))
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | schedule))
+    with pytest.raises(ValueError, match=words):
+        adapters.from_diffusers(tmp_path)
+
+
+def test_the_remedies_for_other_unets_work(tmp_path):
+    """What messages advise is done: labels that are numbers, and a network of sigma whose output is a score"""
+    x = torch.rand(2, 1, 8, 8, generator=seeded())
+    network, labels = unet(class_embed_type="timestep"), torch.tensor([3.0, 5.0])
+    clock = ddpm_clock(diffusers.DDPMScheduler().alphas_cumprod)
+    score = from_epsilon(lambda x, t: network(x, t, labels).sample, clock)
+    sigma, exact = by_hand(network, x, 300, labels)
+    assert torch.allclose(score(x, sigma), exact, rtol=1e-4, atol=1e-4)
+    network = unet(time_embedding_type="fourier")
+    score = from_epsilon(lambda x, sigma: -sigma[:, None, None, None] * network(x, sigma).sample, sigma_clock())
+    assert torch.allclose(score(x, 0.5), network(x, torch.full((2,), 0.5)).sample, rtol=1e-5)
+
+
+def test_a_pipeline_that_is_no_folder_of_a_unet_is_named(tmp_path):
+    with pytest.raises(TypeError, match="path is UNet2DModel: it must be a folder; pass the one that save_pretrained"):
+        adapters.from_diffusers(unet())
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "DiTPipeline"}))
+    with pytest.raises(ValueError, match="holds a DiTPipeline without a unet: only UNet2DModel is read"):
+        adapters.from_diffusers(tmp_path)
+
+
+def test_a_network_on_another_device_than_x_is_named():
+    score = from_epsilon(nn.Bilinear(2, 1, 2).to("meta"), sigma_clock())
+    with pytest.raises(ValueError, match=r"x is on cpu, the network on meta: move x with x.to\('meta'\)"):
+        score(torch.zeros(3, 2), 0.5)
 
 
 def test_a_predicted_variance_is_left_out(tmp_path):
@@ -346,8 +554,13 @@ def test_what_is_no_unet_is_refused(tmp_path):
     ("call", "words"),
     [
         (lambda: ddpm_clock(torch.tensor(0.5)), r"alpha_bars has shape \[\]: it must be \[N\]"),
-        (lambda: ddpm_clock(torch.tensor([0.5, 0.9])), r"goes from 0.5 to 0.9.* must decrease strictly"),
-        (lambda: ddpm_clock(torch.tensor([1.0, 0.9])), r"from 0.9 to 1: it must decrease strictly within \(0, 1\)"),
+        (
+            lambda: ddpm_clock(torch.tensor([0.5, 0.9])),
+            r"alpha_bars\[1\] = 0.9 after 0.5: they must decrease strictly within \(0, 1\)",
+        ),
+        (lambda: ddpm_clock(torch.tensor([1.0, 0.9])), r"has 1 steps with noise and signal: it must have at least two"),
+        (lambda: ddpm_clock(torch.tensor([1.0, 1.0, 0.9])), r"alpha_bars\[1\] = 1: they must decrease strictly"),
+        (lambda: ddpm_clock(torch.tensor([0.9, 0.5]).half()), r"alpha_bars is torch.float16: too few digits"),
         (
             lambda: from_epsilon(network("epsilon"), ddpm_clock(ALPHA_BARS))(torch.zeros(2, 2, dtype=F64), 500.0),
             r"sigma = 500: the network was trained from 0.01000\d* to 157.\d*",

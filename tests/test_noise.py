@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from helpers import F64, assert_mean, seeded
-from toyscore.noise import annealed_steps, check_sigmas, geometric, levels, linear_betas, log_normal, log_uniform
+from toyscore.noise import (
+    annealed_steps,
+    check_sigmas,
+    ddpm_levels,
+    geometric,
+    levels,
+    linear_betas,
+    log_normal,
+    log_uniform,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +70,7 @@ def test_laws_leave_the_default_generator():
 
 
 def test_too_many_levels_are_refused_not_repeated():
-    with pytest.raises(ValueError, match="sigmas must decrease"):
+    with pytest.raises(ValueError, match=r"n_levels = 100000: .* two levels round to one in torch.float32; pass fewer"):
         geometric(1.0001, 1.0, 100_000)
     with pytest.raises(ValueError, match=r"sigmas must decrease: sigmas\[2\] = 0.5 > sigmas\[1\] = 0.4"):
         check_sigmas([1.0, 0.4, 0.5])
@@ -76,3 +85,38 @@ def test_log_normal_is_normal_in_the_logarithm():
     assert (float(draws.min()), float(draws.max())) == (0.5, 2.0)
     below = 0.5 * math.erfc(math.log(2) / 2**0.5)
     assert float((draws == 0.5).double().mean()) == pytest.approx(below, abs=5 * 0.5 / 200)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_ddpm_levels_of_half_precision_betas_decrease(dtype):
+    """Rounded betas are a schedule like others: its bars and levels by hand in float64, told apart in float32"""
+    betas = linear_betas().to(dtype)
+    sigmas = ddpm_levels(betas)
+    bars = torch.cumprod(1 - betas.double(), 0)
+    assert sigmas.dtype == torch.float32
+    assert torch.allclose(sigmas.double().flip(0), ((1 - bars) / bars).sqrt(), rtol=1e-6)
+    assert bool((sigmas.diff() < 0).all())
+
+
+@pytest.mark.parametrize(
+    ("betas", "words", "remedy"),
+    [
+        ([0.1, 0.2, 1.0], r"betas\[2\] = 1: no signal is left, and the level is infinite; pass betas\[:2\]", slice(2)),
+        ([0.1, 1.0, 0.2], r"betas\[1\] = 1: no signal is left", slice(1)),
+        ([0.0, 0.1, 0.2], r"betas\[0\] = 0: a variance must lie within \(0, 1\); leave it out", slice(1, None)),
+        ([0.1, 1.5, 0.2], r"betas\[1\] = 1.5: a variance must lie within \(0, 1\); pass e.g. linear_betas\(\)", None),
+        ([0.1, math.nan], r"betas\[1\] = nan: a variance must lie within", None),
+        (
+            [0.999] * 40,
+            r"betas\[25\] = 0.999: so little signal is left .* in torch.float32; pass betas\[:25\]",
+            slice(25),
+        ),
+    ],
+)
+def test_the_beta_that_leaves_no_level_is_named(betas, words, remedy):
+    """ho2020, Eq. (4), where it ends; with the remedy the levels are finite and decrease"""
+    betas = torch.tensor(betas)
+    with pytest.raises(ValueError, match=words):
+        ddpm_levels(betas)
+    if remedy is not None:
+        check_sigmas(ddpm_levels(betas[remedy]))

@@ -364,9 +364,13 @@ def test_paths_end_and_are_told_apart():
 
 PLAIN = torch.zeros(3, 2)
 WRONG = {
-    "VE upside down": (lambda: VE(50.0, 0.01), ValueError, "sigma_min = 50.0 >= sigma_max = 0.01: .*swap them"),
-    "VE without noise": (lambda: VE(0.0, 1.0), ValueError, "sigma_min = 0.0: it must be finite and positive"),
-    "VP upside down": (lambda: VP(20.0, 0.1), ValueError, "beta_min = 20.0 >= beta_max = 0.1: .*swap them"),
+    "VE upside down": (lambda: VE(50.0, 0.01), ValueError, "sigma_min = 50.0, sigma_max = 0.01: .*swap them"),
+    "VE without noise": (
+        lambda: VE(0.0, 1.0),
+        ValueError,
+        "sigma_min = 0.0, sigma_max = 1.0: they must be finite, and 0 < sigma_min",
+    ),
+    "VP upside down": (lambda: VP(20.0, 0.1), ValueError, "beta_min = 20.0, beta_max = 0.1: .*swap them"),
     "SubVP with NaN": (lambda: SubVP(math.nan), ValueError, "beta_min = nan"),
     "a step for a time": (
         lambda: VP().marginal(500.0),
@@ -421,7 +425,7 @@ WRONG = {
     "betas beyond one": (
         lambda: ddpm_levels(torch.tensor([0.1, 1.0])),
         ValueError,
-        r"betas has shape \[2\] and values",
+        r"betas\[1\] = 1: no signal is left, and the level is infinite; pass betas\[:1\]",
     ),
 }
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Protocol
 
 import torch
@@ -49,13 +50,14 @@ def check_sigmas(sigmas: Tensor | Sequence[float], *, dtype: torch.dtype | None 
         )
     for i, sigma in enumerate(sigmas.tolist()):
         if not (sigma > 0 and math.isfinite(sigma)):
-            raise ValueError(f"sigmas[{i}] = {sigma:.6g}: a noise level must be finite and positive; leave it out")
+            remedy = "leave it out" if len(sigmas) > 1 else "pass e.g. geometric(10.0, 0.1, 10)"
+            raise ValueError(f"sigmas[{i}] = {sigma:.6g}: a noise level must be finite and positive; {remedy}")
     for i, (before, after) in enumerate(zip(sigmas.tolist(), sigmas[1:].tolist(), strict=False)):
         if after >= before:
             relation = ">" if after > before else "="
             raise ValueError(
                 f"sigmas must decrease: sigmas[{i + 1}] = {after:.6g} {relation} sigmas[{i}] = {before:.6g}; sort "
-                "them and drop repetitions"
+                "them from large to small and drop repetitions"
             )
     return sigmas
 
@@ -64,23 +66,19 @@ def geometric(sigma_max: float, sigma_min: float, n_levels: int) -> Tensor:
     """Levels with a constant ratio, strictly decreasing: [L] in the default dtype, both ends exact. Source: song2019, Sec. 4.
 
     Raises:
-        ValueError: fewer than one level; ends not positive or not in order; so many levels that two round to one.
+        ValueError: fewer than one level; ends not positive, not in order or beyond the dtype; so many levels that two round to one.
     """
     ops.check_count(n_levels, "n_levels")
-    ops.check_positive(sigma_min, "sigma_min")
-    ops.check_positive(sigma_max, "sigma_max")
-    if n_levels == 1:
-        if sigma_max != sigma_min:
-            raise ValueError(
-                f"n_levels = 1 cannot reach from sigma_max = {sigma_max} to sigma_min = {sigma_min}; pass n_levels "
-                ">= 2, or equal ends"
-            )
+    if n_levels == 1 and sigma_max == sigma_min:
+        ops.check_positive(sigma_max, "sigma_max")
         return torch.tensor([float(sigma_max)])
-    if sigma_max <= sigma_min:
-        raise ValueError(f"sigma_max = {sigma_max} <= sigma_min = {sigma_min}: levels decrease; swap them")
+    check_range(sigma_min, sigma_max)
+    if n_levels == 1:
+        raise ValueError(
+            f"n_levels = 1 cannot reach from sigma_max = {sigma_max} to sigma_min = {sigma_min}; pass n_levels >= 2, or equal ends"
+        )
     ratio = sigma_min / sigma_max
-    inner = [sigma_max * ratio ** (i / (n_levels - 1)) for i in range(1, n_levels - 1)]
-    return check_sigmas([sigma_max, *inner, sigma_min], dtype=torch.get_default_dtype())
+    return _ladder([sigma_max, *(sigma_max * ratio ** (i / (n_levels - 1)) for i in range(1, n_levels - 1)), sigma_min])
 
 
 def karras(sigma_max: float, sigma_min: float, n_levels: int, *, rho: float = 7.0) -> Tensor:
@@ -89,35 +87,55 @@ def karras(sigma_max: float, sigma_min: float, n_levels: int, *, rho: float = 7.
     Equal steps of sigma for rho = 1, equal ratios as rho grows without bound; between them, more levels where sigma is small.
 
     Raises:
-        ValueError: as ``geometric``, with at least two levels; rho not positive.
+        ValueError: as ``geometric``, with at least two levels; rho not positive, or so small that a power overflows.
     """
     ops.check_count(n_levels, "n_levels", 2)
-    _check_range(sigma_min, sigma_max)
+    check_range(sigma_min, sigma_max)
     ops.check_positive(rho, "rho")
-    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    try:
+        high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    except OverflowError:
+        high = 0.0
+    if high == 0:
+        raise ValueError(
+            f"rho = {rho}: sigma_max^(1/rho) is beyond what a float holds; pass a larger one, e.g. rho=7.0"
+        )
     inner = [(high + i / (n_levels - 1) * (low - high)) ** rho for i in range(1, n_levels - 1)]  # Eq. (5)
-    return check_sigmas([sigma_max, *inner, sigma_min], dtype=torch.get_default_dtype())
+    return _ladder([sigma_max, *inner, sigma_min])
 
 
 def ddpm_levels(betas: Tensor | Sequence[float]) -> Tensor:
-    r"""The noise levels of a DDPM, :math:`\sigma_i = \sqrt{(1 - \bar\alpha_i) / \bar\alpha_i}`: [N], decreasing, in the dtype of ``betas``.
-    Source: ho2020, Eq. (4).
+    r"""The noise levels of a DDPM, :math:`\sigma_i = \sqrt{(1 - \bar\alpha_i) / \bar\alpha_i}`: [N], decreasing, in the dtype of
+    ``betas``, at least float32. Source: ho2020, Eq. (4).
 
     Args:
-        betas: [N] within (0, 1), in the order of the forward process.
+        betas: [N] within (0, 1), in the order of the forward process. A last 1, as in schedules of zero terminal SNR, leaves no signal and
+            has no finite level: pass ``betas[:-1]``.
 
     Raises:
-        ValueError: not [N] with N >= 1, or not within (0, 1).
+        ValueError: not [N] with N >= 1; not within (0, 1), or a level beyond the dtype: names the first offender.
     """
     betas = torch.as_tensor(betas)
-    if betas.ndim != 1 or len(betas) == 0 or not bool(((betas > 0) & (betas < 1)).all()):
+    if betas.ndim != 1 or len(betas) == 0:
+        raise ValueError(f"betas has shape {list(betas.shape)}: it must be [N] with N >= 1; pass e.g. linear_betas()")
+    exact = betas.detach().cpu().double()
+    bad = ~((exact > 0) & (exact < 1))
+    if bool(bad.any()):
+        i = int(bad.nonzero()[0])
+        if exact[i] == 1 and i:
+            raise ValueError(f"betas[{i}] = 1: no signal is left, and the level is infinite; pass betas[:{i}]")
+        remedy = "leave it out" if exact[i] == 0 and len(betas) > 1 else "pass e.g. linear_betas()"
+        raise ValueError(f"betas[{i}] = {float(exact[i]):.6g}: a variance must lie within (0, 1); {remedy}")
+    logs = torch.log1p(-exact).cumsum(0)  # of alpha bar
+    dtype = torch.promote_types(betas.dtype, torch.float32)
+    levels = torch.expm1(-logs).sqrt().to(betas.device, dtype)  # Eq. (4)
+    beyond = ~(levels.isfinite().cpu())
+    if bool(beyond.any()):
+        i = int(beyond.nonzero()[0])
         raise ValueError(
-            f"betas has shape {list(betas.shape)} and values {betas.flatten()[:3].tolist()} ...: it must be [N] within (0, 1); pass "
-            "linear_betas()"
+            f"betas[{i}] = {float(exact[i]):.6g}: so little signal is left that the level is infinite in {dtype}; pass betas[:{i}]"
         )
-    betas = betas if betas.is_floating_point() else betas.to(torch.get_default_dtype())
-    logs = torch.log1p(-betas.cpu().double()).cumsum(0)  # of alpha bar
-    return torch.expm1(-logs).sqrt().flip(0).to(betas)  # Eq. (4)
+    return levels.flip(0)
 
 
 def annealed_steps(sigmas: Tensor | Sequence[float], step_size: float) -> list[float]:
@@ -165,7 +183,7 @@ def log_uniform(sigma_min: float, sigma_max: float) -> Draw:
     Raises:
         ValueError: not 0 < sigma_min < sigma_max, or not finite.
     """
-    _check_range(sigma_min, sigma_max)
+    check_range(sigma_min, sigma_max)
     span = math.log(sigma_max / sigma_min)
 
     def draw(n: int, *, generator: Generator | None = None) -> Tensor:
@@ -192,7 +210,7 @@ def log_normal(sigma_min: float, sigma_max: float, *, log_mean: float = -1.2, lo
     ops.check_positive(log_std, "log_std")
     if not math.isfinite(log_mean):
         raise ValueError(f"log_mean = {log_mean}: it must be finite; pass the logarithm of the sigma that matters most")
-    _check_range(sigma_min, sigma_max)
+    check_range(sigma_min, sigma_max)
 
     def draw(n: int, *, generator: Generator | None = None) -> Tensor:
         ops.check_count(n, "n")
@@ -202,8 +220,40 @@ def log_normal(sigma_min: float, sigma_max: float, *, log_mean: float = -1.2, lo
     return draw
 
 
-def _check_range(sigma_min: float, sigma_max: float) -> None:
-    ops.check_positive(sigma_min, "sigma_min")
-    ops.check_positive(sigma_max, "sigma_max")
-    if sigma_min >= sigma_max:
-        raise ValueError(f"sigma_min = {sigma_min} >= sigma_max = {sigma_max}: the range is empty; swap them")
+def check_range(low: float, high: float, names: tuple[str, str] = ("sigma_min", "sigma_max")) -> None:
+    """Refuse ends that are not finite numbers with 0 < low < high.
+
+    Raises:
+        TypeError: no number. ValueError: another order, or an end that is not finite or not positive.
+    """
+    for end, name in zip((low, high), names, strict=True):
+        if isinstance(end, bool) or not isinstance(end, Real):
+            raise TypeError(f"{name} is {type(end).__name__}: it must be a number; pass a float")
+    if 0 < low < high < math.inf:
+        return
+    if 0 < high < low < math.inf:
+        remedy = "swap them"
+    elif 0 < low < math.inf:
+        remedy = f"pass e.g. {names[1]}={10 * low:g}"
+    elif 0 < high < math.inf:
+        remedy = f"pass e.g. {names[0]}={high / 10:g}"
+    else:
+        remedy = f"pass e.g. {names[0]}=0.1, {names[1]}=10"
+    raise ValueError(
+        f"{names[0]} = {low}, {names[1]} = {high}: they must be finite, and 0 < {names[0]} < {names[1]}; {remedy}"
+    )
+
+
+def _ladder(sigmas: list[float]) -> Tensor:
+    """Levels as a tensor of the default dtype, refused where rounding makes them none."""
+    found = torch.tensor(sigmas)
+    if not bool((found.isfinite() & (found > 0)).all()):
+        raise ValueError(
+            f"sigma_max = {sigmas[0]}, sigma_min = {sigmas[-1]}: {found.dtype} does not hold all levels; pass ends nearer to 1"
+        )
+    if not bool((found.diff() < 0).all()):
+        raise ValueError(
+            f"n_levels = {len(sigmas)}: from sigma_max = {sigmas[0]} to sigma_min = {sigmas[-1]} two levels round to one in {found.dtype}; "
+            "pass fewer, or ends that are further apart"
+        )
+    return found

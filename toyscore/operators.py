@@ -165,9 +165,11 @@ def check_sigma(sigma: Sigma, x: Tensor, *, positive: bool = False, name: str = 
             raise TypeError(f"{name} is {type(sigma).__name__}: it must be a float or a tensor; pass e.g. {name}=0.5")
         low = high = float(sigma)
     if not (low >= 0 and math.isfinite(high)):
+        value = low if not low >= 0 else high
+        remedy = f"pass {name} > 0" if positive else "pass 0 for no noise"
         raise ValueError(
-            f"{name} = {low if not low >= 0 else high}: a standard deviation must be finite and not negative; pass 0 "
-            "for no noise"
+            f"{name} = {value}: a standard deviation must be finite and {'positive' if positive else 'not negative'}; "
+            f"{remedy if math.isfinite(value) else 'look at where it comes from'}"
         )
     if positive and low == 0:
         raise ValueError(f"{name} = 0: here the noise must have a positive standard deviation; pass {name} > 0")

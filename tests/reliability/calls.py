@@ -331,6 +331,7 @@ DISTRIBUTIONS = {
 
 NOISE = {
     "check_sigmas": Call(lambda w: {"sigmas": w.sigmas}, (3,)),
+    "check_range": Call(lambda w: {"low": 0.5, "high": 2.0}),
     "geometric": Call(lambda w: {"sigma_max": 2.0, "sigma_min": 0.5, "n_levels": 3}, (3,), F32, default=True),
     "karras": Call(lambda w: {"sigma_max": 2.0, "sigma_min": 0.5, "n_levels": 3, "rho": 7.0}, (3,), F32, default=True),
     "ddpm_levels": Call(lambda w: {"betas": w.tensor([0.1, 0.2, 0.3])}, (3,)),

@@ -215,8 +215,8 @@ MUTANTS = {
     ),
     "a network given x for x_t": (
         "models/adapters.py",
-        "self.network(ops.per_example(self.clock.alpha(std), x) * x,",
-        "self.network(x,",
+        "(ops.per_example(self.clock.alpha(std), x) * x).to(like.dtype)",
+        "x.to(like.dtype)",
         "test_adapters.py::test_a_perfect_network_of_each_kind_is_the_exact_score",
     ),
     "a clock in sigma squared": (
@@ -851,8 +851,8 @@ MUTANTS = {
     ),
     "alpha bars that do not accumulate": (
         "noise.py",
-        "torch.log1p(-betas.cpu().double()).cumsum(0)",
-        "torch.log1p(-betas.cpu().double())",
+        "torch.log1p(-exact).cumsum(0)",
+        "torch.log1p(-exact)",
         "test_sde.py::test_ddpm_levels_are_those_of_alpha_bar",
     ),
     "latents on a straight line": (

@@ -107,7 +107,7 @@ class NCSN(nn.Module):
             TypeError, ValueError: another shape or dtype; a sigma that is none of the levels (on an accelerator its rows are
                 NaN instead, which samplers and training stop at).
         """
-        _check_images(x, self.event, self.body.end_conv.weight.dtype)
+        _check_images(x, self.event, self.body.end_conv.weight)
         index, gap = level_index(sigma, x, self.sigmas)
         return _poison(self.body(2 * x - 1, index), gap)
 
@@ -175,7 +175,7 @@ class CompactNCSN(nn.Module):
 
     def forward(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The score at ``x`` [B, C, H, W], each ``sigma`` float | 0-d | [B] one of the levels -> like x. Errors as NCSN."""
-        _check_images(x, self.event, self.end_conv.weight.dtype)
+        _check_images(x, self.event, self.end_conv.weight)
         index, gap = level_index(sigma, x, self.sigmas)
         h, seen = self.begin_conv(2 * x - 1), []
         for stage in self.stages:
@@ -228,7 +228,7 @@ class ContinuousNCSN(nn.Module):
 
     def forward(self, x: Tensor, sigma: Sigma) -> Tensor:
         """The score at ``x`` [B, C, H, W] for any positive ``sigma`` float | 0-d | [B] -> like x."""
-        _check_images(x, self.event, self.body.end_conv.weight.dtype)
+        _check_images(x, self.event, self.body.end_conv.weight)
         std, features = sigma_features(sigma, x, self.log_range, _FREQUENCIES)
         std = ops.per_example(std, x)
         total = (std * std + self.data_variance).sqrt()
@@ -247,15 +247,21 @@ def _check_sizes(channels: int, image_size: int, width: int, even: bool = True) 
         )
 
 
-def _check_images(x: Tensor, event: tuple[int, int, int], dtype: torch.dtype) -> None:
+def _check_images(x: Tensor, event: tuple[int, int, int], weight: Tensor) -> None:
     ops.check_batch(x)
     if tuple(x.shape[1:]) != event:
         raise ValueError(
             f"x has shape {list(x.shape)}: the network takes [B, {', '.join(map(str, event))}]; reshape it or build the network "
             "for it"
         )
-    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
-        raise TypeError(f"x is {x.dtype}, the network {dtype}: they must agree; convert one with .to({dtype})")
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(
+            f"x is {x.dtype}, the network {weight.dtype}: they must agree; convert one with .to({weight.dtype})"
+        )
+    if x.device != weight.device:
+        raise ValueError(
+            f"x is on {x.device}, the network on {weight.device}: they must agree; move one with .to({str(weight.device)!r})"
+        )
 
 
 def _poison(s: Tensor, gap: Tensor) -> Tensor:

@@ -216,7 +216,7 @@ def interpolate(a: Tensor, b: Tensor, n: int) -> Tensor:
         ops.check_finite(end[None], name)
     if a.shape != b.shape or a.dtype != b.dtype:
         raise ValueError(
-            f"a is {a.dtype} {list(a.shape)}, b {b.dtype} {list(b.shape)}: they must be alike; convert one"
+            f"a is {a.dtype} {list(a.shape)}, b {b.dtype} {list(b.shape)}: they must be alike; draw b by normal_like(a)"
         )
     return _interpolate(a, b, n)
 

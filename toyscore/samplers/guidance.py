@@ -65,7 +65,8 @@ def of_class(classifier: Callable[[Tensor, Sigma], Tensor], label: int | Tensor)
         label: one class for every row, or [B] whole numbers.
 
     Raises:
-        ValueError: at the call, a label that is no class or is not one per row.
+        TypeError, ValueError: at the call, a label that is no class (of labels on an accelerator, whose values are not looked at, its
+            rows are NaN instead) or is not one per row.
     """
 
     def value(x: Tensor, sigma: Sigma) -> Tensor:
@@ -73,17 +74,19 @@ def of_class(classifier: Callable[[Tensor, Sigma], Tensor], label: int | Tensor)
         try:
             labels = torch.as_tensor(label)
         except (TypeError, ValueError, RuntimeError) as error:  # of PyTorch about None
-            raise TypeError(f"label is {label!r}: classes are whole numbers; pass e.g. label=3") from error
-        labels = labels.to(x.device)  # whose own errors are no one's label
+            raise TypeError(f"label is {label!r}: classes are whole numbers; pass e.g. label=0") from error
         if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise TypeError(f"label is {labels.dtype}: classes are whole numbers; pass e.g. label=3")
+            raise TypeError(f"label is {labels.dtype}: classes are whole numbers; pass e.g. label=0")
         if labels.ndim and labels.shape != x.shape[:1]:
             raise ValueError(
                 f"label has shape {list(labels.shape)}: with {len(x)} rows it must be a number or [{len(x)}]"
             )
-        if ops.looks(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < logits.shape[1]):
-            raise ValueError(f"label = {labels.tolist()}: classes are 0 to {logits.shape[1] - 1}; pass one of them")
-        return logits.log_softmax(1).gather(1, labels.long().expand(len(x))[:, None])[:, 0]
+        n_classes, free = logits.shape[1], ops.looks(labels)  # before they move to where looking is not
+        if free and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
+            raise ValueError(f"label = {labels.tolist()}: classes are 0 to {n_classes - 1}; pass one of them")
+        labels = labels.to(x.device).long().expand(len(x))
+        logs = logits.log_softmax(1).gather(1, labels.clamp(0, n_classes - 1)[:, None])[:, 0]
+        return logs if free else torch.where((labels >= 0) & (labels < n_classes), logs, torch.nan)
 
     return value
 
@@ -142,6 +145,10 @@ def of_measurement(
         raise TypeError(f"y is {found}: it must be a tensor of {a.dtype}, as the operator is; convert it")
     if y.shape[-1:] != a.shape[:1] or y.ndim > 2:
         raise ValueError(f"y has shape {list(y.shape)}: with this operator it must be [{len(a)}] or [B, {len(a)}]")
+    if y.device != a.device:
+        raise ValueError(
+            f"y is on {y.device}, the operator on {a.device}: they must agree; move y with y.to({str(a.device)!r})"
+        )
     ops.check_finite(y[None] if y.ndim == 1 else y, "y")
     ops.check_finite(a, "operator")
     a, y = a.detach().clone(), y.detach().clone()
@@ -158,7 +165,8 @@ def of_measurement(
     def value(x: Tensor, sigma: Sigma) -> Tensor:
         if x[0].numel() != a.shape[1]:
             raise ValueError(
-                f"x has shape {list(x.shape)}, {x[0].numel()} numbers in an event: the operator takes {a.shape[1]}"
+                f"x has shape {list(x.shape)}, {x[0].numel()} numbers in an event: the operator takes {a.shape[1]}; pass an operator "
+                f"[M, {x[0].numel()}]"
             )
         std = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
         variance = (std * std).expand(len(x))

@@ -22,6 +22,7 @@ from toyscore import operators as ops
 from toyscore.operators import Score
 from toyscore.samplers.chains import check_share
 from toyscore.sde import SDE, noise_level, reverse_drift, time_score, transition
+from toyscore.sde.processes import check_time
 
 
 class Step(Protocol):
@@ -112,6 +113,8 @@ def heun_step(sde: SDE, score: Score, x: Tensor, t: float, s: float, *, generato
 def _check_way(t: float, s: float) -> None:
     """Refuse a step with noise that does not lead back in time."""
     if not 0 <= s <= t:
+        check_time(t)
+        check_time(s)
         raise ValueError(f"t = {t}, s = {s}: a step with noise leads from t back to s, 0 <= s <= t; swap them")
 
 

@@ -78,6 +78,8 @@ def transition(sde: SDE, s: float, t: float) -> tuple[float, float]:
         ValueError: not s <= t.
     """
     if not s <= t:
+        check_time(s)
+        check_time(t)
         raise ValueError(f"s = {s}, t = {t}: a forward step leads from s to a later t; swap them")
     (before, std_s), (after, std_t) = sde.marginal(s), sde.marginal(t)
     low, high = std_s / before, std_t / after

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
+from toyscore.noise import check_range
 
 Time: TypeAlias = float | Tensor
 T = TypeVar("T", float, Tensor, float | Tensor)
@@ -53,12 +54,7 @@ class VE:
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
-        ops.check_positive(self.sigma_min, "sigma_min")
-        ops.check_positive(self.sigma_max, "sigma_max")
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(
-                f"sigma_min = {self.sigma_min} >= sigma_max = {self.sigma_max}: noise grows with time; swap them"
-            )
+        check_range(self.sigma_min, self.sigma_max)
 
     @property
     def _log_ratio(self) -> float:
@@ -92,8 +88,9 @@ class VE:
         """
         least = _least(sigma)
         if not least >= self.sigma_min * (1 - 1e-6):
+            lower = f", or VE(sigma_min={least})" if least > 0 else ""
             raise ValueError(
-                f"sigma = {least:.6g} is below sigma_min = {self.sigma_min:g}, where the process begins: pass VE a lower sigma_min"
+                f"sigma = {least:.6g} is below sigma_min = {self.sigma_min:g}, where the process begins; pass at least that{lower}"
             )
         t = _log(sigma / self.sigma_min) / self._log_ratio
         return t.clamp(min=0.0) if isinstance(t, Tensor) else max(t, 0.0)
@@ -118,7 +115,7 @@ class VP:
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        _check_betas(self.beta_min, self.beta_max)
+        check_range(self.beta_min, self.beta_max, ("beta_min", "beta_max"))
 
     @property
     def prior_std(self) -> float:
@@ -159,7 +156,7 @@ class SubVP:
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        _check_betas(self.beta_min, self.beta_max)
+        check_range(self.beta_min, self.beta_max, ("beta_min", "beta_max"))
 
     @property
     def prior_std(self) -> float:
@@ -217,9 +214,18 @@ def check_time(t: Time, x: Tensor | None = None) -> None:
     else:
         raise TypeError(f"t is {type(t).__name__}: it must be a float or a tensor; pass e.g. t=0.5")
     if not (low >= 0 and high <= LATEST):
-        raise ValueError(
-            f"t = {low if not low >= 0 else high:g}: times run from 0 (data) to 1 (noise), or a little more; divide steps by their number"
-        )
+        raise ValueError(f"t = {out_of_range(low if not low >= 0 else high)}")
+
+
+def out_of_range(t: float) -> str:
+    """What is wrong with a time that is not within [0, ``LATEST``], and what helps."""
+    if not math.isfinite(t):
+        remedy = "look at where it comes from"
+    elif t < 0:
+        remedy = "pass 0 for the data"
+    else:
+        remedy = f"pass at most {LATEST}" if t < 2 else "divide steps by their number"
+    return f"{t:g}: times run from 0 (data) to 1 (noise), or a little more; {remedy}"
 
 
 def check_process(sde: object) -> None:
@@ -244,13 +250,6 @@ class _Linear(Protocol):
 
     @property
     def beta_max(self) -> float: ...
-
-
-def _check_betas(beta_min: float, beta_max: float) -> None:
-    ops.check_positive(beta_min, "beta_min")
-    ops.check_positive(beta_max, "beta_max")
-    if beta_min >= beta_max:
-        raise ValueError(f"beta_min = {beta_min} >= beta_max = {beta_max}: beta grows with time; swap them")
 
 
 def _beta(sde: _Linear, t: T) -> T:

@@ -11,7 +11,7 @@ from torch import Tensor
 from toyscore import operators as ops
 from toyscore.noise import check_sigmas, geometric, karras
 from toyscore.sde.identity import noise_level
-from toyscore.sde.processes import LATEST, SDE
+from toyscore.sde.processes import LATEST, SDE, out_of_range
 
 
 def uniform_times(n_steps: int, *, t_min: float = 1e-3, t_max: float = 1.0) -> Tensor:
@@ -81,9 +81,7 @@ def check_times(times: Tensor | Sequence[float], *, ascending: bool | None = Non
     numbers: list[float] = values.tolist()
     for i, t in enumerate(numbers):
         if not 0 <= t <= LATEST:
-            raise ValueError(
-                f"times[{i}] = {t:g}: times run from 0 (data) to 1 (noise), or a little more; divide steps by their number"
-            )
+            raise ValueError(f"times[{i}] = {out_of_range(t)}")
     sign = math.copysign(1.0, numbers[1] - numbers[0])
     for i in range(1, len(numbers)):
         if not sign * (numbers[i] - numbers[i - 1]) > 0:
@@ -101,11 +99,12 @@ def _check_ends(n_steps: int, t_min: float, t_max: float) -> None:
     ops.check_count(n_steps, "n_steps")
     for value, name in ((t_min, "t_min"), (t_max, "t_max")):
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{name} is {type(value).__name__}: it must be a number; pass e.g. {name}=0.001")
+            raise TypeError(f"{name} is {type(value).__name__}: it must be a number; pass a float")
     if not 0 <= t_min < t_max <= LATEST:
-        raise ValueError(
-            f"t_min = {t_min}, t_max = {t_max}: they must be 0 <= t_min < t_max, and t_max about 1; swap them"
-        )
+        low = t_min if 0 <= t_min < 1 else 1e-3
+        high = t_max if low < t_max <= LATEST else 1.0
+        remedy = "swap them" if 0 <= t_max < t_min <= LATEST else f"pass e.g. t_min={low}, t_max={high}"
+        raise ValueError(f"t_min = {t_min}, t_max = {t_max}: they must be 0 <= t_min < t_max <= {LATEST}; {remedy}")
 
 
 def _ends(sde: SDE, n_steps: int, t_min: float, t_max: float) -> tuple[float, float]:
