@@ -11,7 +11,8 @@
 
 What it does as a device does: refuses an operator that mixes CUDA tensors with CPU ones (only 0-d CPU tensors in pointwise operators,
 indices and copies may meet them); refuses ``.numpy()``, a generator of another device, an operator without a kernel for the device
-(native_functions.yaml of the installed torch), float64 on MPS, fused Adam on tensors of other strides than the parameters'; real
+(native_functions.yaml of the installed torch), float64 on MPS, and on the way from there (``.to("cpu", torch.float64)`` casts before it
+copies; ``.cpu().double()`` does not), fused Adam on tensors of other strides than the parameters'; real
 autograd and real autocast of that device type. Results are the CPU's, so they can be compared with those of a plain CPU run.
 
 What it counts: ``wait`` - the host waits for the device (item, float, bool, tolist, cpu(), nonzero, boolean masks, unique, bincount,
@@ -417,6 +418,7 @@ class Emulator(TorchDispatchMode):
             source_here = bool(here)
             if source_here and not on_device:
                 self._note(self.seen.waits, "copy to the host")
+                self._check_double(name, kwargs.get("dtype") or here[0].dtype)  # cast on the device, then copied
             elif on_device and not source_here:
                 self._note(self.seen.uploads, "copy to the device")
             elif kwargs.get("dtype") is not None:
@@ -427,6 +429,8 @@ class Emulator(TorchDispatchMode):
                 self._note(
                     self.seen.uploads if up else self.seen.waits, "copy_ " + ("to the device" if up else "to the host")
                 )
+                if not up:
+                    self._check_double(name, args[0].dtype)
                 inner = tree_unflatten([t.elem if isinstance(t, Pretended) else t for t in flat], spec)
                 func(*inner[0], **inner[1])
                 return args[0]
@@ -451,11 +455,7 @@ class Emulator(TorchDispatchMode):
                 return value
             if value.dtype in (torch.float64, torch.complex128):
                 self._note(self.seen.doubles, name)
-                if not self.float64:
-                    raise TypeError(
-                        f"{name}: Cannot convert a {self.key} Tensor to float64 dtype as the {self.key} framework doesn't support float64. "
-                        "Please use float32 instead."
-                    )
+                self._check_double(name, value.dtype)
             return Pretended(value, self.device)
 
         result = tree_map_only(torch.Tensor, wrap, out)
@@ -539,6 +539,13 @@ class Emulator(TorchDispatchMode):
                 wanted = self.device.type if on_device else "cpu"
                 if kind != wanted:
                     raise RuntimeError(f"Expected a '{wanted}' device type for generator but found '{kind}'")
+
+    def _check_double(self, name: str, dtype: torch.dtype) -> None:
+        if dtype in (torch.float64, torch.complex128) and not self.float64:
+            raise TypeError(
+                f"{name}: Cannot convert a {self.key} Tensor to float64 dtype as the {self.key} framework doesn't support float64. "
+                "Please use float32 instead."
+            )
 
     def _check_kernel(self, func: Any, name: str, on_device: bool) -> None:
         if self.kernels is None or not on_device:
@@ -672,6 +679,7 @@ def _tests() -> None:
     with Emulator("mps"):
         assert (torch.ones(2, device="mps") * 2).is_mps
         _refused(TypeError, "float64", lambda: torch.ones(2, device="mps").double())
+        _refused(TypeError, "float64", lambda: torch.ones(2, device="mps").to("cpu", torch.float64))
 
 
 if __name__ == "__main__":
