@@ -1,4 +1,5 @@
-"""Every call of calls.py on a pretended device, as JSON on stdout: run by test_devices.py, in a fresh process for each kind of device."""
+"""Every call of calls.py, or the waits of every chain, on a pretended device, as JSON on stdout: run by test_purity.py, each time in a
+fresh process, as ``devices.py calls cuda``."""
 
 import json
 import sys
@@ -14,14 +15,26 @@ import torch
 from helpers import F64
 from reliability.calls import CALLS, F32, World, leaves, run
 
+BACKWARD = ("reverse_sde", "reverse_diffusion", "ancestral", "ddim", "probability_flow", "predictor_corrector")
+CHAINS = {  # the arguments that make a chain of n steps
+    **dict.fromkeys(
+        ("samplers.langevin", "samplers.langevin (one level)", "samplers.metropolis_langevin"),
+        lambda n: {"n_steps": n},
+    ),
+    **dict.fromkeys(
+        ("samplers.annealed_langevin", "samplers.inpaint"), lambda n: {"sigmas": [2.0, 1.0], "n_steps_each": n // 2}
+    ),
+    "samplers.diffuse": lambda n: {"times": [i / n for i in range(n + 1)]},
+    **{f"samplers.{name}": lambda n: {"times": [1 - 0.9 * i / n for i in range(n + 1)]} for name in BACKWARD},
+}
 EXEMPT = {
     "distributions.GaussianMixture.to": "asks for float64",
     "operators.looks": "says where a value is",
 }
 ROUNDING = 1e-6  # of the CPU's results, relative to the largest number of each
-AGREE = {
-    name: 1e-3 for name in ("samplers.adaptive_flow", "likelihood.log_likelihood")
-}  # the solver's, as they are called
+AGREE = dict.fromkeys(
+    ("samplers.adaptive_flow", "likelihood.log_likelihood"), 0.001
+)  # the solver's, as they are called
 
 
 def outcome(name, device="cpu", default=None):
@@ -73,14 +86,30 @@ def compared(name, found, kind, default):
     return None
 
 
-def report(kind):
-    """With the default device first: what is imported at the first call is imported there, too."""
+def calls(kind):
+    """What is wrong with each call, without a default device and with it, which comes first: what a call imports is imported there."""
     names = [name for name in CALLS if name not in EXEMPT]
     with Emulator(kind) as emulator:
         found = {default: {name: tried(name, emulator, default) for name in names} for default in (kind, None)}
     return {name: [compared(name, found[default][name], kind, default) for default in (None, kind)] for name in names}
 
 
+def waits(kind):
+    """How often the host waits for the device in a step of each chain, copies to the device among it: in 32 steps, less in 16."""
+    found = {}
+    with Emulator(kind) as emulator:
+        for name, steps in CHAINS.items():
+            counts = []
+            for n in (16, 32):
+                w = World(F32, kind)
+                arguments = CALLS[name].arguments(w) | steps(n)
+                with emulator.watch() as seen:
+                    run(name, w, arguments)
+                counts.append(seen.n_waits + seen.n_uploads)
+            found[name] = (counts[1] - counts[0]) / 16
+    return found
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    json.dump(report(sys.argv[1]), sys.stdout)
+    json.dump({"calls": calls, "waits": waits}[sys.argv[1]](sys.argv[2]), sys.stdout)
