@@ -7,7 +7,7 @@ made in a ``World``: points, mixtures, networks and a generator of one dtype, wi
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -35,22 +35,15 @@ TIMES = [1.0, 0.6, 0.3, 0.1]
 class World:
     """What functions are called with, in one dtype: B = 5 rows of D = 3 numbers."""
 
-    def __init__(self, dtype: torch.dtype, device: str = "cpu", on_host: Any = lambda tensor: tensor) -> None:
-        self.dtype, self.device, self.generator = dtype, torch.device(device), seeded(0)
-        self.on_host = on_host  # what makes of a tensor on the CPU one that says so
-
-    def complete(self) -> "World":
-        """All of it made now, not when it is asked for."""
-        for name, value in vars(World).items():
-            if isinstance(value, cached_property):
-                getattr(self, name)
-        return self
+    def __init__(self, dtype: torch.dtype, device: str = "cpu") -> None:
+        self.dtype, self.device = dtype, torch.device(device)
+        self.generator = torch.Generator(self.device).manual_seed(0)
 
     def tensor(self, values: Any) -> torch.Tensor:
-        return torch.tensor(values, dtype=F64).to(self.device, self.dtype)
+        return torch.tensor(values, dtype=F64, device="cpu").to(self.device, self.dtype)
 
     def normal(self, *shape: int, seed: int = 0) -> torch.Tensor:
-        return torch.randn(shape, dtype=F64, generator=seeded(seed)).to(self.device, self.dtype)
+        return torch.randn(shape, dtype=F64, generator=seeded(seed), device="cpu").to(self.device, self.dtype)
 
     @cached_property
     def x(self) -> torch.Tensor:
@@ -111,19 +104,16 @@ class World:
 
     @cached_property
     def start(self) -> diagnostics.Cloud:
-        return diagnostics.Cloud(*map(self.on_host, diagnostics.uniform_cloud(-3.0, 4.0, 1, 40)))
+        return diagnostics.uniform_cloud(-3.0, 4.0, 1, 40)
 
     @cached_property
     def law(self) -> diagnostics.Law:
-        found = diagnostics.last_laws(
-            self.line, diagnostics.uniform_cloud(-3.0, 4.0, 1, 40), [diagnostics.Stage(0.5, 0.2, 2)]
-        )[0]
-        return replace(found, axes=tuple(map(self.on_host, found.axes)), density=self.on_host(found.density))
+        return diagnostics.last_laws(self.line, self.start, [diagnostics.Stage(0.5, 0.2, 2)])[0]
 
     @cached_property
     def moments(self) -> diagnostics.Moments:
         mean, covariance = self.gaussian.mean, self.gaussian.covariance
-        return diagnostics.Moments(*(self.on_host(t.to("cpu", F64)) for t in (mean, covariance)))
+        return diagnostics.Moments(*(t.cpu().to(F64) for t in (mean, covariance)))
 
     @cached_property
     def images(self) -> torch.Tensor:
@@ -131,7 +121,7 @@ class World:
 
     @cached_property
     def bytes(self) -> np.ndarray:
-        return (torch.rand(6, 1, 8, 8, generator=seeded(6)) * 255).byte().numpy()
+        return (torch.rand(6, 1, 8, 8, generator=seeded(6), device="cpu") * 255).byte().numpy()
 
     @cached_property
     def labelled(self) -> data.Images:
@@ -741,8 +731,8 @@ METRICS = {
         lambda w: {"data": w.labelled, "n_features": 3, "n_steps": 1, "seed": 0}, default=True, dtype=F32
     ),
     "Features": Call(lambda w: {"event": (1, 8, 8), "n_features": 3, "n_classes": 2}, default=True, dtype=F32),
-    "Features.forward": Call(lambda w: {"self": _features(), "x": w.images}, (5, 4), F32),
-    "Features.classes": Call(lambda w: {"self": _features(), "x": w.images}, B),
+    "Features.forward": Call(lambda w: {"self": _features(w), "x": w.images}, (5, 4), F32),
+    "Features.classes": Call(lambda w: {"self": _features(w), "x": w.images}, B),
 }
 
 MODELS = {
@@ -961,10 +951,8 @@ BUILD = {
 }
 
 
-def _features() -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return toyscore.metrics.Features((1, 8, 8), 4, 2).eval()
+def _features(w: World) -> nn.Module:
+    return w.built(lambda: toyscore.metrics.Features((1, 8, 8), 4, 2)).float().eval()
 
 
 CALLS: dict[str, Call] = {

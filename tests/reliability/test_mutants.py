@@ -919,7 +919,7 @@ MUTANTS = {
         "diagnostics/propagation.py",
         "ops.evaluate(score, x.to(like), stage.sigma)",
         "ops.evaluate(score, x.to(like.dtype), stage.sigma)",
-        "reliability/test_purity.py::test_tensors_are_made_where_the_inputs_are[diagnostics.propagate]",
+        "reliability/test_purity.py::test_every_call_gives_on_a_pretended_device_what_it_gives_on_the_cpu[mps]",
     ),
     "any points compared": (
         "metrics/clouds.py",
@@ -1175,8 +1175,8 @@ MUTANTS = {
     ),
     "a box's cloud at its lower edges": (
         "diagnostics/propagation.py",
-        "dtype=torch.float64) + 0.5) * ((high",
-        "dtype=torch.float64) + 0.0) * ((high",
+        " + 0.5) * ((high",
+        " + 0.0) * ((high",
         "test_diagnostics.py::test_a_uniform_cloud_lies_at_midpoints",
     ),
     "odds a quarter of the way": (

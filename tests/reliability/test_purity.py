@@ -1,8 +1,12 @@
 """Shape, dtype, device, inputs and every global random state are left as they were, by each public function."""
 
+import json
 import os
 import random
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -11,9 +15,11 @@ import pytest
 import torch
 
 from helpers import F64
-from reliability.accelerator import Accelerator, Host
 from reliability.calls import CALLS, EXEMPT, F32, World, leaves, public, run, tensors
+from toyscore.samplers.chains import CHECK_EVERY
 
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
 QUIET = {  # take a generator so that all are called alike, and need none
     "losses.explicit_score_matching",
     "losses.implicit_score_matching",
@@ -22,12 +28,6 @@ QUIET = {  # take a generator so that all are called alike, and need none
     "samplers.heun_step",
 }
 OWN_PICTURES = {"plotting.canvas"}  # their artists are new each time
-ON_THE_CPU = {  # what is not asked to follow its inputs
-    "noise.levels": "a law draws on the generator's device; at_random_sigma moves what is drawn",
-    "metrics.Features.forward": "its weights are on the CPU, and so are its features",
-    "metrics.Features.classes": "its weights are on the CPU, and so are its features",
-    "train.fit": "makes a generator on the network's device, which cannot be pretended",
-}
 AGREE = 1e-5  # float32 with float64, relative to the largest number of a result
 LOOSER = {"samplers.adaptive_flow": 1e-3}  # the tolerance it is called with
 
@@ -146,31 +146,35 @@ def test_float32_agrees_with_float64(measured):
     measured.at_most("largest difference of float32 from float64, relative", worst[AGREE], AGREE)
 
 
-@cache
-def pretended():
-    return World(F32, on_host=lambda tensor: tensor.as_subclass(Host)).complete()
+def in_a_process_of_its_own(script, *arguments):
+    """What a script of this folder prints: it writes to the memory of torch."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE.parent)])}
+    command = [sys.executable, str(HERE / script), *arguments]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if "UnavailableError: " in found.stderr:
+        pytest.skip("pretended devices: " + found.stderr.rpartition("UnavailableError: ")[2].strip())
+    assert found.returncode == 0, found.stderr
+    return found.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if name not in ON_THE_CPU and not CALLS[name].default])
-def test_tensors_are_made_where_the_inputs_are(name, measured):
-    """On a pretended accelerator: what mixes devices fails, and what comes back is where the inputs are."""
-    w = pretended()
-    arguments = CALLS[name].arguments(w)
-    with Accelerator():
-        found = tensors(run(name, w, arguments))
-    if CALLS[name].dtype is None:  # else it is float64 on the CPU, or drawn where the generator is
-        assert not any(isinstance(t, Host) for t in found)
-    measured.count("calls on a pretended accelerator")
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_every_call_gives_on_a_pretended_device_what_it_gives_on_the_cpu(kind, measured):
+    """With that default device and without: no mixed devices, no float64 on the device, results where the inputs are."""
+    found = json.loads(in_a_process_of_its_own("devices.py", "calls", kind))
+    assert {name: words for name, words in found.items() if any(words)} == {}
+    measured.count(
+        "calls on a pretended CUDA and a pretended MPS device, with and without that default device", 2 * len(found)
+    )
 
 
-def test_the_pretended_accelerator_refuses_what_a_real_one_does():
-    x = torch.ones(3, 2)
-    with Accelerator():
-        assert (x.device.type, x.cpu().device.type, x.new_zeros(2).device.type) == ("cuda", "cpu", "cuda")
-        assert float((x * torch.tensor(2.0)).sum()) == 12  # single numbers may meet
-        assert (x[torch.tensor([0, 1])] + torch.ones(2, device=x.device)).device.type == "cuda"
-        for mixed in (lambda: x + torch.ones(2), lambda: torch.cat([x, torch.zeros(1, 2)]), lambda: x @ torch.eye(2)):
-            with pytest.raises(RuntimeError, match="same device"):
-                mixed()
-        with pytest.raises(TypeError, match="numpy"):
-            x.numpy()
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_chain_waits_for_its_device_only_where_it_looks_for_divergence(kind, measured):
+    """Once in sixteen steps, however many calls of the score a step makes."""
+    found = json.loads(in_a_process_of_its_own("devices.py", "waits", kind))
+    measured.at_most(
+        "waits of the host for a pretended device, a step of a chain", max(found.values()), 1 / CHECK_EVERY
+    )
+
+
+def test_the_pretended_devices_refuse_what_real_ones_do():
+    in_a_process_of_its_own("device_emulator.py")

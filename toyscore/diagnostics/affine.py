@@ -77,7 +77,7 @@ def affine_law(
     numbers = check_times(times, ascending=False)
     p = gaussian.to("cpu", torch.float64)
     dim = p.means.shape[1]
-    law = start or Moments(p.mean.new_zeros(dim), sde.prior_std**2 * torch.eye(dim, dtype=torch.float64))
+    law = start or Moments(p.mean.new_zeros(dim), sde.prior_std**2 * torch.eye(dim, dtype=torch.float64, device="cpu"))
     if law.mean.shape != (dim,) or law.covariance.shape != (dim, dim):
         raise ValueError(
             f"start has a mean {list(law.mean.shape)} and a covariance {list(law.covariance.shape)}: they must be [{dim}] and "
@@ -111,7 +111,7 @@ def gaussian_divergence(p: Moments, q: Moments | GaussianMixture) -> float:
     if isinstance(q, GaussianMixture):
         if len(q.means) != 1:
             raise ValueError(f"{q}: the divergence is closed between Gaussians; pass a mixture with K = 1")
-        q = Moments(q.means[0].to("cpu", torch.float64), q.covariances[0].to("cpu", torch.float64))
+        q = Moments(q.means[0].cpu().double(), q.covariances[0].cpu().double())
     if p.mean.shape != q.mean.shape:
         raise ValueError(f"p has D = {len(p.mean)}, q D = {len(q.mean)}: they must live in one space; pass marginals")
     root, info = torch.linalg.cholesky_ex(q.covariance)
@@ -140,7 +140,7 @@ class _Reader:
 
     def _take(self, n_rows: int) -> None:
         """Fresh rows, after which the generator's state is ``before``."""
-        self.rows = torch.randn(n_rows, self.dim, dtype=torch.float64, generator=self.generator)
+        self.rows = torch.randn(n_rows, self.dim, dtype=torch.float64, device="cpu", generator=self.generator)
         self.before = self.generator.get_state()
         self.after: Tensor | None = None  # a step; the design below is of what was drawn in between
 

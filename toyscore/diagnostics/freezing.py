@@ -93,7 +93,7 @@ def freeze_out(
     turning_width(p)  # refuses what has no responsibilities, before anything long
     laws = last_laws(p, start, schedule, nodes_per_std=nodes_per_std)
     gap_times, equilibrium, predicted = [], [], []
-    points, masses = start.points.double(), start.masses.double()
+    points, masses = (part.cpu().double() for part in start)
     for stage in schedule:
         modes = slow_modes(p, sigma=stage.sigma, n_modes=n_modes)
         time = stage.step_size * stage.n_steps
@@ -106,13 +106,17 @@ def freeze_out(
         equilibrium.append(density @ shares)
         predicted.append(masses @ shares)
     below = [value < 1 for value in gap_times]
+    sigmas, times, errors = (
+        torch.tensor(values, dtype=torch.float64, device="cpu")
+        for values in ([stage.sigma for stage in schedule], gap_times, [law.error for law in laws])
+    )
     return FreezeOut(
-        torch.tensor([stage.sigma for stage in schedule], dtype=torch.float64),
-        torch.tensor(gap_times, dtype=torch.float64),
+        sigmas,
+        times,
         torch.stack(equilibrium),
         torch.stack(predicted),
         torch.stack([law.mode_weights(p) for law in laws]),
-        torch.tensor([law.error for law in laws], dtype=torch.float64),
+        errors,
         next((i for i in range(len(below)) if all(below[i:])), None),
     )
 
@@ -137,6 +141,6 @@ def _reader(modes: SlowModes) -> Callable[[Tensor], Tensor]:
     low, high = (torch.stack([axis[end] for axis in modes.axes]) for end in (0, -1))
 
     def at(points: Tensor) -> Tensor:
-        return torch.as_tensor(read(torch.clamp(points, low, high).numpy())).T
+        return torch.from_numpy(read(torch.clamp(points, low, high).numpy())).T
 
     return at

@@ -125,9 +125,7 @@ def _squares(score: Score, mixture: GaussianMixture, sigma: float, points: Tenso
     for x in points.to(mixture.means).split(_ROWS):
         exact = mixture.score(x, sigma)
         difference = ops.evaluate(score, x, sigma) - exact
-        pieces.append(
-            torch.stack([ops.dot(difference, difference), ops.dot(exact, exact)]).to("cpu", torch.float64) / 2
-        )
+        pieces.append(torch.stack([ops.dot(difference, difference), ops.dot(exact, exact)]).cpu().double() / 2)
     return torch.cat(pieces, 1)
 
 
@@ -189,11 +187,11 @@ def objective_identities(
             raise ValueError(
                 f"{name} returned shape {list(values.shape)} for {n} examples: it must be per example, [{n}]; do not reduce it"
             )
-        values = values.to("cpu", torch.float64)
+        values = values.cpu().double()
         value, variance = float(values.mean()), float(values.var())
         error = math.sqrt(variance / n)
         constant = noises * noise + half_squares * half_square
-        takes = torch.tensor([1.0, half_squares], dtype=torch.float64)
+        takes = torch.tensor([1.0, half_squares], dtype=torch.float64, device="cpu")
         doubt = math.sqrt(error**2 + float(takes @ covariance @ takes))
         found[name] = Identity(value, error, fisher, constant, value - fisher - constant, doubt, variance)
     return found
@@ -239,7 +237,7 @@ def gradient_variance(
             gradient = torch.autograd.grad(
                 value, parameters, materialize_grads=True
             )  # zero where a parameter is not used
-        rows.append(torch.cat([g.flatten() for g in gradient]).to("cpu", torch.float64))
+        rows.append(torch.cat([g.flatten() for g in gradient]).cpu().double())
     gradients = torch.stack(rows)
     between = float(gradients.var(0).sum())
     return float(gradients.mean(0).square().sum()) - between / n_batches, between * batch_size

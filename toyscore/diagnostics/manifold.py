@@ -88,7 +88,8 @@ def intrinsic_dimension(score: Score, x: Tensor, sigma: Sigma, *, generator: Gen
         raise ValueError("x has one row: an error needs two; pass more data")
     z, std = ops.normal_like(x, generator), ops.expand(sigma, x)
     told = std * ops.evaluate(score, x + std * z, sigma)
-    values = (ops.flatten(z).double().square() - ops.flatten(told).double().square()).sum(1)
+    noise, shown = (ops.flatten(part).cpu().double() for part in (z, told))
+    values = (noise.square() - shown.square()).sum(1)
     return Dimension(float(values.mean()), float(values.std()) / math.sqrt(len(x)))
 
 

@@ -51,9 +51,9 @@ def uniform_cloud(low: float, high: float, dim: int, n: int = 200) -> Cloud:
         raise ValueError(f"low = {low}, high = {high}: the ends of a box must be finite; pass numbers")
     if not low < high:
         raise ValueError(f"low = {low}, high = {high}: a box needs low < high; exchange them")
-    axis = low + (torch.arange(n, dtype=torch.float64) + 0.5) * ((high - low) / n)
+    axis = low + (torch.arange(n, dtype=torch.float64, device="cpu") + 0.5) * ((high - low) / n)
     points = nodes([axis] * dim)
-    return Cloud(points, torch.full((len(points),), 1 / len(points), dtype=torch.float64))
+    return Cloud(points, torch.full_like(points[:, 0], 1 / len(points)))
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,10 @@ class Stage:
 
 def annealed_stages(sigmas: Tensor | Sequence[float], step_size: float, n_steps_each: int) -> list[Stage]:
     r"""The schedule of annealed Langevin dynamics, :math:`\alpha_i = \epsilon \sigma_i^2 / \sigma_L^2`. Source: song2019, Algorithm 1."""
-    levels = check_sigmas(sigmas, dtype=torch.float64)
-    ops.check_count(n_steps_each, "n_steps_each")
-    steps = annealed_steps(levels, step_size)
+    with torch.device("cpu"):
+        levels = check_sigmas(sigmas.cpu() if isinstance(sigmas, Tensor) else sigmas, dtype=torch.float64)
+        ops.check_count(n_steps_each, "n_steps_each")
+        steps = annealed_steps(levels, step_size)
     return [Stage(sigma, alpha, n_steps_each) for sigma, alpha in zip(levels.tolist(), steps, strict=True)]
 
 
@@ -122,7 +123,8 @@ class Law:
         density, axes = self.density, []
         for d, (axis, factor) in enumerate(zip(self.axes, factors, strict=True)):
             density = factor * torch.fft.irfft(torch.fft.rfft(density, dim=d), n=len(axis) * factor, dim=d)
-            axes.append(axis[0] + (axis[1] - axis[0]) / factor * torch.arange(len(axis) * factor, dtype=torch.float64))
+            numbers = torch.arange(len(axis) * factor, dtype=torch.float64, device="cpu")
+            axes.append(axis[0] + (axis[1] - axis[0]) / factor * numbers)
         return replace(self, axes=tuple(axes), density=density)
 
     def total_variation(self, mixture: GaussianMixture, sigma: float = 0.0) -> float:
@@ -186,7 +188,9 @@ def reduce(mixture: GaussianMixture) -> tuple[GaussianMixture, Tensor]:
     if not bool(differences.any()):
         raise ValueError(f"the means of {mixture} coincide: there are no modes to weigh; pass one with modes apart")
     rounding = 100 * torch.finfo(mixture.means.dtype).eps
-    space = torch.cat([torch.zeros(1, dtype=torch.int64), (values.diff() > rounding * values[-1]).long().cumsum(0)])
+    space = torch.cat(
+        [torch.zeros(1, dtype=torch.int64, device="cpu"), (values.diff() > rounding * values[-1]).long().cumsum(0)]
+    )
     basis = []
     for number in range(int(space[-1]) + 1):  # of each eigenspace, what the differences span
         inside = (space == number).double()
@@ -226,7 +230,7 @@ def propagate(
         )
     if not schedule:
         raise ValueError("the schedule is empty: it needs a stage; pass e.g. [Stage(0.0, 0.1, 1000)]")
-    masses = start.masses.double()
+    masses = start.masses.cpu().double()
     if not (
         bool(torch.isfinite(start.points).all())
         and bool((masses >= 0).all())
@@ -254,7 +258,7 @@ def _propagate(
     mixture: GaussianMixture, start: Cloud, schedule: Sequence[Stage], score: Score, nodes_per_std: float
 ) -> Iterator[Law]:
     clouds = [
-        (start.points.to("cpu", torch.float64).numpy(), start.masses.to("cpu", torch.float64).numpy())
+        (start.points.cpu().double().numpy(), start.masses.cpu().double().numpy())
     ] * 2  # on the fine grid, and on the coarse one
     step = 0
     for stage in schedule:
@@ -284,13 +288,15 @@ def _law(axes: list[Any], fine: Any, coarse: Any, step: int, stage: Stage) -> La
             f"{clipped:.2g} of the mass left the grid at step {step}, sigma = {stage.sigma:.6g}: at most {CLIPPED:g} may; start nearer "
             "to the modes, or lower the step size"
         )
-    return Law(tuple(torch.as_tensor(a) for a in axes), torch.as_tensor(density), error, max(0.0, clipped), step, stage)
+    return Law(
+        tuple(torch.from_numpy(a) for a in axes), torch.from_numpy(density), error, max(0.0, clipped), step, stage
+    )
 
 
 def _axes(mixture: GaussianMixture, points: Any, masses: Any, stage: Stage, nodes_per_std: float) -> list[Any]:
     """Per coordinate, nodes over where the chain is and where it will settle; an odd number."""
     carried = points[masses > _NEGLIGIBLE]
-    p = mixture.to(dtype=torch.float64)
+    p = mixture.to("cpu", torch.float64)
     narrowest = math.sqrt(least_variance(p, stage.sigma)) / (2.5 if points.shape[1] == 1 else 1.0)
     variances = torch.linalg.eigvalsh(p.covariances).max() + stage.sigma**2
     std = float((variances / (1 - stage.step_size / (4 * variances)).clamp(min=0.05)).sqrt())
@@ -306,8 +312,8 @@ def _axes(mixture: GaussianMixture, points: Any, masses: Any, stage: Stage, node
 
 def _transition(score: Score, points: Any, target: list[Any], stage: Stage, like: Tensor) -> Any:
     """The sparse matrix [sources, nodes] of the masses that each source sends to each node."""
-    x = torch.as_tensor(points)
-    drift = ops.evaluate(score, x.to(like), stage.sigma).to("cpu", torch.float64).numpy()
+    x = torch.from_numpy(points)
+    drift = ops.evaluate(score, x.to(like), stage.sigma).cpu().double().numpy()
     ends = points + stage.step_size / 2 * drift
     root = math.sqrt(stage.step_size)
     n_cells = math.prod(2 * math.ceil(_REACH * root / (a[1] - a[0])) + 1 for a in target)

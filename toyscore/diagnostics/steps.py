@@ -103,7 +103,7 @@ def relaxed_variance(start: Number, variance: Number, step_size: Number, n_steps
         As ``stationary_variance``.
     """
     ops.check_count(n_steps, "n_steps")
-    settled = torch.as_tensor(stationary_variance(variance, step_size), dtype=torch.float64)
+    settled = torch.as_tensor(stationary_variance(variance, step_size), dtype=torch.float64, device="cpu")
     v, v0 = _positive(variance, "variance"), _positive(start, "start", zero=True)
     factor = 1 - _positive(step_size, "step_size") / (2 * v)
     return _like(factor ** (2 * n_steps) * (v0 - settled) + settled, start, variance, step_size)  # Proposition 3
@@ -135,7 +135,7 @@ def measured_variance(chain: Iterable[Tensor], *, n_discard: int = 0) -> Varianc
         if step < n_discard:
             continue
         ops.check_batch(x)
-        x = x.to("cpu", torch.float64)
+        x = x.cpu().double()
         if centre is None:
             centre, first, second = x.mean(0), torch.zeros_like(x), torch.zeros_like(x)
         first += x - centre
@@ -175,7 +175,7 @@ def signal_to_noise(score: Score, x: Tensor, sigma: Sigma, step_size: float) -> 
     ops.check_sigma(sigma, x)
     ops.check_positive(step_size, "step_size")
     s = ops.evaluate(score, x, sigma)
-    return float(step_size / 4 * ops.flatten(s).double().square().mean())
+    return float(step_size / 4 * ops.flatten(s).cpu().double().square().mean())
 
 
 @torch.no_grad()
@@ -216,8 +216,8 @@ def stein_numbers(
                 f"centre has shape {list(centre.shape)}: it must be an event, {list(x.shape[1:])}; reshape it"
             )
         ops.check_finite(centre.reshape(1, -1), "centre")
-    s = ops.flatten(ops.evaluate(score, x, sigma)).to("cpu", torch.float64)
-    away = ops.flatten(x if centre is None else x - centre).to("cpu", torch.float64)
+    s = ops.flatten(ops.evaluate(score, x, sigma)).cpu().double()
+    away = ops.flatten(x if centre is None else x - centre).cpu().double()
     return -((away * s).sum(1) + step_size / 4 * s.square().sum(1)) / s.shape[1]
 
 
@@ -229,7 +229,8 @@ def _fits(shape: torch.Size, whole: torch.Size) -> bool:
 def _positive(value: Number, name: str, zero: bool = False) -> Tensor:
     if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
         raise TypeError(f"{name} = {value}: it must be a number; pass a float or a tensor of floats")
-    tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
+    value = value.detach().cpu() if isinstance(value, Tensor) else value
+    tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu")
     if tensor.numel() == 0:
         raise ValueError(f"{name} has shape {list(tensor.shape)}: there is no number in it; pass at least one")
     good = torch.isfinite(tensor) & ((tensor >= 0) if zero else (tensor > 0))

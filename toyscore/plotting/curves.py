@@ -90,7 +90,7 @@ def history(
         )
     _check_axis(steps, "steps")
     shown = torch.isfinite(values) & (values > 0)
-    x, y, kind = steps[shown], values[shown].double(), look(role)
+    x, y, kind = steps[shown], values[shown].cpu().double(), look(role)
     half = (smooth - 1) // 2
     windows = (
         y[max(0, i - half) : i - half + smooth] for i in range(len(y))

@@ -362,7 +362,7 @@ def mass_level(density: Tensor, cell: float, mass: float) -> float:
     ops.check_positive(cell, "cell")
     if not 0 < mass < 1:
         raise ValueError(f"mass = {mass}: it must be between 0 and 1; pass e.g. mass=0.95")
-    falling = density.flatten().sort(descending=True).values
+    falling = density.detach().flatten().cpu().sort(descending=True).values
     n_below = int((falling.cumsum(0, dtype=torch.float64) * cell < mass).sum())
     return float(falling[min(n_below, len(falling) - 1)])
 

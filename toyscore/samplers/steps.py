@@ -122,4 +122,4 @@ def _slope(score: Score, y: Tensor, sigma: float) -> Tensor:
     """dy/dsigma, the predicted noise."""
     if sigma == 0:
         return torch.zeros_like(y)
-    return -sigma * ops.evaluate(score, y, torch.as_tensor(sigma, dtype=y.dtype, device=y.device)).to(y.dtype)
+    return -sigma * ops.evaluate(score, y, y.new_full((), sigma)).to(y.dtype)

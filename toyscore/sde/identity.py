@@ -42,7 +42,7 @@ def time_score(sde: SDE, score: Score) -> Callable[[Tensor, Time], Tensor]:
             check_time(t, x)
             t = t.to(x).expand(len(x)) if t.ndim else t.to(x)
         alpha, std = sde.marginal(t)
-        sigma = torch.as_tensor(std / alpha, dtype=x.dtype, device=x.device)
+        sigma = _like(std / alpha, x)
         shrink = ops.expand(alpha, x)
         return ops.evaluate(score, x / shrink, sigma) / shrink
 
@@ -62,11 +62,16 @@ def sigma_score(sde: SDE, score: Callable[[Tensor, Time], Tensor]) -> Score:
     ops.check_score(score)
 
     def at(x: Tensor, sigma: Sigma) -> Tensor:
-        t = sde.time(torch.as_tensor(sigma, dtype=x.dtype, device=x.device))
+        t = sde.time(_like(sigma, x))
         alpha = ops.expand(sde.marginal(t)[0], x)
         return alpha * score(alpha * x, t)
 
     return at
+
+
+def _like(value: Sigma, x: Tensor) -> Tensor:
+    """A tensor of x's dtype on its device; a number is written there, which waits for nothing, and not copied from here."""
+    return value.to(x) if isinstance(value, Tensor) else x.new_full((), value)
 
 
 def transition(sde: SDE, s: float, t: float) -> tuple[float, float]:

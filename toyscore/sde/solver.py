@@ -57,7 +57,8 @@ def integrate(
         DivergenceError: the solver could not go on.
     """
     try:
-        from torchdiffeq import odeint
+        with torch.device("cpu"):  # its tables are float64
+            from torchdiffeq import odeint
     except ImportError as error:
         raise ImportError('adaptive flows need torchdiffeq: install it with pip install "toyscore[metrics]"') from error
     ops.check_batch(y, "y")
@@ -85,6 +86,7 @@ def integrate(
         "first_step": first,
         "step_t": u,
         "max_num_steps": _MOST,
+        "dtype": torch.float64 if y.device.type == "cpu" else y.dtype,  # of log sigma: no float64 is made on a device
     }
     try:
         states = odeint(field, start, u, rtol=rtol, atol=atol, method="dopri8", options=options)

@@ -1,0 +1,115 @@
+"""Every call of calls.py, or the waits of every chain, on a pretended device, as JSON on stdout: run by test_purity.py, each time in a
+fresh process, as ``devices.py calls cuda``."""
+
+import json
+import sys
+import traceback
+from contextlib import nullcontext
+
+from reliability.device_emulator import OWN, Emulator, to_cpu  # before toyscore: it stands in for torch.Generator
+
+# isort: split
+import numpy as np
+import torch
+
+from helpers import F64
+from reliability.calls import CALLS, F32, World, leaves, run
+
+BACKWARD = ("reverse_sde", "reverse_diffusion", "ancestral", "ddim", "probability_flow", "predictor_corrector")
+CHAINS = {  # the arguments that make a chain of n steps
+    **dict.fromkeys(
+        ("samplers.langevin", "samplers.langevin (one level)", "samplers.metropolis_langevin"),
+        lambda n: {"n_steps": n},
+    ),
+    **dict.fromkeys(
+        ("samplers.annealed_langevin", "samplers.inpaint"), lambda n: {"sigmas": [2.0, 1.0], "n_steps_each": n // 2}
+    ),
+    "samplers.diffuse": lambda n: {"times": [i / n for i in range(n + 1)]},
+    **{f"samplers.{name}": lambda n: {"times": [1 - 0.9 * i / n for i in range(n + 1)]} for name in BACKWARD},
+}
+EXEMPT = {
+    "distributions.GaussianMixture.to": "asks for float64",
+    "operators.looks": "says where a value is",
+}
+ROUNDING = 1e-6  # of the CPU's results, relative to the largest number of each
+AGREE = dict.fromkeys(
+    ("samplers.adaptive_flow", "likelihood.log_likelihood"), 0.001
+)  # the solver's, as they are called
+
+
+def outcome(name, device="cpu", default=None):
+    """What a call returned in a new world, with a default device or none: each leaf, on the CPU, and where it was."""
+    torch.manual_seed(0)
+    w = World(F32, device)
+    with torch.device(default) if default else nullcontext():
+        found = list(leaves(run(name, w, CALLS[name].arguments(w))))
+    return [
+        (to_cpu(leaf.detach()), leaf.device.type) if isinstance(leaf, torch.Tensor) else (leaf, None) for leaf in found
+    ]
+
+
+def tried(name, emulator, default):
+    """What a call on a device returned, or what was wrong with it, in words."""
+    with emulator.watch() as seen:
+        try:
+            found = outcome(name, emulator.device.type, default)
+        except Exception as error:
+            frames = [f for f in traceback.extract_tb(error.__traceback__) if OWN in f.filename]
+            where = f"{frames[-1].filename.rpartition(OWN)[2]}:{frames[-1].lineno}" if frames else "the test"
+            return f"{where}: {type(error).__name__}: {str(error)[:200]}"
+    return "float64 on the device: " + "; ".join(list(seen.doubles)[:3]) if seen.doubles else found
+
+
+def compared(name, found, kind, default):
+    """What is wrong with what a call on a device returned, in words; None if nothing is."""
+    if isinstance(found, str):
+        return found
+    call, plain = CALLS[name], outcome(name)
+    if [type(leaf) for leaf, _ in plain] != [type(leaf) for leaf, _ in found]:
+        return "returned something else than on the CPU"
+    wanted = "cpu" if call.dtype == F64 else kind
+    promised = call.dtype != F32 and not (call.default and not default)
+    for (one, _), (other, place) in zip(plain, found, strict=True):
+        if promised and place not in (None, wanted):
+            return f"returned a tensor on {place}, not on {wanted}"
+        if isinstance(one, torch.Tensor):
+            if one.dtype != other.dtype:
+                return f"returned {other.dtype}, and {one.dtype} on the CPU"
+            one, other = one.to(F64).numpy(), other.to(F64).numpy()
+        if isinstance(one, float) or (isinstance(one, np.ndarray) and one.dtype.kind == "f"):
+            size = AGREE.get(name, ROUNDING)
+            same = np.allclose(one, other, rtol=size, atol=size * np.abs(one).max(initial=1e-3), equal_nan=True)
+        else:
+            same = (isinstance(one, np.ndarray) and one.dtype == object) or np.array_equal(one, other)
+        if not same:
+            return "returned other values than on the CPU"
+    return None
+
+
+def calls(kind):
+    """What is wrong with each call, without a default device and with it, which comes first: what a call imports is imported there."""
+    names = [name for name in CALLS if name not in EXEMPT]
+    with Emulator(kind) as emulator:
+        found = {default: {name: tried(name, emulator, default) for name in names} for default in (kind, None)}
+    return {name: [compared(name, found[default][name], kind, default) for default in (None, kind)] for name in names}
+
+
+def waits(kind):
+    """How often the host waits for the device in a step of each chain, copies to the device among it: in 32 steps, less in 16."""
+    found = {}
+    with Emulator(kind) as emulator:
+        for name, steps in CHAINS.items():
+            counts = []
+            for n in (16, 32):
+                w = World(F32, kind)
+                arguments = CALLS[name].arguments(w) | steps(n)
+                with emulator.watch() as seen:
+                    run(name, w, arguments)
+                counts.append(seen.n_waits + seen.n_uploads)
+            found[name] = (counts[1] - counts[0]) / 16
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    json.dump({"calls": calls, "waits": waits}[sys.argv[1]](sys.argv[2]), sys.stdout)
