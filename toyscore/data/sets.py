@@ -130,7 +130,7 @@ class Images:
         counts = np.zeros(self.n_levels)
         for piece in np.array_split(self.values, max(1, self.values.nbytes >> 24)):
             counts += np.bincount(piece.reshape(-1), minlength=self.n_levels)
-        level = self._scale(torch.arange(self.n_levels, dtype=torch.float64), 0.5).numpy()
+        level = self._scale(torch.arange(self.n_levels, dtype=torch.float64, device="cpu"), 0.5).numpy()
         share = counts / counts.sum()
         mean = float(share @ level)
         within = 1 / (12 * self.n_levels**2) if self.dequantise else 0.0

@@ -124,5 +124,7 @@ def weight_blindness(
     if levels.ndim != 1:
         raise ValueError(f"sigmas has shape {list(levels.shape)}: it must be [L]; pass a list")
     found = [divergences(p, q, sigma=sigma) for sigma in levels.tolist()]
-    kl, fisher = (torch.tensor([getattr(d, name) for d in found], dtype=torch.float64) for name in ("kl", "fisher"))
+    kl, fisher = (
+        torch.tensor([getattr(d, name) for d in found], dtype=torch.float64, device="cpu") for name in ("kl", "fisher")
+    )
     return Blindness(levels, kl, fisher, levels**2 * fisher)

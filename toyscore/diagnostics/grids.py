@@ -32,7 +32,7 @@ class Cloud(NamedTuple):
 
 def nodes(axes: Sequence[Any]) -> Tensor:
     """The points [N, D] of a grid with these axes, the last one fastest."""
-    return torch.cartesian_prod(*[torch.as_tensor(axis) for axis in axes]).view(-1, len(axes))
+    return torch.cartesian_prod(*[torch.as_tensor(axis, device="cpu") for axis in axes]).view(-1, len(axes))
 
 
 def check_mixture(mixture: object, name: str = "mixture") -> None:
@@ -59,7 +59,7 @@ def least_variance(p: GaussianMixture, sigma: float) -> float:
     """Of the components' principal axes at sigma."""
     if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 <= sigma < 1e150:
         raise ValueError(f"sigma = {sigma!r}: it must be a float, finite and not negative; pass e.g. sigma=0.5")
-    return float(torch.linalg.eigvalsh(p.covariances.double()).clamp(min=0).min()) + sigma**2
+    return float(torch.linalg.eigvalsh(p.covariances.cpu().double()).clamp(min=0).min()) + sigma**2
 
 
 def check_proper(p: GaussianMixture, sigma: float) -> float:
@@ -131,10 +131,10 @@ def integrals(
         ValueError: more than ``_MOST_NODES`` nodes are needed.
     """
     dim = p.means.shape[1]
-    line, weights = (torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(_RULE))
+    line, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(_RULE))
     offsets = torch.cartesian_prod(*[line] * dim).view(-1, dim)
     rule = torch.cartesian_prod(*[weights] * dim).view(-1, dim).prod(1)
-    corners = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5], dtype=torch.float64)] * dim).view(-1, dim)
+    corners = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5], dtype=torch.float64, device="cpu")] * dim).view(-1, dim)
     components = [*_shapes(p, sigma), *_shapes(q, sigma)]
     used = 0
 

@@ -153,10 +153,10 @@ def slow_modes(
         ) from error
     signs = np.where((functions * first.numpy()[:, None]).sum(0) < 0, -1.0, 1.0)
     return SlowModes(
-        torch.as_tensor((4 * rates - rough) / 3),  # of second order in h
-        torch.as_tensor((functions * signs).T.reshape(n_modes, *shape).copy()),
-        tuple(torch.as_tensor(axis) for axis in axes),
-        torch.as_tensor(np.abs(rates - rough) / 3),
+        torch.from_numpy((4 * rates - rough) / 3),  # of second order in h
+        torch.from_numpy((functions * signs).T.reshape(n_modes, *shape).copy()),
+        tuple(torch.from_numpy(axis) for axis in axes),
+        torch.from_numpy(np.abs(rates - rough) / 3),
     )
 
 
@@ -284,7 +284,7 @@ def eyring_kramers(mixture: GaussianMixture, *, sigma: float = 0.0) -> float:
             f"{mixture} has K = {len(p.means)}: there is one pass between two modes; pass a mixture of two"
         )
     maxima = [_stationary(p, x) for x in p.means]
-    line = maxima[0] + torch.linspace(0, 1, 513, dtype=torch.float64)[:, None] * (maxima[1] - maxima[0])
+    line = maxima[0] + torch.linspace(0, 1, 513, dtype=torch.float64, device="cpu")[:, None] * (maxima[1] - maxima[0])
     lowest = int(p.log_prob(line).argmin())
     saddle = _stationary(p, line[lowest])
     downhill = torch.linalg.eigvalsh(-0.5 * p.jacobian(saddle[None])[0])
@@ -365,7 +365,7 @@ def hop_rate(
     radius = math.sqrt(stats.chi2.ppf(core, p.means.shape[1]))
     last, n_hops, time = None, 0, 0.0
     for n, x in enumerate(chain):
-        flat = ops.flatten(x).to("cpu", torch.float64)
+        flat = ops.flatten(x).cpu().double()
         distances = ((flat[:, None] - p.means)[:, :, None] @ whiten.mT)[:, :, 0].norm(dim=2)  # [B, K]
         inside = distances.min(1)
         now = torch.where(inside.values < radius, 2 * inside.indices - 1, 0)

@@ -23,7 +23,9 @@ def from_sklearn(fitted: Any) -> tuple[Tensor, Tensor, Tensor]:
             f"fitted is {type(fitted).__name__}, without {', '.join(missing)}: it must be a fitted sklearn.mixture.GaussianMixture or "
             "BayesianGaussianMixture; pass one"
         )
-    means, weights, given = (torch.tensor(np.asarray(v)) for v in (fitted.means_, fitted.weights_, fitted.covariances_))
+    means, weights, given = (
+        torch.tensor(np.asarray(v), device="cpu") for v in (fitted.means_, fitted.weights_, fitted.covariances_)
+    )
     kind = fitted.covariance_type
     covariances = {"tied": given[None], "diag": torch.diag_embed(given) if given.ndim == 2 else given}.get(kind, given)
     return means, covariances.to(means), weights.to(means)
@@ -65,9 +67,9 @@ def from_torch(mixture: Any) -> tuple[Tensor, Spread, Tensor]:
 def _factor(parts: td.MultivariateNormal | td.LowRankMultivariateNormal) -> Tensor:
     """[K, D, R] in float64 on the CPU, whose squares are the covariances."""
     if isinstance(parts, td.MultivariateNormal):
-        return parts.scale_tril.detach().to("cpu", torch.float64)
+        return parts.scale_tril.detach().cpu().double()
     own = torch.diag_embed(parts.cov_diag.detach().sqrt())
-    return torch.cat([parts.cov_factor.detach(), own], -1).to("cpu", torch.float64)
+    return torch.cat([parts.cov_factor.detach(), own], -1).cpu().double()
 
 
 def to_torch(means: Tensor, spread: Spread, weights: Tensor) -> td.MixtureSameFamily:

@@ -136,7 +136,7 @@ class GaussianMixture:
     @torch.inference_mode(False)
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianMixture:
         """The same mixture on another device or in another dtype, its weights summing to one to the new rounding."""
-        means, weights = self.means.to(device, dtype), self.weights.to(device, dtype)
+        means, weights = parameters.moved(self.means, device, dtype), parameters.moved(self.weights, device, dtype)
         return GaussianMixture._build(means, self._parts.spread.to(device, dtype), weights / weights.sum())
 
     def log_prob(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:

@@ -79,7 +79,7 @@ def check_noise(noise_std: Any, n: int, like: Tensor) -> Tensor:
         raise ValueError(
             f"noise_std = {worst}: a standard deviation must be finite and not negative; pass 0 where nothing disturbs"
         )
-    return noise.to("cpu", torch.float64).expand(n)
+    return noise.cpu().double().expand(n)
 
 
 def check_dims(dims: Sequence[int], dim: int) -> list[int]:
@@ -118,7 +118,7 @@ class Spread(NamedTuple):
         """In float64 on the CPU, whatever the form."""
         if self.wide is not None:
             return self.wide
-        variances = self.variances.to("cpu", torch.float64)
+        variances = self.variances.cpu().double()
         bases = torch.eye(variances.shape[1], dtype=torch.float64, device="cpu").expand(len(variances), -1, -1)
         return Wide(torch.diag_embed(variances), variances, bases, torch.finfo(self.variances.dtype).eps)
 
@@ -144,8 +144,15 @@ class Spread(NamedTuple):
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Spread:
         """On another device or in another dtype."""
-        like = self.variances.to(device, dtype)
+        like = moved(self.variances, device, dtype)
         return Spread(like) if self.wide is None else _narrow(self.wide, like)
+
+
+def moved(x: Tensor, device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
+    """On another device and in another dtype; MPS has no float64, so it changes on the CPU where one of the two is that."""
+    if device is not None and torch.device(device).type == "cpu":
+        return x.to(device).to(dtype)
+    return x.to(dtype).to(device)
 
 
 def spread(covariances: Tensor, means: Tensor) -> Spread:
@@ -163,7 +170,7 @@ def spread(covariances: Tensor, means: Tensor) -> Spread:
             "components; for one matrix C that all share pass C[None], for variances V per axis pass torch.diag_embed(V)"
         )
     if covariances.ndim == 3 and covariances.shape[0] in (1, n) and covariances.shape[1:] == (dim, dim):
-        wide = covariances.to("cpu", torch.float64).expand(n, -1, -1)
+        wide = covariances.cpu().double().expand(n, -1, -1)
         found = _from_matrices(wide, torch.finfo(covariances.dtype).eps, covariances, checked=True)
     elif covariances.ndim == 2 and covariances.shape[0] in (1, n) and covariances.shape[1] == dim:
         found = Spread(covariances.expand(n, dim).clone())
@@ -193,7 +200,7 @@ def condition(means: Tensor, spread: Spread, given: list[int], values: Tensor) -
     gain = torch.linalg.solve(wide[:, given][:, :, given], cross.mT).mT  # [K, o, d]
     left = wide[:, others][:, :, others] - gain @ cross.mT
     scale = wide.diagonal(dim1=1, dim2=2)[:, others]
-    exact_means, exact_values = (t.to("cpu", torch.float64) for t in (means, values))
+    exact_means, exact_values = (t.cpu().double() for t in (means, values))
     moved = exact_means[:, others] + (gain @ (exact_values - exact_means[:, given])[:, :, None])[:, :, 0]
     return moved.to(means), _narrow(_eigen((left + left.mT) / 2, 2 * eps, scale, checked=False), means)
 
@@ -209,7 +216,7 @@ def observe(
     nothing is subtracted, so a small noise loses no digits.
     """
     exact, tau = spread.exact(), float(noise.max() > 0)
-    a, y, mu = (t.to("cpu", torch.float64) for t in (operator, values, means))
+    a, y, mu = (t.cpu().double() for t in (operator, values, means))
     if tau:
         a, y = a / noise[:, None], y / noise
     root = exact.bases * exact.variances.sqrt()[:, None]  # L
@@ -230,14 +237,14 @@ def observe(
     turned = root @ right.mT  # L V
     moved = mu + (turned @ shift[:, :, None])[:, :, 0]
     factor = turned * torch.where(known > 0, (tau / (tau + known.square())).sqrt(), 1.0)[:, None]
-    posterior = torch.softmax(weights.to("cpu", torch.float64).log() + evidence, 0)
+    posterior = torch.softmax(weights.cpu().double().log() + evidence, 0)
     return moved.to(means), from_factor(factor, means), posterior.to(weights)
 
 
 def measure(means: Tensor, spread: Spread, operator: Tensor, noise: Tensor) -> tuple[Tensor, Spread]:
     """Means and covariances of x and y = A x + noise together, y last."""
     exact = spread.exact()
-    a, mu = (t.to("cpu", torch.float64) for t in (operator, means))
+    a, mu = (t.cpu().double() for t in (operator, means))
     both = torch.cat([torch.eye(a.shape[1], dtype=torch.float64, device="cpu"), a])
     root = both @ (exact.bases * exact.variances.sqrt()[:, None])  # [K, D + M, D]
     added = torch.cat([noise.new_zeros(a.shape[1], len(noise)), torch.diag(noise)])[:, noise > 0]

@@ -44,7 +44,7 @@ class Classifier:
                 f"x has shape {list(x.shape)}, {flat.shape[1]} numbers in an image: the classifier was fitted to {self.dim}; pass "
                 "images of that size"
             )
-        return torch.from_numpy(self.model.predict_proba(flat.double().numpy()))
+        return torch.from_numpy(self.model.predict_proba(flat.cpu().double().numpy()))
 
     def confidence(self, x: Tensor) -> Confidence:
         """How sure it is of a batch, and of what."""
@@ -77,7 +77,7 @@ def fit_classifier(data: Images, *, seed: int = 0) -> Classifier:
     for missed in set(everyone.tolist()) - set(labels.tolist()):  # a class so rare that no draw is of it
         one = int((everyone == missed).nonzero()[0])
         x, labels = torch.cat([x, data.tensor()[one : one + 1]]), torch.cat([labels, everyone[one : one + 1]])
-    flat = ops.flatten(x).double().numpy()
+    flat = ops.flatten(x).cpu().double().numpy()
     return Classifier(LogisticRegression(max_iter=5000).fit(flat, labels.numpy()), flat.shape[1])
 
 

@@ -23,7 +23,7 @@ def wasserstein2(x: Tensor, y: Tensor) -> float:
     largest = float(distances.max()) or 1.0
     cost = (distances / largest).square().numpy()  # POT takes what is small beside one for nothing
     whole = math.lcm(len(a), len(b))  # masses are whole numbers: what rounding leaves of them would have to travel, too
-    masses = [torch.full((len(cloud),), whole / len(cloud), dtype=torch.float64).numpy() for cloud in (a, b)]
+    masses = [cloud.new_full((len(cloud),), whole / len(cloud)).numpy() for cloud in (a, b)]
     return largest * math.sqrt(max(0.0, float(ot.emd2(*masses, cost, numItermax=10_000_000))) / whole)
 
 
@@ -52,7 +52,8 @@ def _on_lines(directions: Tensor, a: Tensor, b: Tensor) -> float:
     a whole number.
     """
     n, m = len(a), len(b)
-    ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
+    steps = [torch.arange(1, size + 1, device=a.device) for size in (n, m)]
+    ends = torch.cat([steps[0] * m, steps[1] * n]).unique()
     along = [(directions @ cloud.mT).sort(dim=1).values for cloud in (a, b)]
     gaps = along[0][:, (ends - 1) // m] - along[1][:, (ends - 1) // n]
     return float((gaps.square() @ ends.diff(prepend=ends.new_zeros(1)).double()).sum()) / (n * m)

@@ -47,9 +47,7 @@ def same_law(x: Tensor, y: Tensor, *, n_permutations: int = 500, generator: Gene
     n, m = len(a), len(b)
     pooled = torch.cat([a, b])
     distances = _distances(pooled, pooled)
-    signs = torch.cat([torch.full((n,), 1 / n), torch.full((m,), -1 / m)]).to(
-        distances
-    )  # the energy distance is -w^T d w
+    signs = torch.cat([a.new_full((n,), 1 / n), a.new_full((m,), -1 / m)])  # the energy distance is -w^T d w
 
     orders = [
         torch.randperm(n + m, generator=generator, device=ops.source(generator, signs)) for _ in range(n_permutations)

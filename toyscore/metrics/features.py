@@ -67,7 +67,7 @@ class Features(nn.Module):
             raise ValueError(
                 f"x has shape {list(x.shape)}: the features are of [B, {', '.join(map(str, self.event))}]; pass images of that size"
             )
-        return self.body(x.cpu().float()) / self.rms
+        return self.body(x.to(self.rms)) / self.rms
 
     def classes(self, x: Tensor) -> Tensor:
         """The likeliest class of each image: [B]."""
@@ -99,7 +99,7 @@ def fit_features(data: Images, *, n_features: int = 32, n_steps: int = 500, seed
     for step in range(n_steps):
         optimizer.param_groups[0]["lr"] = _LR * (1 - step / n_steps)
         optimizer.zero_grad()
-        functional.cross_entropy(network.head(network(x)), labels).backward()  # type: ignore[no-untyped-call]
+        functional.cross_entropy(network.head(network(x)), labels.to(network.rms.device)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         x, labels = data.sample_labelled(_BATCH, generator=generator)
     network.requires_grad_(False)

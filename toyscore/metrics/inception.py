@@ -75,7 +75,7 @@ def inception_scores(
         for batch in pictures[0].split(_BATCH):
             score.update(batch)
         mean, deviation = (float(value) for value in score.compute())
-        seen = [torch.cat([network(batch).double() for batch in images.split(_BATCH)]) for images in pictures]
+        seen = [torch.cat([network(batch).cpu().double() for batch in images.split(_BATCH)]) for images in pictures]
     if len(x) < _N_PER_UNIT * mean:
         warnings.warn(
             f"the Inception score {mean:.3g} is of {len(x)} samples in ten splits: it is too low by {5 * mean / len(x):.0%} or more; pass "

@@ -50,11 +50,9 @@ def rank_normalized_r_hat(chains: Tensor) -> Tensor:
         [*event]; chains have mixed below 1.01, by that paper's rule. Where no chain ever moves, as ``split_r_hat``.
     """
     halves = _halves(chains)
-    folded = (halves - torch.as_tensor(np.median(halves.numpy(), axis=(0, 1)))).abs()
-    found = torch.fmax(
-        _r_hat(_normal_scores(halves)), _r_hat(_normal_scores(folded))
-    )  # a fold of two values is constant: NaN
-    return _checked(found, chains)
+    median = halves.new_tensor(np.median(halves.numpy(), axis=(0, 1)))
+    folded = (halves - median).abs()  # of two values only the fold is constant, and its R-hat NaN
+    return _checked(torch.fmax(_r_hat(_normal_scores(halves)), _r_hat(_normal_scores(folded))), chains)
 
 
 def effective_sample_size(chains: Tensor) -> Tensor:
@@ -105,7 +103,7 @@ def _normal_scores(halves: Tensor) -> Tensor:
     from scipy import stats
 
     flat = halves.flatten(0, 1)
-    ranks = torch.as_tensor(stats.rankdata(flat.numpy(), axis=0))
+    ranks = torch.from_numpy(stats.rankdata(flat.numpy(), axis=0))
     return torch.special.ndtri((ranks - 0.375) / (len(flat) + 0.25)).unflatten(0, halves.shape[:2])  # Eq. (14)
 
 

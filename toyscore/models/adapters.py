@@ -222,7 +222,7 @@ def from_v(network: Callable[[Tensor, Tensor], Any], clock: Clock) -> Adapted:
         ValueError: a clock of another alpha, such as sub-VP's.
     """
     if isinstance(clock, Clock):
-        sigma = torch.tensor([max(clock.sigma_min, min(1.0, clock.sigma_max))], dtype=torch.float64)
+        sigma = torch.tensor([max(clock.sigma_min, min(1.0, clock.sigma_max))], dtype=torch.float64, device="cpu")
         alpha = clock.alpha(sigma)
         if not (torch.allclose(alpha, alpha_of(sigma), rtol=1e-6) or bool(alpha == 1)):
             raise ValueError(

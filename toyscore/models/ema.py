@@ -43,7 +43,8 @@ class EMA(nn.Module):
         self.model = model
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
-        self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64))
+        device = next((p.device for p in model.parameters()), None)
+        self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64, device=device))
 
     def forward(self, x: Tensor, sigma: Sigma = 0.0, *args: Any, **kwargs: Any) -> Tensor:
         """The average network's score, for x [B, *event] and ``sigma`` float | 0-d | [B] -> like x; labels and more are passed on."""

@@ -155,7 +155,7 @@ def of_measurement(
     ops.check_sigma(noise_std, a, name="noise_std")
     if data_variance is not None:
         ops.check_positive(data_variance, "data_variance")
-    directions, lengths, _ = torch.linalg.svd(a.to("cpu", torch.float64))
+    directions, lengths, _ = torch.linalg.svd(a.cpu().double())
     lengths = torch.nn.functional.pad(lengths, (0, len(a) - len(lengths))).square()  # eigenvalues of A A^T
     if noise_std == 0 and float(lengths.min()) <= len(a) * torch.finfo(a.dtype).eps * float(lengths.max()):
         raise ValueError("operator has rows that depend on each other, and noise_std = 0: drop some, or pass noise_std")

@@ -66,8 +66,9 @@ def check_times(times: Tensor | Sequence[float], *, ascending: bool | None = Non
         ValueError: too few, out of range, NaN, or out of order; names the first offender.
     """
     try:
-        given = torch.as_tensor(times)
-        values = torch.as_tensor(times, dtype=torch.float64, device="cpu").detach()
+        given = torch.as_tensor(times, device="cpu")
+        times = times.detach().cpu() if isinstance(times, Tensor) else times
+        values = torch.as_tensor(times, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"times is {type(times).__name__}: it must be a tensor or a list of numbers; pass e.g. uniform_times(100)"
