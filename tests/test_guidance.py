@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from helpers import F64, assert_mean, cases, seeded
+from helpers import F64, assert_mean, cases, rotation, seeded
 from toyscore import operators as ops
 from toyscore.distributions import GaussianMixture, empirical
 from toyscore.metrics import same_law
+from toyscore.models.adapters import rescaled
 from toyscore.samplers import (
     ancestral,
     final,
@@ -369,3 +370,31 @@ def test_bad_input_is_named(case, measured):
     call, kind, words = WRONG[case]
     with pytest.raises(kind, match=words):
         call()
+
+
+def test_each_measurement_may_have_its_own_noise():
+    """As rows measured one after the other: on a Gaussian log p(y1, y2 | x) is the sum, given what the first has told"""
+    single = GaussianMixture(
+        torch.tensor([[0.4, -1.0, 0.2]], dtype=F64),
+        (rotation(3) * torch.tensor([0.5, 2.0, 1.0], dtype=F64) @ rotation(3).mT)[None],
+    )
+    operator = torch.tensor([[1.0, 0.0, -0.5], [0.3, 2.0, 0.1]], dtype=F64)
+    y, noise = torch.tensor([0.7, -0.2], dtype=F64), torch.tensor([0.05, 1.5], dtype=F64)
+    x = single.sample(6, generator=seeded())
+    exact = of_mixture(single, operator, y, noise_std=noise)(x, 0.6)
+    first = of_mixture(single, operator[:1], y[:1], noise_std=0.05)(x, 0.6)
+    then = of_mixture(single.observe(operator[:1], y[:1], 0.05), operator[1:], y[1:], noise_std=1.5)(x, 0.6)
+    assert torch.allclose(exact, first + then, rtol=1e-9)
+    assert torch.allclose(of_measurement(single.score, operator, y, noise_std=noise)(x, 0.6), exact, rtol=1e-9)
+    same = of_measurement(single.score, operator, y, noise_std=torch.tensor([0.5, 0.5], dtype=F64), data_variance=1.0)
+    assert torch.equal(
+        same(x, 0.6), of_measurement(single.score, operator, y, noise_std=0.5, data_variance=1.0)(x, 0.6)
+    )
+
+
+def test_guided_scores_hand_labels_on():
+    labelled = lambda x, sigma, label, *, sign=1: sign * label[:, None] * x  # noqa: E731
+    x, label = torch.ones(3, 2), torch.tensor([1.0, 2.0, 3.0])
+    score = guided(labelled, lambda x, sigma: x.sum(1))
+    assert torch.equal(score(x, 0.5, label, sign=-1), 1 - label[:, None] * x)
+    assert torch.equal(rescaled(labelled, 2.0, 1.0)(x, 0.5, label), 2 * label[:, None] * (2 * x + 1))

@@ -3,6 +3,8 @@ import torch
 
 from helpers import F64, assert_mean, seeded
 from toyscore import operators as ops
+from toyscore.distributions import two_modes
+from toyscore.models import NoiseClassifier
 
 
 def field(x, sigma):
@@ -89,3 +91,17 @@ def test_low_precision_scores_are_summed_in_float32():
     total = ops.sum_event(x)
     assert total.dtype == torch.float32
     assert total.tolist() == [4096.0, 4096.0]
+
+
+@pytest.mark.parametrize(
+    ("owner", "score"),
+    [
+        ("the mixture", two_modes().score),
+        ("the classifier", NoiseClassifier((2,), 3, [1.0, 0.1])),
+    ],
+)
+def test_a_point_on_another_device_is_named(owner, score):
+    with pytest.raises(
+        ValueError, match=rf'x is on meta, {owner} on cpu: they must be on one device; move x with .to\("cpu"\)'
+    ):
+        score(torch.zeros(4, 2, device="meta"), 0.5)

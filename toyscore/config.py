@@ -317,7 +317,7 @@ def check(config: Config) -> None:
         )
     if noise.sigma_min >= noise.sigma_max and (noise.n_levels > 1 or noise.law != "levels"):
         raise ConfigError(
-            f"noise.sigma_min = {noise.sigma_min} is not below noise.sigma_max = {noise.sigma_max}; swap them"
+            f"noise.sigma_min = {noise.sigma_min} is not below noise.sigma_max = {noise.sigma_max}; lower it"
         )
     if training.batch_size % training.n_shards:
         raise ConfigError(
@@ -338,7 +338,7 @@ def check(config: Config) -> None:
     high, low = sampling.sigma_max or noise.sigma_max, sampling.sigma_min or noise.sigma_min
     if low >= high and (sampling.n_levels or noise.n_levels) > 1:
         raise ConfigError(
-            f"sampling.sigma_min = {low} is not below sampling.sigma_max = {high} (null is that of noise); swap them"
+            f"sampling.sigma_min = {low} is not below sampling.sigma_max = {high} (null is that of noise); lower it"
         )
     if high > noise.sigma_max or low < noise.sigma_min:
         raise ConfigError(

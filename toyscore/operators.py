@@ -66,8 +66,8 @@ def check_batch(x: Tensor, name: str = "x") -> None:
         raise TypeError(f"{name} is {kind}: it must be a floating-point tensor; convert it with {way}")
     if x.ndim < 2:
         raise ValueError(
-            f"{name} has shape {list(x.shape)}: it must be [B, *event]; add the missing axis, e.g. {name}[None] for "
-            "one point"
+            f"{name} has shape {list(x.shape)}: it must be [B, *event]; add the missing axis: {name}[None] for one "
+            f"point{f', {name}[:, None] for {len(x)} numbers' if x.ndim else ''}"
         )
     if x.numel() == 0:
         raise ValueError(f"{name} has shape {list(x.shape)}: the batch is empty; pass at least one point")
@@ -122,9 +122,9 @@ def check_score(score: object) -> None:
 def check_count(value: int, name: str, minimum: int = 1) -> None:
     """Refuse what is not an integer of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} = {value!r}: it must be an integer; pass e.g. {name}={max(minimum, 100)}")
+        raise TypeError(f"{name} = {value!r}: it must be an integer; pass e.g. {name}={max(minimum, 1)}")
     if value < minimum:
-        raise ValueError(f"{name} = {value}: it must be at least {minimum}; pass e.g. {name}={max(minimum, 100)}")
+        raise ValueError(f"{name} = {value}: it must be at least {minimum}; pass e.g. {name}={max(minimum, 1)}")
 
 
 def check_positive(value: float, name: str) -> None:

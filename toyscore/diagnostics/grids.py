@@ -177,7 +177,7 @@ def integrals(
     centres, half = (torch.cat(parts) for parts in zip(*first, strict=True))
     coarse = values(centres, half)
     m = coarse.shape[1] // 2
-    total, errors = torch.zeros(2 * m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
+    total, errors = coarse.new_zeros(2 * m), coarse.new_zeros(m)
     while len(centres):
         parts, half_parts = halved(centres, half)
         fine_values = values(parts, half_parts)

@@ -336,7 +336,8 @@ def design_levels(
     dim = ops.flatten(points).shape[1]
     if not 0 < sigma_min < sigma_max:
         raise ValueError(
-            f"sigma_min = {sigma_min}, and the points are {sigma_max:.6g} apart: it must be positive and below that; pass a smaller one"
+            f"sigma_min = {sigma_min}, and the points are {sigma_max:.6g} apart: it must be positive and below that; pass e.g. "
+            f"sigma_min={sigma_max / 100:.3g}"
         )
     return design_ladder(sigma_max, sigma_min, dim, n_steps_each=n_steps_each, overlap=overlap, law=law)
 

@@ -50,7 +50,7 @@ def uniform_cloud(low: float, high: float, dim: int, n: int = 200) -> Cloud:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"low = {low}, high = {high}: the ends of a box must be finite; pass numbers")
     if not low < high:
-        raise ValueError(f"low = {low}, high = {high}: a box needs low < high; exchange them")
+        raise ValueError(f"low = {low}, high = {high}: a box needs low < high; pass e.g. high={low + 1:g}")
     axis = low + (torch.arange(n, dtype=torch.float64, device="cpu") + 0.5) * ((high - low) / n)
     points = nodes([axis] * dim)
     return Cloud(points, torch.full_like(points[:, 0], 1 / len(points)))

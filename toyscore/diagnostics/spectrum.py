@@ -290,7 +290,8 @@ def eyring_kramers(mixture: GaussianMixture, *, sigma: float = 0.0) -> float:
     downhill = torch.linalg.eigvalsh(-0.5 * p.jacobian(saddle[None])[0])
     if lowest in (0, 512) or not (downhill[0] < 0 and (len(downhill) == 1 or downhill[1] > 0)):
         raise ValueError(
-            f"between the means of {mixture} at sigma = {sigma} there is no saddle: they are one mode; lower sigma"
+            f"between the means of {mixture} at sigma = {sigma} there is no saddle: they are one mode; "
+            f"{'lower sigma' if sigma else 'move the means apart'}"
         )
     rate = 0.0
     for m in maxima:

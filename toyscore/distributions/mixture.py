@@ -300,7 +300,8 @@ class GaussianMixture:
         a = parameters.as_tensor(operator, "operator", self.means)
         if a.ndim != 2 or a.shape[1] != self.means.shape[1] or len(a) == 0:
             raise ValueError(
-                f"operator has shape {list(a.shape)}: it must be [M, {self.means.shape[1]}] with M >= 1; transpose it?"
+                f"operator has shape {list(a.shape)}: it must be [M, {self.means.shape[1]}] with M >= 1; pass one row of "
+                f"{self.means.shape[1]} numbers per measurement"
             )
         ops.check_finite(a, "operator")
         return a

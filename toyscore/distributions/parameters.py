@@ -6,6 +6,7 @@ mixture is made. So a float32 mixture that is perturbed, scaled, conditioned or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from operator import index
 from typing import Any, NamedTuple
@@ -65,7 +66,10 @@ def check_weights(weights: Any, means: Tensor) -> Tensor:
         )
     total = float(weights.sum())
     if not abs(total - 1) <= 1e-5:
-        raise ValueError(f"weights sum to {total:.6g}: they must sum to 1; pass weights / weights.sum()")
+        remedy = (
+            "pass weights / weights.sum()" if 0 < total < math.inf else "give at least one a positive, finite weight"
+        )
+        raise ValueError(f"weights sum to {total:.6g}: they must sum to 1; {remedy}")
     return weights / weights.sum()
 
 

@@ -260,14 +260,14 @@ class Rescaled(nn.Module):
         super().__init__()
         self.score, self.factor, self.shift = score, factor, shift
 
-    def forward(self, x: Tensor, sigma: Sigma) -> Tensor:
-        """The score at ``x`` [B, *event] for ``sigma`` float | 0-d | [B], both in the new units -> like x.
+    def forward(self, x: Tensor, sigma: Sigma, *args: Any, **kwargs: Any) -> Tensor:
+        """The score at ``x`` [B, *event] for ``sigma`` float | 0-d | [B], both in the new units -> like x; labels and more are passed on.
 
         Raises:
             TypeError, ValueError: as the score does, in units of its own.
         """
         try:
-            return self.factor * self.score(self.factor * x + self.shift, self.factor * sigma)
+            return self.factor * self.score(self.factor * x + self.shift, self.factor * sigma, *args, **kwargs)
         except ValueError as error:
             if type(error) is not ValueError:
                 raise

@@ -18,13 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from numbers import Real
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from toyscore import operators as ops
 from toyscore.distributions import GaussianMixture
+from toyscore.distributions.parameters import check_noise
 from toyscore.operators import Score, Sigma
 from toyscore.precision import exact
 
@@ -50,9 +51,9 @@ def guided(score: Score, log_likelihood: LogLikelihood, *, strength: float = 1.0
     if isinstance(strength, bool) or not isinstance(strength, Real) or not math.isfinite(strength):
         raise ValueError(f"strength = {strength!r}: it must be a finite number; pass 1.0 for Bayes' rule")
 
-    def at(x: Tensor, sigma: Sigma) -> Tensor:
+    def at(x: Tensor, sigma: Sigma, *args: Any, **kwargs: Any) -> Tensor:
         _, pull = ops.gradient(lambda point: log_likelihood(point, sigma), x)
-        return ops.evaluate(score, x, sigma) + strength * pull  # Eq. (14)
+        return ops.evaluate(lambda x, sigma: score(x, sigma, *args, **kwargs), x, sigma) + strength * pull  # Eq. (14)
 
     return at
 
@@ -96,13 +97,15 @@ def mixture_classes(mixture: GaussianMixture) -> Callable[[Tensor, Sigma], Tenso
     return mixture.component_log_prob
 
 
-def of_mixture(mixture: GaussianMixture, operator: Tensor, y: Tensor, *, noise_std: float = 0.0) -> LogLikelihood:
+def of_mixture(
+    mixture: GaussianMixture, operator: Tensor, y: Tensor, *, noise_std: float | Tensor = 0.0
+) -> LogLikelihood:
     """log p(y | x, sigma) of a measurement y = A x_0 + tau n where the data are a mixture, exactly.
 
     By Bayes' rule from ``mixture.observe``, whose own score is that of ``guided(mixture.score, ...)``, and sooner had.
 
     Args:
-        operator: A, [M, D]. y: [M]. noise_std: tau, in units of y. Errors as ``GaussianMixture.observe``.
+        operator: A, [M, D]. y: [M]. noise_std: tau, one for all or [M], in units of y. Errors as ``GaussianMixture.observe``.
     """
     if isinstance(y, Tensor):
         ops.check_finite(y.reshape(1, -1), "y")
@@ -114,7 +117,7 @@ def of_mixture(mixture: GaussianMixture, operator: Tensor, y: Tensor, *, noise_s
 
 @torch.inference_mode(False)  # what is kept must serve gradients
 def of_measurement(
-    score: Score, operator: Tensor, y: Tensor, *, noise_std: float = 0.0, data_variance: float | None = None
+    score: Score, operator: Tensor, y: Tensor, *, noise_std: float | Tensor = 0.0, data_variance: float | None = None
 ) -> LogLikelihood:
     r"""log p(y | x, sigma) of a measurement y = A x_0 + tau n, taking x_0 given x for Gaussian. Source: song2023, Sec. 3.2.
 
@@ -123,7 +126,7 @@ def of_measurement(
         operator: A, [M, D], acting on flattened events; rows of the identity for inpainting (``rows_of``), the mean of the channels for
             colorization (``grey``).
         y: [M], or [B, M].
-        noise_std: tau, in units of y.
+        noise_std: tau, one for all or [M], in units of y.
         data_variance: v takes the posterior covariance for r² I with r² = sigma² v / (sigma² + v), which is that of N(., v I): cheap, for
             networks and images. Take the variance along the widest direction: with a smaller one the pull is too hard there, and
             steps overshoot. None takes the covariance as it is, by M products with the score's Jacobian: for toys.
@@ -152,13 +155,23 @@ def of_measurement(
     ops.check_finite(y[None] if y.ndim == 1 else y, "y")
     ops.check_finite(a, "operator")
     a, y = a.detach().clone(), y.detach().clone()
-    ops.check_sigma(noise_std, a, name="noise_std")
+    stds, shift = check_noise(noise_std, len(a), a), 0.0
     if data_variance is not None:
         ops.check_positive(data_variance, "data_variance")
-    directions, lengths, _ = torch.linalg.svd(a.cpu().double())
-    lengths = torch.nn.functional.pad(lengths, (0, len(a) - len(lengths))).square()  # eigenvalues of A A^T
-    if noise_std == 0 and float(lengths.min()) <= len(a) * torch.finfo(a.dtype).eps * float(lengths.max()):
-        raise ValueError("operator has rows that depend on each other, and noise_std = 0: drop some, or pass noise_std")
+    if bool((stds != stds[0]).any()):  # in units of each measurement's noise it is one for all
+        if not bool((stds > 0).all()):
+            raise ValueError(
+                f"noise_std = {stds.tolist()}: zero beside others has no common unit; pass a small one for zero"
+            )
+        a, y, shift = a / stds.to(a)[:, None], y / stds.to(a), -float(stds.log().sum())
+        stds = torch.ones_like(stds)
+    tau = float(stds[0])
+    wide = a.cpu().double()
+    lengths, directions = torch.linalg.eigh(wide @ wide.mT)
+    if tau == 0 and float(lengths.min()) <= len(a) * torch.finfo(a.dtype).eps * float(lengths.max()):
+        raise ValueError(
+            "operator has rows that depend on each other, and noise_std = 0: drop some, or pass noise_std > 0"
+        )
     lengths, directions = lengths.to(a), directions.to(a)
     turned, target = _product(directions.mT, a), _product(y, directions)  # in the basis in which A A^T is diagonal
 
@@ -175,15 +188,15 @@ def of_measurement(
             with torch.no_grad():  # the covariance counts as constant
                 _, products = ops.vector_jacobian(score, x.detach(), sigma, rows)
             curved = _product(products.flatten(2), turned.to(x).mT).movedim(0, 1) * variance[:, None, None] ** 2
-            plain = variance[:, None] * lengths.to(x) + noise_std**2
+            plain = variance[:, None] * lengths.to(x) + tau**2
             spread = 0.5 * (curved + curved.mT) + torch.diag_embed(plain)
         else:
             posterior = variance * data_variance / (variance + data_variance)
-            spread = posterior[:, None] * lengths.to(x) + noise_std**2
+            spread = posterior[:, None] * lengths.to(x) + tau**2
         if target.ndim == 2 and len(target) != len(x):
             raise ValueError(f"y has {len(target)} rows, x {len(x)}: pass one measurement per row, or one for all")
         clean = ops.flatten(x) + variance[:, None] * ops.flatten(ops.evaluate(score, x, sigma))
-        return _gaussian(target.to(x) - _product(clean, turned.to(x).mT), spread)
+        return _gaussian(target.to(x) - _product(clean, turned.to(x).mT), spread) + shift
 
     return value
 

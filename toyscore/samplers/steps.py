@@ -81,7 +81,7 @@ def ddim_step(
         _check_way(t, s)
     (alpha_t, _), (alpha_s, _) = sde.marginal(t), sde.marginal(s)
     sigma_t, sigma_s = noise_level(sde, t), noise_level(sde, s)
-    new = eta * sigma_s * math.sqrt((sigma_t - sigma_s) * (sigma_t + sigma_s)) / sigma_t if eta else 0.0
+    new = eta * sigma_s * math.sqrt((sigma_t - sigma_s) * (sigma_t + sigma_s)) / sigma_t if eta and sigma_t else 0.0
     y = x / alpha_t
     y = y + (math.sqrt(max(sigma_s**2 - new**2, 0.0)) - sigma_t) * _slope(score, y, sigma_t)  # Eq. (12)
     return alpha_s * (y + new * ops.normal_like(x, generator) if new else y)
