@@ -8,7 +8,7 @@ export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
 export PYTHONUTF8 = 1
 
-.PHONY: setup figures check-figures notebooks check-notebooks lab classroom bench lint test test-slow reliability check-reliability docs gallery equations scaling clean
+.PHONY: setup figures check-figures notebooks check-notebooks lab classroom bench lint test test-notebooks test-slow test-portable reliability check-reliability docs gallery equations scaling clean
 
 define install
 	@if command -v uv >/dev/null 2>&1; then \
@@ -61,6 +61,10 @@ lint: $(TEST)
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --durations 30 --cov --proofs build/proofs/test.json
+	$(MAKE) --no-print-directory test-notebooks
+
+test-notebooks: $(TEST)
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 600 -n 2 --dist loadfile notebooks/[0-9][0-9]_*.ipynb
 
 test-slow: $(TEST)
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 30 --proofs build/proofs/slow.json
