@@ -4,6 +4,7 @@ BIN := .venv/bin
 CORE := .venv/.core
 NOTEBOOKS := .venv/.notebooks
 TEST := .venv/.test
+NBVAL := -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 600
 export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
 export PYTHONUTF8 = 1
@@ -64,7 +65,11 @@ test: lint
 	$(MAKE) --no-print-directory test-notebooks
 
 test-notebooks: $(TEST)
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 600 -n 2 --dist loadfile notebooks/[0-9][0-9]_*.ipynb
+	$(BIN)/python -m pytest $(NBVAL) notebooks/[0-9][0-9]_*.ipynb
+
+# As on a processor without wide vectors, which rounds otherwise.
+test-portable: $(TEST)
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest $(NBVAL) tests/test_checks_*.py $(foreach n,05 08 13,notebooks/$(n)_*.ipynb)
 
 test-slow: $(TEST)
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 30 --proofs build/proofs/slow.json

@@ -135,6 +135,10 @@ def note(name, score, x):
     drawn[name], marks[name] = x, {"loss": float(share), "doubt": doubt, "Fréchet distance": apart}
 
 
+def told(mark):
+    return "loss {:.2f}, doubt {:.2f}, Fréchet distance {:.1f}".format(*mark.values())
+
+
 # %% [markdown]
 # Then train, and take note on the way:
 
@@ -168,7 +172,7 @@ def draw_2(step):
     for key, line in lines.items():
         line.set_data(range(n), [mark[key] for mark in marks.values()][:n])
     picture_2.set(title=f"network: {step}" + " steps" * step.isdigit(), gid=f"{N} samples of 8 x 8 pixels.")
-    right_2.set(title=", ".join(f"{k} {v:.2f}" for k, v in marks[step].items()), gid=f"Of {N} samples.")
+    right_2.set(title=told(marks[step]), gid=f"Of {N} samples.")
 
 
 view_2 = widgets.panel(figure_2, draw_2, name="training", step=widgets.Choice([*marks], "160"))
@@ -178,7 +182,7 @@ view_2
 print(view_2.words)
 note("real digits (loss as above)", digits.network, real[:N])
 for name, mark in marks.items():
-    print(f"{name}:", ", ".join(f"{key} {value:.2f}" for key, value in mark.items()))
+    print(f"{name}: {told(mark)}")
 print("160 to package:", *(f"{k} {marks['package'][k] / v - 1:+.0%}" for k, v in marks["160"].items()))
 
 # %% [markdown] tags=["answer"]

@@ -159,8 +159,8 @@ def test_nbval_compares_by_the_same_rule(tmp_path):
         assert text.count(one) == 1
         text = text.replace(one, other)
     path.write_text(text)
-    (line,) = re.findall(r"pytest (--nbval .*) -n", (FOLDER.parent / "Makefile").read_text())
-    command = [sys.executable, "-m", "pytest", *line.split(), str(path)]
+    (options,) = re.findall(r"^NBVAL := .*(--nbval .*)$", (FOLDER.parent / "Makefile").read_text(), re.MULTILINE)
+    command = [sys.executable, "-m", "pytest", *options.split(), str(path)]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert re.findall(r"FAILED 07_small.ipynb::Cell (\d)", run.stdout) == ["2", "3"]
     assert "2 failed, 2 passed" in run.stdout
