@@ -198,6 +198,7 @@ def test_a_reader_runs_the_notebook_and_moves_a_slider(browser, lab):
     wait(browser, lambda: "y=2.0" in state.get_attribute("value"))
     wait(browser, lambda: numbers["y"].get_attribute("value") == "2")
     assert "σ = 0.5" in picture.get_attribute("alt")
+    assert unnamed(browser) == []
     shoot(browser, "01-slider")
 
     press(browser, "play")
@@ -221,6 +222,13 @@ def test_a_reader_runs_the_notebook_and_moves_a_slider(browser, lab):
     link = wait(browser, lambda: browser.find_element("css selector", "a[download='what-is-a-score.png']"))
     assert link.get_attribute("href").startswith("data:image/png;base64,")
     shoot(browser, "01-after")
+
+
+def unnamed(driver):
+    """The pictures and controls of panels that a screen reader has no name for."""
+    parts = driver.find_elements("css selector", ".toyscore-panel :is(img, input, select, button, [role=slider])")
+    assert len(parts) > 8
+    return [part.get_attribute("outerHTML") for part in parts if part.is_displayed() and not part.accessible_name]
 
 
 def run_all(driver):
@@ -271,6 +279,7 @@ def test_a_chapter_runs_and_its_panel_answers_the_keyboard(browser, lab, name):
     handle = browser.find_elements("css selector", ".widget-slider .noUi-handle")[0]
     assert moved(browser, picture, handle) < 2
     wait(browser, lambda: state.get_attribute("value") != start)
+    assert unnamed(browser) == []
     shoot(browser, f"{name[:2]}-slider")
     next(b for b in browser.find_elements("css selector", ".widget-button") if b.text == "reset").click()
     wait(browser, lambda: state.get_attribute("value") == start)
@@ -352,6 +361,7 @@ def test_a_class_meets_a_page_without_code(browser, hall):
 
     handles = browser.find_elements("css selector", ".widget-slider .noUi-handle")
     assert [handle.accessible_name for handle in handles] == ["a", "weight", "step", "a"]
+    assert unnamed(browser) == []
     assert moved(browser, picture, handles[0]) < 2
     assert browser.execute_script("return getComputedStyle(document.activeElement).boxShadow").startswith(
         "rgb(213, 94, 0)"
