@@ -126,6 +126,7 @@ print("decided by level 6, 12, 18, 24:", *(f"{share:.2f}" for share in decided[6
 # %% tags=["setup"]
 loss = losses.at_random_sigma(losses.denoising_score_matching, log_normal(0.01, 160.0))
 features, (mean, v) = metrics.fit_features(training, n_steps=200), training.moments
+told = "loss {:.2f}, doubt {:.2f}, Fréchet distance {:.1f}"  # features learned elsewhere differ by a tenth
 drawn, marks, target = {}, {}, features(training.tensor())
 
 
@@ -133,10 +134,6 @@ def note(name, score, x):
     share, doubt = loss(score, real, generator=seeded(2)).mean() / 32, 1 - judge.confidence(x).mean
     apart = metrics.frechet_distance(features(x), target)
     drawn[name], marks[name] = x, {"loss": float(share), "doubt": doubt, "Fréchet distance": apart}
-
-
-def told(mark):
-    return "loss {:.2f}, doubt {:.2f}, Fréchet distance {:.1f}".format(*mark.values())
 
 
 # %% [markdown]
@@ -172,7 +169,7 @@ def draw_2(step):
     for key, line in lines.items():
         line.set_data(range(n), [mark[key] for mark in marks.values()][:n])
     picture_2.set(title=f"network: {step}" + " steps" * step.isdigit(), gid=f"{N} samples of 8 x 8 pixels.")
-    right_2.set(title=told(marks[step]), gid=f"Of {N} samples.")
+    right_2.set(title=told.format(*marks[step].values()), gid=f"Of {N} samples.")
 
 
 view_2 = widgets.panel(figure_2, draw_2, name="training", step=widgets.Choice([*marks], "160"))
@@ -181,8 +178,7 @@ view_2
 # %%
 print(view_2.words)
 note("real digits (loss as above)", digits.network, real[:N])
-for name, mark in marks.items():
-    print(f"{name}: {told(mark)}")
+print(*(f"{name}: {told.format(*mark.values())}" for name, mark in marks.items()), sep="\n")
 print("160 to package:", *(f"{k} {marks['package'][k] / v - 1:+.0%}" for k, v in marks["160"].items()))
 
 # %% [markdown] tags=["answer"]
