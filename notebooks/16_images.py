@@ -126,7 +126,7 @@ print("decided by level 6, 12, 18, 24:", *(f"{share:.2f}" for share in decided[6
 # %% tags=["setup"]
 loss = losses.at_random_sigma(losses.denoising_score_matching, log_normal(0.01, 160.0))
 features, (mean, v) = metrics.fit_features(training, n_steps=200), training.moments
-told = "loss {:.2f}, doubt {:.2f}, Fréchet distance {:.1f}"  # features learned elsewhere differ by a tenth
+told = "loss {:.2f}, doubt {:.2f}, Fréchet distance {:.1g}"  # features learned elsewhere differ by a tenth
 drawn, marks, target = {}, {}, features(training.tensor())
 
 
