@@ -4,11 +4,12 @@ BIN := .venv/bin
 CORE := .venv/.core
 NOTEBOOKS := .venv/.notebooks
 TEST := .venv/.test
+NBVAL := -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 600
 export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
 export PYTHONUTF8 = 1
 
-.PHONY: setup figures check-figures notebooks check-notebooks lab classroom bench lint test test-slow reliability check-reliability docs gallery equations scaling clean
+.PHONY: setup figures check-figures notebooks check-notebooks lab classroom bench lint test test-notebooks test-slow test-portable reliability check-reliability docs gallery equations scaling clean
 
 define install
 	@if command -v uv >/dev/null 2>&1; then \
@@ -61,6 +62,14 @@ lint: $(TEST)
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --durations 30 --cov --proofs build/proofs/test.json
+	$(MAKE) --no-print-directory test-notebooks
+
+test-notebooks: $(TEST)
+	$(BIN)/python -m pytest $(NBVAL) notebooks/[0-9][0-9]_*.ipynb
+
+# As on a processor without wide vectors, which rounds otherwise.
+test-portable: $(TEST)
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest $(NBVAL) tests/test_checks_*.py $(foreach n,05 08 13,notebooks/$(n)_*.ipynb)
 
 test-slow: $(TEST)
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 30 --proofs build/proofs/slow.json

@@ -250,7 +250,7 @@ view_2
 # %%
 print(view_2.words)
 for name in SDES:
-    ends = (f"{w} {backward[name, w][2][-1].var(0).mean():,.1f};" for w in SCORES)
+    ends = (f"{w} {backward[name, w][2][-1].var(0).mean():.3g};" for w in SCORES)
     print(f"{name:6}: variance at the end, by score:", *ends)
 for which in ("exact", "half of it"):
     weights = (f"{w:.2f}" for w in metrics.mode_weights(backward["VP", which][2][-1], p))

@@ -103,8 +103,8 @@ for process in (sde.VE(), vp, sde.SubVP()):
     both = [process.time(0.01), process.time(50.0)]  # where the noise is 0.01 and 50 in units of the data
     alpha, alpha_1 = (process.marginal(t)[0] for t in both)
     code = samplers.final(samplers.adaptive_flow(process, p.score, alpha * x, both)) / alpha_1
-    back = samplers.final(samplers.adaptive_flow(process, p.score, alpha_1 * code, both[::-1])) / alpha
-    print(f"{type(process).__name__:5}: first code {code[0].numpy()}; back, {(back - x).abs().max():.0e} off")
+    off = samplers.final(samplers.adaptive_flow(process, p.score, alpha_1 * code, both[::-1])) / alpha - x
+    print(f"{type(process).__name__}: first code {code[0].numpy().round(3)}; back, {off.abs().max():.3f} off")
 
 # %% [markdown]
 # What are codes good for? Between two of them lie others. If $a$ and $b$ are independent draws of $N(0, vI)$, so is

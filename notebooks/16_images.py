@@ -126,6 +126,7 @@ print("decided by level 6, 12, 18, 24:", *(f"{share:.2f}" for share in decided[6
 # %% tags=["setup"]
 loss = losses.at_random_sigma(losses.denoising_score_matching, log_normal(0.01, 160.0))
 features, (mean, v) = metrics.fit_features(training, n_steps=200), training.moments
+told = "loss {:.2f}, doubt {:.2f}, Fréchet distance {:.1g}"  # features learned elsewhere differ by a tenth
 drawn, marks, target = {}, {}, features(training.tensor())
 
 
@@ -168,7 +169,7 @@ def draw_2(step):
     for key, line in lines.items():
         line.set_data(range(n), [mark[key] for mark in marks.values()][:n])
     picture_2.set(title=f"network: {step}" + " steps" * step.isdigit(), gid=f"{N} samples of 8 x 8 pixels.")
-    right_2.set(title=", ".join(f"{k} {v:.2f}" for k, v in marks[step].items()), gid=f"Of {N} samples.")
+    right_2.set(title=told.format(*marks[step].values()), gid=f"Of {N} samples.")
 
 
 view_2 = widgets.panel(figure_2, draw_2, name="training", step=widgets.Choice([*marks], "160"))
@@ -177,8 +178,7 @@ view_2
 # %%
 print(view_2.words)
 note("real digits (loss as above)", digits.network, real[:N])
-for name, mark in marks.items():
-    print(f"{name}:", ", ".join(f"{key} {value:.2f}" for key, value in mark.items()))
+print(*(f"{name}: {told.format(*mark.values())}" for name, mark in marks.items()), sep="\n")
 print("160 to package:", *(f"{k} {marks['package'][k] / v - 1:+.0%}" for k, v in marks["160"].items()))
 
 # %% [markdown] tags=["answer"]

@@ -1,17 +1,22 @@
 """Build the notebooks from their sources: ``python notebooks/build.py [--check] [NN ...]``.
 
 ``NN_name.py`` (jupytext, percent format) is what is written and reviewed; ``NN_name.ipynb`` is made from it: cells numbered,
-run from top to bottom, and stored with their outputs less all that changes from run to run. Two builds give the same bytes. Added are
-badges that open it on Colab and on Binder at this release, and a cell that fetches the release on Colab and does nothing elsewhere.
-``--check`` builds and compares, and writes nothing.
+run from top to bottom, and stored with their outputs less all that changes from run to run. Two builds on one machine give the same
+bytes. Added are badges that open it on Colab and on Binder at this release, and a cell that fetches the release on Colab and does
+nothing elsewhere. ``--check`` builds, compares by :func:`differences`, and writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import io
+import json
 import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +47,86 @@ if "google.colab" in sys.modules and not os.path.exists("checks"):  # this relea
     !git clone -q --depth 1 --branch {RELEASE} {REPOSITORY}
     !pip install -q "./toyscore[metrics,images]"
     %cd -q toyscore/notebooks"""
+
+
+NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?%?")
+APART = 5.0  # of 255, the mean over pixels: a cloud of chains that part makes 2, another picture 20
+
+
+class Printed(str):
+    """What a notebook printed, equal to what another processor, which rounds otherwise, may print.
+
+    That is the same words; whole numbers are counts and must be the same; of any other number, and of a per cent, the last digit
+    may be one off. White space does not count, since a longer number moves what follows it.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        texts = [" ".join(str(text).split()) for text in (self, other)]
+        words, numbers = ([find(text) for text in texts] for find in (NUMBER.split, NUMBER.findall))
+        return words[0] == words[1] and all(map(rounded_alike, *numbers))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]  # two that equal a third need not be equal
+
+
+class Picture(str):
+    """A stored PNG, equal to one of the same size whose pixels are nearly the same in the mean."""
+
+    def __eq__(self, other: object) -> bool:
+        return self.apart(str(other)) <= APART
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def apart(self, other: str) -> float:
+        """How far the pixels are apart, 0 to 255; infinite for another size."""
+        import numpy as np
+        from PIL import Image
+
+        one, two = (
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(text))), float) for text in (self, other)
+        )
+        return float(np.abs(one - two).mean()) if one.shape == two.shape else float("inf")
+
+
+def rounded_alike(one: str, other: str) -> bool:
+    """Whether two printed numbers are one but for one in the last digit, of that with fewer digits."""
+    if one == other:
+        return True
+    if any(re.fullmatch(r"[-−]?\d+", number) for number in (one, other)):
+        return False
+    numbers = [Decimal(number.rstrip("%").replace("−", "-")) for number in (one, other)]
+    return abs(numbers[0] - numbers[1]) <= max(Decimal(1).scaleb(int(n.as_tuple().exponent)) for n in numbers)
+
+
+def comparable(part: Any) -> Any:
+    """A part of a notebook's outputs, to be compared by these rules."""
+    if isinstance(part, dict):
+        return {
+            key: Picture(value) if key == "image/png" and isinstance(value, str) else comparable(value)
+            for key, value in part.items()
+        }
+    if isinstance(part, list):
+        return (
+            Printed("".join(part))
+            if all(isinstance(line, str) for line in part)
+            else list(map(comparable, part))
+        )
+    return Printed(part) if isinstance(part, str) else part
+
+
+def differences(built: str, stored: str) -> list[str]:
+    """The cells, by id, in which two notebooks differ by more than rounding; "its sources" where these differ."""
+    parts = [json.loads(text) for text in (built, stored)]
+    outputs = [[cell.pop("outputs", []) for cell in part["cells"]] for part in parts]
+    if parts[0] != parts[1]:
+        return ["its sources"]
+    pairs = zip(parts[0]["cells"], *outputs, strict=True)
+    return [cell["id"] for cell, one, other in pairs if comparable(one) != comparable(other)]
 
 
 def badges(name: str) -> str:
@@ -86,7 +171,7 @@ def build(path: Path) -> str:
     resources = {"metadata": {"path": str(path.parent)}}
     options: dict[str, Any] = {
         "kernel_name": "python3",
-        "timeout": 120,
+        "timeout": 600,  # seconds for a cell, on a slow and busy machine
         "record_timing": False,
         "coalesce_streams": True,
     }
@@ -118,11 +203,10 @@ def main(arguments: list[str] | None = None) -> int:
         for path, text in zip(chosen, pool.map(build, chosen), strict=True):
             target = path.with_suffix(".ipynb")
             if options.check:
-                same = target.exists() and target.read_text() == text
-                stale += [] if same else [target.name]
-                print(
-                    f"{target.name}: {'agrees' if same else 'is not what its source gives: run make notebooks'}"
-                )
+                other = differences(text, target.read_text()) if target.exists() else ["not built yet"]
+                stale += [target.name] if other else []
+                said = f"is not what its source gives ({', '.join(other)}): run make notebooks"
+                print(f"{target.name}: {said if other else 'agrees'}")
             else:
                 target.write_text(text)
                 print(f"{target.name}: {len(text) / 1000:.0f} kB")

@@ -77,18 +77,6 @@ body, .jp-RenderedHTMLCommon { font-size: 21px; }
   .widget-image { width: auto !important; height: min(100vw - 40px, 450px) !important; max-width: none !important; max-height: none; }
 }
 </style>"""
-# ipywidgets gives a slider's handle no name and no text that is announced.
-NAMES = """<script>(() => {
-  const name = () => {
-    for (const row of document.querySelectorAll(".toyscore-slider")) {
-      const label = row.querySelector(".widget-label"), handle = row.querySelector("[role=slider]:not([aria-label])");
-      if (label && handle) handle.setAttribute("aria-label", label.textContent);
-    }
-    for (const text of document.querySelectorAll(".widget-html-content:not([aria-live])")) text.setAttribute("aria-live", "polite");
-  };
-  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
-  name();
-})();</script>"""
 SHARPER = 1.3  # pixels to one of a notebook's, per side
 OPENED: list[Any] = []  # the panels of this page
 
@@ -100,7 +88,7 @@ def begin() -> None:
     from toyscore import plotting
 
     plotting.STYLE["figure.dpi"] *= SHARPER
-    display(HTML(STYLE + NAMES))  # type: ignore[no-untyped-call]
+    display(HTML(STYLE))  # type: ignore[no-untyped-call]
 
 
 def asked() -> list[tuple[str, str]]:

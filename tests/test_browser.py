@@ -181,7 +181,8 @@ def test_a_reader_runs_the_notebook_and_moves_a_slider(browser, lab):
     picture = scroll_to(browser, ".widget-image")
     first = picture.get_attribute("src")
     handles = browser.find_elements("css selector", ".widget-slider .noUi-handle")
-    assert len(handles) == 4
+    wait(browser, lambda: [handle.accessible_name for handle in handles] == ["x", "y", "weight", "sigma"])
+    wait(browser, lambda: "density, weights 0.8 and 0.2" in picture.accessible_name)
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", handles[3])
     handles[3].send_keys(Keys.ARROW_RIGHT * 5)
     wait(browser, lambda: picture.get_attribute("src") != first)
@@ -196,7 +197,8 @@ def test_a_reader_runs_the_notebook_and_moves_a_slider(browser, lab):
     handles[1].send_keys(Keys.ARROW_LEFT * 2)
     wait(browser, lambda: "y=2.0" in state.get_attribute("value"))
     wait(browser, lambda: numbers["y"].get_attribute("value") == "2")
-    assert "σ = 0.5" in picture.get_attribute("title")
+    assert "σ = 0.5" in picture.get_attribute("alt")
+    assert unnamed(browser) == []
     shoot(browser, "01-slider")
 
     press(browser, "play")
@@ -209,17 +211,24 @@ def test_a_reader_runs_the_notebook_and_moves_a_slider(browser, lab):
     assert state.get_attribute("value") == stopped
 
     state.send_keys(Keys.CONTROL, "a", Keys.NULL, "weight=0.3&sigma=2&x=-1", Keys.ENTER)
-    wait(browser, lambda: "weights 0.3 and 0.7" in picture.get_attribute("title"))
+    wait(browser, lambda: "weights 0.3 and 0.7" in picture.get_attribute("alt"))
     state.send_keys(Keys.CONTROL, "a", Keys.NULL, "weight=3", Keys.ENTER)
     wait(
         browser, lambda: "3 is out of range" in browser.find_element("css selector", ".widget-html [role=status]").text
     )
     press(browser, "reset")
-    wait(browser, lambda: picture.get_attribute("title").startswith("density, weights 0.8 and 0.2"))
+    wait(browser, lambda: picture.get_attribute("alt").startswith("density, weights 0.8 and 0.2"))
     press(browser, "PNG")
     link = wait(browser, lambda: browser.find_element("css selector", "a[download='what-is-a-score.png']"))
     assert link.get_attribute("href").startswith("data:image/png;base64,")
     shoot(browser, "01-after")
+
+
+def unnamed(driver):
+    """The pictures and controls of panels that a screen reader has no name for."""
+    parts = driver.find_elements("css selector", ".toyscore-panel :is(img, input, select, button, [role=slider])")
+    assert len(parts) > 8
+    return [part.get_attribute("outerHTML") for part in parts if part.is_displayed() and not part.accessible_name]
 
 
 def run_all(driver):
@@ -270,10 +279,11 @@ def test_a_chapter_runs_and_its_panel_answers_the_keyboard(browser, lab, name):
     handle = browser.find_elements("css selector", ".widget-slider .noUi-handle")[0]
     assert moved(browser, picture, handle) < 2
     wait(browser, lambda: state.get_attribute("value") != start)
+    assert unnamed(browser) == []
     shoot(browser, f"{name[:2]}-slider")
     next(b for b in browser.find_elements("css selector", ".widget-button") if b.text == "reset").click()
     wait(browser, lambda: state.get_attribute("value") == start)
-    assert any(c.isdigit() for c in picture.get_attribute("title"))
+    assert any(c.isdigit() for c in picture.get_attribute("alt"))
 
 
 def scrolled(driver, text):
@@ -316,7 +326,7 @@ def test_a_class_meets_a_page_without_code(browser, hall):
     browser.get(hall("voila/render/07_mixture_weights.ipynb") + "&panel=mixture-weights&a=2.0&step=500&wieght=0.3")
     wait(browser, lambda: len(browser.find_elements("css selector", ".widget-image")) == 2, 2 * PATIENCE)
     picture = browser.find_element("css selector", ".widget-image")
-    wait(browser, lambda: picture.get_attribute("title"))
+    wait(browser, lambda: picture.get_attribute("alt"))
     assert browser.title == "07 · Failure 2: mixture weights"
     words = browser.find_element("tag name", "body").text
     assert "Predict first" in words
@@ -351,6 +361,7 @@ def test_a_class_meets_a_page_without_code(browser, hall):
 
     handles = browser.find_elements("css selector", ".widget-slider .noUi-handle")
     assert [handle.accessible_name for handle in handles] == ["a", "weight", "step", "a"]
+    assert unnamed(browser) == []
     assert moved(browser, picture, handles[0]) < 2
     assert browser.execute_script("return getComputedStyle(document.activeElement).boxShadow").startswith(
         "rgb(213, 94, 0)"

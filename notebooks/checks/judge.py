@@ -42,21 +42,23 @@ def compare(
         given, truth: numbers or arrays of one shape.
         tolerance: relative to the truth, and absolute where the truth is below one.
         right: what to say of a right answer.
-        known: hint -> the answer of the mistake that it cures; the first that fits is told.
+        known: hint -> the answer of the mistake that it cures; the first that fits is told. It fits within the tolerance relative to
+            the truth or to the mistake, whichever is larger: a mistake's rounding grows with it.
         otherwise: the hint where none fits.
         place: names the entry k of the flat answer, e.g. ``lambda k: f"at x = {x[k]}"``.
     """
     given, truth = np.asarray(given, dtype=float), np.asarray(truth, dtype=float)
 
-    def off(a: Any, b: Any = truth) -> np.ndarray:
-        return np.nan_to_num(np.abs(a - b) / np.maximum(1.0, np.abs(truth)), nan=np.inf)
+    def off(expected: np.ndarray) -> np.ndarray:
+        size = np.maximum(1.0, np.maximum(np.abs(truth), np.abs(expected)))
+        return np.nan_to_num(np.abs(given - expected) / size, nan=np.inf)
 
-    errors = off(given)
+    errors = off(truth)
     if (errors <= tolerance).all():
         print(f"Correct: {right}")
         return True
     hint = next(
-        (text for text, wrong in known.items() if (off(given, np.asarray(wrong, dtype=float)) <= tolerance).all()),
+        (text for text, wrong in known.items() if (off(np.asarray(wrong, dtype=float)) <= tolerance).all()),
         otherwise,
     )
     worst = int(errors.argmax())

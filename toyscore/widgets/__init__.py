@@ -20,9 +20,9 @@ picture. ``draw`` should look things up (a stored trajectory, a closed form), no
   numbers goes with it.
 - *Without a kernel* the stored notebook shows the first frame and its description.
 
-Controls work from the keyboard. The handle of a slider can have no name in ipywidgets 8.1 (it makes noUiSlider without
-``handleAttributes``), so a number with the control's name stands before it, to read or to type. A screen reader finds the
-words as the picture's name; press *in words* for text. What ``draw`` raises is shown under the picture; the last good
+Controls work from the keyboard. The handle of a slider has its control's name, and so has a number before it, to read or to
+type; the words are the picture's alternative text, also to be read where *in words* is pressed. ipywidgets 8.1 has no place for
+either, so a small anywidget in each panel sets them. What ``draw`` raises is shown under the picture; the last good
 picture and its words stay.
 """
 

@@ -96,7 +96,7 @@ class Slider:
         return math.floor((self.high - self.low) / self.stride + 1e-9) + 1
 
     def widget(self, label: str) -> Any:
-        """The ipywidgets control, without a name: its handle can have none, so :meth:`number` stands beside it."""
+        """The ipywidgets control; its handle has the label of :meth:`number`, which stands beside it."""
         kind = ipywidgets.IntSlider if self.whole else ipywidgets.FloatSlider
         slider = kind(self.value, min=self.low, max=self.high, step=self.stride, readout=False)
         slider.tooltip = label

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import anywidget
 import ipywidgets
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -33,10 +34,39 @@ _LINE = 96  # characters
 _MIME = {"png": "image/png", "svg": "image/svg+xml", "gif": "image/gif"}
 
 
-class _Picture(ipywidgets.Image):  # type: ignore[misc]
-    """An image that may have a title, its accessible name: the browser's half reads ``description`` to set one."""
+class _Names(anywidget.AnyWidget):  # type: ignore[misc]
+    """What ipywidgets keeps from a screen reader: the picture's alternative text, names of sliders' handles, and that text has changed."""
 
-    description = Unicode("").tag(sync=True)
+    alt = Unicode("").tag(sync=True)
+    _esm = """
+    export default {
+      render({ model, el }) {
+        let panel;
+        const name = () => {
+          for (const image of panel.querySelectorAll(".widget-image")) image.alt = model.get("alt");
+          for (const row of panel.querySelectorAll(".toyscore-slider")) {
+            const label = row.querySelector(".widget-label"), handle = row.querySelector("[role=slider]");
+            if (label && handle) handle.setAttribute("aria-label", label.textContent);
+          }
+          for (const text of panel.querySelectorAll(".widget-html-content")) text.setAttribute("aria-live", "polite");
+        };
+        const observer = new MutationObserver(name);  // the parts of a panel come one by one
+        const begin = () => {
+          panel = el.closest(".toyscore-panel");
+          if (!panel) return (waiting = requestAnimationFrame(begin));
+          observer.observe(panel, { childList: true, subtree: true });
+          model.on("change:alt", name);
+          name();
+        };
+        let waiting = requestAnimationFrame(begin);
+        return () => {
+          cancelAnimationFrame(waiting);
+          observer.disconnect();
+          model.off("change:alt", name);
+        };
+      },
+    };
+    """
 
 
 class Panel:
@@ -60,7 +90,7 @@ class Panel:
             key: control.number(labels[key]) for key, control in controls.items() if isinstance(control, Slider)
         }
         self._start = {key: control.value for key, control in controls.items()}
-        self._picture = _Picture(format="png")
+        self._picture, self._names = ipywidgets.Image(format="png"), _Names(layout={"display": "none"})
         self._picture.layout = {
             "max_width": "100%",
             "margin": "2px 0",
@@ -105,6 +135,7 @@ class Panel:
                 self._picture,
                 self._status,
                 self._words,
+                self._names,
                 self._state,
             ]
         )
@@ -189,7 +220,7 @@ class Panel:
     @property
     def alt(self) -> str:
         """What the picture that is shown says, in words and numbers."""
-        return str(self._picture.tooltip)
+        return str(self._names.alt)
 
     @property
     def words(self) -> str:
@@ -337,7 +368,7 @@ class Panel:
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
         self._picture.value = buffer.getvalue()
-        self._picture.tooltip = words
+        self._names.alt = words
         self._words.value = html.escape(words)
         self.say("")
         with self._silence():
