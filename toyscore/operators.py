@@ -30,7 +30,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Generator, Tensor
 
-from toyscore.precision import exact
+from toyscore._precision import exact
 
 Sigma: TypeAlias = float | Tensor
 PIECE = 1 << 23  # numbers that work by pieces holds at once: 32 MiB in float32

@@ -47,8 +47,9 @@ PROMISES = {
     "rows": Promise(
         "events of any shape are flattened rows, a level may be a number, 0-d or one per row, and rows do not know each other"
     ),
+    "precision": Promise("autocast and matrix products of fewer bits change no digit of what is exact"),
     "purity": Promise(
-        "each public function leaves shape, dtype, device (a pretended accelerator), its inputs and every global random state as they were",
+        "each public function leaves shape, dtype, device (pretended CUDA and MPS devices), its inputs and every global random state as they were",
         ("test_samplers.test_samplers_are_lazy_seeded_pure_and_leave_the_default_generator",),
     ),
     "determinism": Promise(
@@ -109,6 +110,7 @@ PROMISES = {
             "test_guidance.test_bad_input_is_named",
         ),
     ),
+    "remedies": Promise("a message's remedy works: what it advises is done, and the call passes"),
     "bad_commands": Promise(
         "a bad configuration or command line is told in a few words, with what is allowed, and its exit code, without a traceback",
     ),

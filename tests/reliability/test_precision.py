@@ -11,7 +11,7 @@ from reliability.calls import CALLS, F32, World, leaves, run, tensors
 from toyscore import metrics, models
 from toyscore.distributions import asymmetric, two_modes
 from toyscore.losses import explicit_score_matching, implicit_score_matching
-from toyscore.precision import exact
+from toyscore._precision import exact
 
 NETWORKS = [
     models.MLP,

@@ -29,7 +29,7 @@ from toyscore.distributions import conversions, parameters
 from toyscore.distributions.components import Components
 from toyscore.distributions.parameters import Spread
 from toyscore.operators import Sigma
-from toyscore.precision import exact
+from toyscore._precision import exact
 
 
 class GaussianMixture:

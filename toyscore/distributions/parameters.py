@@ -272,10 +272,11 @@ def from_factor(factor: Tensor, like: Tensor) -> Spread:
     """The covariances ``factor @ factor.mT`` from factors [K, D, R] in float64: eigenvalues keep the digits that squares would lose."""
     left, lengths, _ = torch.linalg.svd(factor)
     dim = factor.shape[1]
-    lengths = torch.nn.functional.pad(lengths, (0, dim - lengths.shape[1]))
-    kept = dim - _nullity(factor)[:, None]
-    variances = torch.where(torch.arange(dim, device="cpu") < kept, lengths.square(), 0.0)
-    return _narrow(Wide(factor @ factor.mT, variances, left, torch.finfo(torch.float64).eps), like)
+    variances = torch.nn.functional.pad(lengths.square(), (0, dim - lengths.shape[1])).flip(
+        1
+    )  # ascending, as eigh has them
+    variances = torch.where(torch.arange(dim, device="cpu") < _nullity(factor)[:, None], 0.0, variances)
+    return _narrow(Wide(factor @ factor.mT, variances, left.flip(2), torch.finfo(torch.float64).eps), like)
 
 
 def _nullity(factor: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from toyscore import operators as ops
 from toyscore.distributions.components import PRODUCT_LIMIT
 from toyscore.operators import Sigma
-from toyscore.precision import exact
+from toyscore._precision import exact
 
 
 class Empirical:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from toyscore import operators as ops
 from toyscore.noise import annealed_steps, check_sigmas
 from toyscore.operators import Score, Sigma
-from toyscore.precision import exact
+from toyscore._precision import exact
 from toyscore.samplers.chains import at_level, check_start, watched
 from toyscore.samplers.langevin import Noise, langevin_step
 

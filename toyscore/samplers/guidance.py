@@ -27,7 +27,7 @@ from toyscore import operators as ops
 from toyscore.distributions import GaussianMixture
 from toyscore.distributions.parameters import check_noise
 from toyscore.operators import Score, Sigma
-from toyscore.precision import exact
+from toyscore._precision import exact
 
 LogLikelihood: TypeAlias = Callable[[Tensor, Sigma], Tensor]
 
