@@ -219,7 +219,9 @@ view_2
 # %%
 print(view_2.words)
 for name, x in moves.items():
-    print(f"{name}: share {sum(counted[name][50:]) / 51:.2f} late, farthest point about {one_digit(x.norm(dim=2).max())}")
+    print(
+        f"{name}: share {sum(counted[name][50:]) / 51:.2f} late, farthest point about {one_digit(x.norm(dim=2).max())}"
+    )
 
 # %% [markdown] tags=["answer"]
 # The rule of each row's norms moves exact samples to another law, and the share goes where it was computed to go. (The squared norm

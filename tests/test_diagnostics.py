@@ -434,7 +434,7 @@ BAD = {
         "n_nodes = 5: it counts nodes within bounds",
     ),
     "no modes": (lambda: slow_modes(wells(2.0), n_modes=0), "n_modes = 0: it must be at least 1"),
-    "one mode": (lambda: eyring_kramers(wells(0.5)), "there is no saddle: they are one mode; lower sigma"),
+    "one mode": (lambda: eyring_kramers(wells(0.5)), "there is no saddle: they are one mode; move the means apart"),
     "a pass of three": (lambda: eyring_kramers(asymmetric()), "has K = 3: there is one pass between two modes"),
     "hops of three": (
         lambda: hop_rate([], asymmetric(), step_size=0.1),

@@ -885,7 +885,7 @@ BAD = {
     ),
     "points closer than the last level": (
         lambda: design_levels(1e-4 * torch.eye(4)),
-        "sigma_min = 0.01, and the points are .* apart: it must be positive and below that; pass a smaller one",
+        "sigma_min = 0.01, and the points are .* apart: it must be positive and below that; pass e.g. sigma_min=",
     ),
     "a gradient of nothing": (
         lambda: gradient_variance(torch.nn.Identity(), implicit_score_matching, two_modes(), sigma=0.5),

@@ -122,9 +122,9 @@ def check_score(score: object) -> None:
 def check_count(value: int, name: str, minimum: int = 1) -> None:
     """Refuse what is not an integer of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} = {value!r}: it must be an integer; pass e.g. {name}={max(minimum, 1)}")
+        raise TypeError(f"{name} = {value!r}: it must be an integer; pass e.g. {name}={max(minimum, 2)}")
     if value < minimum:
-        raise ValueError(f"{name} = {value}: it must be at least {minimum}; pass e.g. {name}={max(minimum, 1)}")
+        raise ValueError(f"{name} = {value}: it must be at least {minimum}; pass e.g. {name}={max(minimum, 2)}")
 
 
 def check_positive(value: float, name: str) -> None:

@@ -49,7 +49,8 @@ PROMISES = {
     ),
     "precision": Promise("autocast and matrix products of fewer bits change no digit of what is exact"),
     "purity": Promise(
-        "each public function leaves shape, dtype, device (pretended CUDA and MPS devices), its inputs and every global random state as they were",
+        "each public function leaves shape, dtype, device (pretended CUDA and MPS devices), its inputs and every global random "
+        "state as they were",
         ("test_samplers.test_samplers_are_lazy_seeded_pure_and_leave_the_default_generator",),
     ),
     "determinism": Promise(

@@ -58,7 +58,7 @@ LEGITIMATE = [
     ),
     (r"sde\.(VE|VP|SubVP)\.time", "sigma", "another dtype|an axis (more|fewer)", "number by number"),
     (
-        r"distributions\.GaussianMixture\.(log_prob|score|perturb).*|sde\.(VP|SubVP)\.time.*|plotting\.\w+|"
+        r"distributions\.GaussianMixture\.(log_prob|component_log_prob|score|perturb).*|sde\.(VP|SubVP)\.time.*|plotting\.\w+|"
         r"samplers\.(metropolis_)?langevin.*|diagnostics\.(divergences|exact_fisher.*|eyring_kramers|spectral_gap|slow_modes|"
         r"hop_rate|quadrature|Law\.total_variation)",
         "sigma",
@@ -146,7 +146,7 @@ LEGITIMATE = [
 # names, parameter, what is put there, why: it is taken, and something that is not finite comes back
 SPREADS = [
     (
-        r"distributions\..*\.(log_prob|score|responsibilities|jacobian|nearest)( .*)?",
+        r"distributions\..*\.(log_prob|component_log_prob|score|responsibilities|jacobian|nearest)( .*)?",
         "x",
         NOT_FINITE,
         "a chain notices within 16 states",
@@ -166,7 +166,6 @@ SPREADS = [
         "a chain notices within 16 states",
     ),
     (r"likelihood\.bits_per_dimension", "log_prob", NOT_FINITE, "number by number"),
-    (r"operators\.check_event", "x", NOT_FINITE, "check_finite looks at the values"),
     (r"diagnostics\.least_normal_loss", "noise_std", "0", "without noise there is no least"),
 ]
 

@@ -62,7 +62,7 @@ COMMANDS = {
     "levels upside down": (
         ["train", "--noise.sigma_max", "0.001"],
         2,
-        r"noise.sigma_min = 0.01 is not below noise.sigma_max = 0.001; swap",
+        r"noise.sigma_min = 0.01 is not below noise.sigma_max = 0.001; lower it",
     ),
     "unequal shards": (
         ["train", "--training.n_shards", "3"],

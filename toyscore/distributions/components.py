@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from toyscore import operators as ops
+from toyscore._precision import exact, full_precision, reduced
 from toyscore.distributions.parameters import Spread
 from toyscore.operators import Sigma
-from toyscore._precision import exact, full_precision, reduced
 
 PRODUCT_LIMIT = 100.0  # R^2 p up to which products lose at most two digits
 _CHUNK = 1 << 24  # elements of the [K, D, B] intermediate held at once: 64 MiB in float32

@@ -25,11 +25,11 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
+from toyscore._precision import exact
 from toyscore.distributions import conversions, parameters
 from toyscore.distributions.components import Components
 from toyscore.distributions.parameters import Spread
 from toyscore.operators import Sigma
-from toyscore._precision import exact
 
 
 class GaussianMixture:

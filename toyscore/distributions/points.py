@@ -22,9 +22,9 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
+from toyscore._precision import exact
 from toyscore.distributions.components import PRODUCT_LIMIT
 from toyscore.operators import Sigma
-from toyscore._precision import exact
 
 
 class Empirical:

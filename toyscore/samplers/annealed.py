@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
+from toyscore._precision import exact
 from toyscore.noise import annealed_steps, check_sigmas
 from toyscore.operators import Score, Sigma
-from toyscore._precision import exact
 from toyscore.samplers.chains import at_level, check_start, watched
 from toyscore.samplers.langevin import Noise, langevin_step
 

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from toyscore import operators as ops
+from toyscore._precision import exact
 from toyscore.distributions import GaussianMixture
 from toyscore.distributions.parameters import check_noise
 from toyscore.operators import Score, Sigma
-from toyscore._precision import exact
 
 LogLikelihood: TypeAlias = Callable[[Tensor, Sigma], Tensor]
 
