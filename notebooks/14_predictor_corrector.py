@@ -199,16 +199,12 @@ right_2.set(xlim=(0, 3000), ylim=(0.28, 0.56), xlabel="corrector steps", ylabel=
 right_2.legend(loc="lower left", fontsize=10)
 
 
-def one_digit(value):
-    return f"{float(f'{value:.0e}'):.0f}"
-
-
 def draw_2(step, rule):
     n = step // 30
     cloud_2.set_data(*moves[rule][n].T)
     curve_2.set_data(range(0, step + 1, 30), counted[rule][: n + 1])
     left_2.set_title(f"{rule}, step {step:,}")
-    right_2.set_title(f"share {counted[rule][n]:.2f}, farthest {one_digit(moves[rule][n].norm(dim=1).max())}")
+    right_2.set_title(f"share {counted[rule][n]:.2f}, farthest {moves[rule][n].norm(dim=1).max():.0e}")
     right_2.set_gid("Shares by theory: " + ", ".join(f"{name} {share:.2f}" for name, share in shares.items()))
 
 
@@ -219,9 +215,7 @@ view_2
 # %%
 print(view_2.words)
 for name, x in moves.items():
-    print(
-        f"{name}: share {sum(counted[name][50:]) / 51:.2f} late, farthest point about {one_digit(x.norm(dim=2).max())}"
-    )
+    print(f"{name}: share {sum(counted[name][50:]) / 51:.2f} late, farthest point {x.norm(dim=2).max():.0e}")
 
 # %% [markdown] tags=["answer"]
 # The rule of each row's norms moves exact samples to another law, and the share goes where it was computed to go. (The squared norm
