@@ -393,6 +393,18 @@ def test_rows_of_a_deterministic_chain_do_not_know_their_batch(sde):
         )
 
 
+def test_a_flow_cannot_be_asked_for_more_than_rounding_leaves():
+    """At the call, before the score is; the least that the message advises is taken"""
+    x = torch.ones(2, 2)
+    with pytest.raises(ValueError, match=r"rtol = 1e-09, atol = 1e-09: .*; pass rtol=1e-06 or more, or use float64"):
+        adaptive_flow(VP(), lambda x, sigma: pytest.fail("called"), x, [0.9, 0.8], rtol=1e-9, atol=1e-9)
+    assert (
+        final(adaptive_flow(VP(), P.to(dtype=torch.float32).score, x, [0.9, 0.8], rtol=1e-6, atol=1e-9))
+        .isfinite()
+        .all()
+    )
+
+
 def test_the_flow_is_exact_on_a_gaussian_and_the_same_for_every_process():
     """song2021, Eq. (13): y goes to m + (Q + sigma²)^½ (Q + sigma_0²)^-½ (y - m), for VE, VP and sub-VP alike"""
     values, vectors = torch.linalg.eigh(Q)
@@ -622,7 +634,7 @@ WRONG = {
         "x is torch.bfloat16: .*convert it with .float",
     ),
     "a solver without end": (
-        lambda: final(adaptive_flow(VP(), P.to(dtype=torch.float32).score, 3 * X, [1.0, 0.01], rtol=1e-9, atol=1e-9)),
+        lambda: final(adaptive_flow(VP(), lambda x, sigma: 1e6 * (1e6 * x).sin(), 3 * X, [1.0, 0.01])),
         DivergenceError,
         "cannot be followed .*raise them or use float64",
     ),

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from torch import Generator, Tensor, finfo
+from torch import Generator, Tensor
 
 from toyscore import operators as ops
 from toyscore.operators import Score
@@ -78,7 +78,6 @@ def log_likelihood(
             f"prior is {type(prior).__name__}: it must have log_prob(x); pass e.g. law_at(sde, mixture, 1.0)"
         )
     (alpha, _), (alpha_1, _) = sde.marginal(t_min), sde.marginal(1.0)
-    _check_tolerances(rtol, atol, x / alpha)
     signs = None if exact_trace else ops.rademacher_like(x, generator)[None]
 
     def rate(y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,19 +95,6 @@ def log_likelihood(
             f"prior.log_prob returned shape {list(at_one.shape)} for {len(x)} rows: it must be [{len(x)}]; sum over the event"
         )
     return at_one + x[0].numel() * math.log(alpha_1 / alpha) + divergence  # Eq. (39)
-
-
-def _check_tolerances(rtol: float, atol: float, y: Tensor) -> None:
-    """Refuse tolerances that rounding alone exceeds, at which a solver's steps become ever smaller."""
-    ops.check_positive(rtol, "rtol")
-    ops.check_positive(atol, "atol")
-    rounding, largest = finfo(y.dtype).eps, max(1.0, float(y.detach().abs().max()))
-    if rtol + atol / largest < rounding and y.element_size() >= 4:  # the solver refuses 16 bits in its own words
-        remedy = "" if rounding < 1e-15 else ", or use float64"
-        raise ValueError(
-            f"rtol = {rtol:g}, atol = {atol:g}: numbers up to {largest:.3g} in {y.dtype} are rounded by {rounding:.2g} of themselves, and "
-            f"no flow can be followed more closely; pass rtol={10 * rounding:.0e} or more{remedy}"
-        )
 
 
 def bits_per_dimension(log_prob: Tensor, dim: int, n_levels: int) -> Tensor:

@@ -24,6 +24,7 @@ from toyscore.samplers.steps import (
     reverse_diffusion_step,
 )
 from toyscore.sde import SDE, check_process, check_times, flow, noise_level, time_score, transition
+from toyscore.sde.solver import check_tolerances
 
 Times: TypeAlias = Tensor | Sequence[float]
 Width: TypeAlias = Callable[[Tensor, Tensor, float], Tensor | float]
@@ -142,8 +143,7 @@ def adaptive_flow(
     """
     _check(sde, score, x)
     numbers = check_times(times)
-    ops.check_positive(rtol, "rtol")
-    ops.check_positive(atol, "atol")
+    check_tolerances(rtol, atol, x / sde.marginal(numbers[0])[0])
     if noise_level(sde, min(numbers)) == 0:
         raise ValueError(
             f"times go to {min(numbers):g}, where there is no noise and log sigma ends: stop at a positive time, e.g. 1e-5"

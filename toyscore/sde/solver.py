@@ -27,6 +27,19 @@ _MOST = 2000  # steps between two levels
 Rate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+def check_tolerances(rtol: float, atol: float, y: Tensor) -> None:
+    """Refuse tolerances that rounding alone exceeds, at which a solver's steps become ever smaller."""
+    ops.check_positive(rtol, "rtol")
+    ops.check_positive(atol, "atol")
+    rounding, largest = torch.finfo(y.dtype).eps, max(1.0, float(y.detach().abs().max()))
+    if rtol + atol / largest < rounding and y.element_size() >= 4:  # 16 bits are refused by the solver
+        remedy = "" if rounding < 1e-15 else ", or use float64"
+        raise ValueError(
+            f"rtol = {rtol:g}, atol = {atol:g}: numbers up to {largest:.3g} in {y.dtype} are rounded by {rounding:.2g} of themselves, and "
+            f"no flow can be followed more closely; pass rtol={10 * rounding:.0e} or more{remedy}"
+        )
+
+
 def flow(score: Score, y: Tensor, sigmas: Sequence[float], *, rtol: float, atol: float) -> list[Tensor]:
     """y [B, *event] at each of ``sigmas``, the first of which is where it starts. Source: song2021, Eq. (13). Errors as ``integrate``."""
 
@@ -63,8 +76,7 @@ def integrate(
         raise ImportError('adaptive flows need torchdiffeq: install it with pip install "toyscore[metrics]"') from error
     ops.check_batch(y, "y")
     ops.check_finite(y, "y")
-    ops.check_positive(rtol, "rtol")
-    ops.check_positive(atol, "atol")
+    check_tolerances(rtol, atol, y)
     if y.element_size() < 4:
         raise TypeError(
             f"x is {y.dtype}: its digits do not do for a solver that watches its errors; convert it with .float()"
