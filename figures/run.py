@@ -31,7 +31,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,6 +39,7 @@ from typing import Any
 FOLDER = Path(__file__).parent
 NUMBERS = FOLDER / "numbers.json"
 SEED = 0
+PAPERS = ("ncsn-", "sde-")  # figures of the papers begin so
 
 
 def ids() -> list[str]:
@@ -172,6 +173,13 @@ def longest_first(names: list[str]) -> list[str]:
     return sorted(names, key=lambda name: -stored.get(name, {}).get("seconds", math.inf))
 
 
+def for_a_reader(names: list[str]) -> list[str]:
+    """The papers' figures, quickest first, and the story; then the others, quickest first, so that the long ones keep nobody waiting."""
+    quickest = longest_first(names)[::-1]
+    first = [name for name in quickest if name.startswith(PAPERS)] + [name for name in quickest if name == "story"]
+    return first + [name for name in quickest if name not in first]
+
+
 def run(names: list[str], quick: bool, out: str | None, *loss: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The entries of the figures that came out, and the names of those that failed; ``loss`` as ``make`` takes it."""
     from tqdm import tqdm
@@ -179,18 +187,27 @@ def run(names: list[str], quick: bool, out: str | None, *loss: Any) -> tuple[dic
     entries, failed = {}, []
     os.environ["OMP_NUM_THREADS"] = "1"
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1), mp_context=spawn) as pool:
-        jobs = {pool.submit(make, name, quick, out, SEED, *loss): name for name in longest_first(names)}
-        with tqdm(total=len(jobs), unit="figure", disable=None) as bar:
-            for job in as_completed(jobs):
-                name = jobs[job]
-                try:
-                    entries[name] = job.result()
-                    tqdm.write(f"{name}  {entries[name]['seconds']:.1f} s  {entries[name]['caption']}")
-                except Exception:  # one figure must not stop the others: its traceback is shown and the exit code tells
-                    failed.append(name)
-                    tqdm.write(f"{name}  FAILED\n{traceback.format_exc()}", file=sys.stderr)
-                bar.update()
+    n_processes = min(len(names), os.cpu_count() or 1)
+    with ProcessPoolExecutor(n_processes, mp_context=spawn) as pool:
+        waiting = longest_first(names) if out is None else for_a_reader(names)
+        running: dict[Future[dict[str, Any]], str] = {}
+        with tqdm(total=len(names), unit="figure", disable=None) as bar:
+            while waiting or running:
+                while waiting and len(running) < n_processes:
+                    name = waiting.pop(0)
+                    tqdm.write(f"{name} begins")
+                    running[pool.submit(make, name, quick, out, SEED, *loss)] = name
+                for job in wait(running, return_when=FIRST_COMPLETED).done:
+                    name = running.pop(job)
+                    try:
+                        entries[name] = job.result()
+                        tqdm.write(f"{name}  {entries[name]['seconds']:.1f} s  {entries[name]['caption']}")
+                    except (
+                        Exception
+                    ):  # one figure must not stop the others: its traceback is shown and the exit code tells
+                        failed.append(name)
+                        tqdm.write(f"{name}  FAILED\n{traceback.format_exc()}", file=sys.stderr)
+                    bar.update()
     return entries, failed
 
 
