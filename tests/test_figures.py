@@ -162,12 +162,12 @@ def test_the_longest_is_started_first(tmp_path, monkeypatch):
     assert runner.longest_first(["b", "a"]) == ["b", "a"]
 
 
-def test_a_reader_sees_the_papers_figures_first_and_waits_for_the_long_ones_last(runner):
-    order, stored = runner.for_a_reader(runner.ids()), json.loads(runner.NUMBERS.read_text())
+def test_a_reader_sees_the_papers_figures_first_and_waits_for_the_long_ones_last():
+    order = runner.for_a_reader(runner.ids())
     papers = [name for name in order if name.startswith(("ncsn-", "sde-"))]
     assert order[: len(papers) + 1] == [*papers, "story"]
     for part in (papers, order[len(papers) + 1 :]):
-        seconds = [stored[name]["seconds"] for name in part]
+        seconds = [STORED[name]["seconds"] for name in part]
         assert seconds == sorted(seconds)
     assert sorted(order) == runner.ids()
 
