@@ -392,7 +392,7 @@ def test_a_small_noise_is_sampled_and_scored(noise, dtype):
 def test_what_a_float32_mixture_becomes_loses_no_digits():
     """Perturbed, scaled, converted, seen in part: each is what float64 makes of the same numbers"""
     q = rotation(3)
-    matrix = (q * torch.tensor([1e-7, 1.0, 1e3], dtype=F64)) @ q.mT
+    matrix = (q * torch.tensor([1e-3, 1.0, 10.0], dtype=F64)) @ q.mT
     p = GaussianMixture(torch.zeros(1, 3), matrix.float()[None])
     exact_matrix = p.covariances.to(F64)
     sigma, c = 1e-3, 0.7
@@ -410,11 +410,96 @@ def test_what_a_float32_mixture_becomes_loses_no_digits():
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_components_add_up_to_the_density_and_divide_into_responsibilities(mixture, sigma):
+def test_log_responsibilities_divide_the_density_into_components(mixture, sigma):
+    """log r_k + log p is the log of weight times density of component k, seen alone"""
     x = points(mixture)
-    parts = mixture.component_log_prob(x, sigma)
-    assert torch.allclose(parts.logsumexp(1), mixture.log_prob(x, sigma), rtol=1e-10)
-    assert torch.allclose(parts.softmax(1), mixture.responsibilities(x, sigma), atol=1e-10)
+    alone = [GaussianMixture(m[None], c[None]) for m, c in zip(mixture.means, mixture.covariances, strict=True)]
+    parts = torch.stack([part.log_prob(x, sigma) for part in alone], 1) + mixture.weights.log()
+    found = mixture.log_responsibilities(x, sigma) + mixture.log_prob(x, sigma)[:, None]
+    assert torch.allclose(found, parts, rtol=1e-9)
+
+
+def test_log_responsibilities_are_right_far_away():
+    p = GaussianMixture([[1.0, 0.0], [-1.0, 0.0]])
+    x = torch.tensor([[0.1, 1e4]])
+    assert torch.allclose(p.log_responsibilities(x).softmax(1), torch.tensor([[0.1, -0.1]]).softmax(1), rtol=1e-5)
+
+
+def test_a_degenerate_float32_mixture_with_noise_is_exact():
+    """What rounding left in the matrix of a rank-one covariance does not count as variance, nor does the noise as rounding"""
+    v = torch.tensor([0.1, 0.7, 0.3])
+    for sigma in (1e-3, 1e-4, 1e-5):
+        p = GaussianMixture(torch.zeros(1, 3), torch.outer(v, v)[None]).perturb(sigma)
+        wide = v.to(F64)
+        c = torch.outer(wide, wide) + sigma**2 * torch.eye(3, dtype=F64)
+        left = c[1:, 1:] - torch.outer(c[1:, 0], c[0, 1:]) / c[0, 0]
+        found = p.condition([0], [0.0]).to(dtype=F64)
+        assert torch.allclose(torch.linalg.eigvalsh(left), found._parts.variances.sort().values, rtol=1e-3)
+        assert torch.isfinite(p.marginal([0, 1]).log_prob(torch.zeros(1, 2))).all()
+
+
+@pytest.mark.parametrize("tau", [1e-2, 1e-8, 1e-14, 1e-30, 1e-170])
+def test_the_same_measured_often_is_measured_once_with_less_noise(tau):
+    p = CASES["three dimensions"]
+    for seed in range(5):
+        row = torch.randn(1, 3, generator=seeded(seed), dtype=F64)
+        y = torch.tensor([0.3], dtype=F64)
+        once, often = p.observe(row, y, tau / 3**0.5), p.observe(row.expand(3, 3), y.expand(3), tau)
+        assert torch.allclose(often.weights, once.weights, rtol=1e-6)
+        assert torch.allclose(often.means, once.means, rtol=1e-6, atol=1e-9)
+
+
+def test_rows_that_depend_on_each_other_to_their_rounding_are_refused_without_noise():
+    row = torch.tensor([0.3, 0.7])
+    for factor in (0.1, 1 / 3):
+        with pytest.raises(ValueError, match="operator has 1 rows that depend on others"):
+            GaussianMixture([[0.0, 0.0], [1.0, 1.0]]).observe(torch.stack([row, factor * row]), [0.0, 0.0])
+
+
+def test_more_measurements_than_numbers():
+    """M > D, with noise: the same as the least-squares summary of all rows"""
+    p = CASES["single"]
+    a = torch.randn(5, 2, generator=seeded(), dtype=F64)
+    y = a @ torch.tensor([0.4, -0.3], dtype=F64) + 0.1
+    for tau in (1.0, 1e-4, 1e-9):
+        found = p.observe(a, y, tau)
+        precision = torch.linalg.inv(p.covariances[0]) + a.mT @ a / tau**2
+        mean = torch.linalg.solve(precision, torch.linalg.solve(p.covariances[0], p.means[0]) + a.mT @ y / tau**2)
+        assert torch.allclose(found.means[0], mean, rtol=1e-6)
+        assert torch.allclose(found.covariances[0], torch.linalg.inv(precision), rtol=1e-6)
+
+
+def test_a_component_of_weight_zero_may_be_degenerate():
+    p = GaussianMixture(torch.zeros(2, 2, dtype=F64), torch.tensor([1.0, 0.0], dtype=F64), [1.0, 0.0])
+    x = torch.tensor([[0.5, 2.0]], dtype=F64)
+    assert torch.allclose(p.score(x), -x)
+    assert float(p.log_prob(x)) == pytest.approx(-math.log(2 * math.pi) - float(x.square().sum()) / 2)
+    assert p.observe([[1.0, 0.0]], [0.3]).weights.tolist() == [1.0, 0.0]
+
+
+def test_numbers_out_of_a_dtypes_range_are_named():
+    p = two_modes()
+    for call, words in (
+        (lambda: p.perturb(1e20), "sigma = 1e[+]20: its square must be finite in torch.float32"),
+        (lambda: p.perturb(1e200), "its square must be finite"),
+        (lambda: p.scaled(1e20), "factor = 1e[+]20"),
+        (lambda: p.scaled(1e-25), "leave the range of torch.float32"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+def test_a_shared_covariance_is_diagonalised_once_and_diagonal_ones_not_at_all(monkeypatch):
+    sizes = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda a: sizes.append(len(a)) or eigh(a))
+    means = torch.randn(50, 3, generator=seeded(), dtype=F64)
+    shared = GaussianMixture(means, CASES["shared full"].covariances[:1])
+    assert sizes == [1]
+    assert torch.equal(shared.covariances, shared.covariances[:1].expand(50, 3, 3))
+    axes = GaussianMixture(means, torch.tensor([[0.5, 2.0, 1.0]], dtype=F64)).observe([[0.0, 1.0, 0.0]], [0.3], 0.1)
+    assert axes._parts.bases is None
+    assert torch.allclose(axes.covariances[0].diagonal(), torch.tensor([0.5, 2 * 0.01 / 2.01, 1.0], dtype=F64))
 
 
 def test_scaled_is_the_law_of_a_multiple(mixture):

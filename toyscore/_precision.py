@@ -7,7 +7,7 @@ meant for networks. Closed forms are no network: functions marked :func:`exact` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -25,16 +25,16 @@ _BITS, _FULL = "fp32_precision", {"none", "ieee"}
 def exact(function: Callable[P, R]) -> Callable[P, R]:
     """``function`` without an ambient autocast and with float32 matrix products in full precision.
 
-    It may take tensors of one kind of device, and must not call a score that may be a network: the precision of a
-    network is the caller's choice.
+    It must not call a score that may be a network, whose precision is the caller's choice. (Gradients are the exception:
+    they are taken in full precision.)
     """
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         kinds = {a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor)}
-        if not any(map(reduced, kinds)):
-            return function(*args, **kwargs)
-        with full_precision(kinds.pop()):
+        with ExitStack() as stack:
+            for kind in filter(reduced, kinds):
+                stack.enter_context(full_precision(kind))
             return function(*args, **kwargs)
 
     return wrapped
@@ -58,4 +58,6 @@ def full_precision(kind: str) -> Iterator[None]:
             yield
         finally:
             if products is not None:
-                products.fp32_precision = before
+                products.fp32_precision = "none"  # as its parent says, which may be what was read before
+                if products.fp32_precision != before:
+                    products.fp32_precision = before

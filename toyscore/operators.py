@@ -98,10 +98,10 @@ def check_event(x: Tensor, dim: int, like: Tensor, owner: str) -> Tensor:
     if x.device != like.device:
         raise ValueError(
             f"x is on {x.device}, {owner} on {like.device}: they must be on one device; move x with "
-            f'.to("{like.device}"), or {owner} with .to("{x.device}")'
+            f'.to("{like.device}")'
         )
     if x.dtype != like.dtype:
-        raise TypeError(f"x is {x.dtype}, {owner} {like.dtype}: they must agree; convert one with .to({like.dtype})")
+        raise TypeError(f"x is {x.dtype}, {owner} {like.dtype}: they must agree; convert x with x.to({like.dtype})")
     flat = flatten(x)
     if flat.shape[1] != dim:
         raise ValueError(

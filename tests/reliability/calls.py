@@ -276,7 +276,7 @@ DISTRIBUTIONS = {
     "GaussianMixture.score": Call(lambda w: {"self": w.p, "x": w.x, "sigma": w.sigma}, BD),
     "GaussianMixture.score (one level)": Call(lambda w: {"self": w.p, "x": w.x, "sigma": 0.5}, BD),
     "GaussianMixture.responsibilities": Call(lambda w: {"self": w.p, "x": w.x, "sigma": w.sigma}, (5, 2)),
-    "GaussianMixture.component_log_prob": Call(lambda w: {"self": w.p, "x": w.x, "sigma": w.sigma}, (5, 2)),
+    "GaussianMixture.log_responsibilities": Call(lambda w: {"self": w.p, "x": w.x, "sigma": w.sigma}, (5, 2)),
     "GaussianMixture.jacobian": Call(lambda w: {"self": w.p, "x": w.x, "sigma": w.sigma}, (5, 3, 3)),
     "GaussianMixture.sample": Call(lambda w: {"self": w.p, "n": 5, "generator": w.generator}, BD),
     "GaussianMixture.sample_labelled": Call(lambda w: {"self": w.p, "n": 5, "generator": w.generator}, [BD, B]),

@@ -58,7 +58,7 @@ LEGITIMATE = [
     ),
     (r"sde\.(VE|VP|SubVP)\.time", "sigma", "another dtype|an axis (more|fewer)", "number by number"),
     (
-        r"distributions\.GaussianMixture\.(log_prob|component_log_prob|score|perturb).*|sde\.(VP|SubVP)\.time.*|plotting\.\w+|"
+        r"distributions\.GaussianMixture\.(log_prob|log_responsibilities|score|perturb).*|sde\.(VP|SubVP)\.time.*|plotting\.\w+|"
         r"samplers\.(metropolis_)?langevin.*|diagnostics\.(divergences|exact_fisher.*|eyring_kramers|spectral_gap|slow_modes|"
         r"hop_rate|quadrature|Law\.total_variation)",
         "sigma",
@@ -146,7 +146,7 @@ LEGITIMATE = [
 # names, parameter, what is put there, why: it is taken, and something that is not finite comes back
 SPREADS = [
     (
-        r"distributions\..*\.(log_prob|component_log_prob|score|responsibilities|jacobian|nearest)( .*)?",
+        r"distributions\..*\.(log_prob|log_responsibilities|score|responsibilities|jacobian|nearest)( .*)?",
         "x",
         NOT_FINITE,
         "a chain notices within 16 states",

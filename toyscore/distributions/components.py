@@ -60,6 +60,7 @@ class Components:
     def __init__(self, means: Tensor, spread: Spread, weights: Tensor) -> None:
         self.means, self.spread, self.weights = means, spread, weights
         variances, bases = self.variances, self.bases = spread.variances, spread.bases
+        self._counted = torch.where(weights[:, None] > 0, variances, 1.0)  # what has no weight may be degenerate
         centre = means.mean(0)
         offsets = means - centre
         if float(means.norm(dim=1).max()) <= 2 * float(offsets.norm(dim=1).max()):
@@ -69,7 +70,7 @@ class Components:
         self._shared = bool((variances == variances[:1]).all()) and (bases is None or bool((bases == bases[:1]).all()))
         self._dim, self._kind = means.shape[1], means.device.type
         self._isotropic = self._shared and bool((variances == variances[0, 0]).all())
-        self._smallest = float(variances.min())
+        self._smallest = float(variances[weights > 0].min())
         self._radius = float(offsets.norm(dim=1).max())
         self._level_at: tuple[float, Level] | None = None
 
@@ -81,7 +82,7 @@ class Components:
             if remembered is not None and remembered[0] == number:
                 return remembered[1]
             number, _ = ops.check_sigma(number, x)
-            _check_square(number, x)
+            check_square(number, x)
             with torch.inference_mode(False):  # what is remembered must serve later gradients too
                 level = self._make_level(number * number, number)
             self._level_at = (number, level)
@@ -91,19 +92,20 @@ class Components:
                 ops.check_sigma(sigma, x)
             return self._make_level(sigma.to(x).reshape(-1).square(), None)
         least, largest = ops.check_sigma(sigma, x)
-        _check_square(largest, x)
+        check_square(largest, x)
         return self._make_level(sigma.to(x).reshape(-1).square(), least)
 
     def _make_level(self, sigma2: Sigma, least: float | None) -> Level:
         """What ``sigma2`` fixes; ``least`` is the smallest sigma in it, or None where it is not known."""
         smallest = self._smallest + (least * least if least is not None else 0.0)
         if least is not None and smallest < torch.finfo(self.means.dtype).tiny:
-            worst = int(self.variances.min(1).values.argmin())
+            worst = int(self._counted.min(1).values.argmin())
+            enough = f">= {math.sqrt(torch.finfo(self.means.dtype).tiny):.2g}" if least else "> 0"
             raise ValueError(
                 f"covariances[{worst}] is degenerate (smallest variance {self._smallest:.3g}) and sigma = {least:.3g}: "
-                "a density needs positive variances; pass sigma > 0, or add a small variance"
+                f"a density needs positive variances; pass sigma {enough}, or add a small variance"
             )
-        variances = self.variances[:, :, None] + sigma2
+        variances = self._counted[:, :, None] + sigma2
         log_norm = self.weights.log()[:, None] - 0.5 * (variances.log() + math.log(2 * math.pi)).sum(1)
         largest = log_norm.amax(0)  # kept apart: it would cost the responsibilities digits in many dimensions
         log_norm = log_norm - largest
@@ -114,7 +116,8 @@ class Components:
         return Level(variances.rsqrt(), log_norm, largest, precision, offset, products, scale)
 
     def apply(self, function: Callable[[Tensor, Level], Tensor], x: Tensor, sigma: Sigma, size: int = 1) -> Tensor:
-        """Apply ``function`` to ``[D, B]`` pieces of x, ``size`` [K, D, B] at a time; its last axis comes back first."""
+        """Apply ``function`` to ``[D, B]`` pieces of x whose [K, D, B] intermediates, ``size`` times, fit into memory. It
+        returns [..., B]; this returns [B, ...]."""
         if reduced(self._kind):
             with full_precision(self._kind):
                 return self._apply(function, x, sigma, size)
@@ -168,24 +171,32 @@ class Components:
         """[B], in nats."""
         return torch.logsumexp(self._logits(self._whitened(xt, level), level), 0) + level.largest
 
-    def component_log_prob(self, xt: Tensor, level: Level) -> Tensor:
-        """[K, B], in nats."""
-        return self._logits(self._whitened(xt, level), level) + level.largest
-
     def responsibilities(self, xt: Tensor, level: Level) -> Tensor:
         """[K, B], summing to one."""
+        return torch.softmax(self._relative(xt, level), 0)
+
+    def log_responsibilities(self, xt: Tensor, level: Level) -> Tensor:
+        """[K, B]."""
+        return torch.log_softmax(self._relative(xt, level), 0)
+
+    def _relative(self, xt: Tensor, level: Level) -> Tensor:
+        """[K, B]: the logits but for what components share, whichever form is the more accurate."""
         if level.products:
-            return torch.softmax(self._products(self._along(xt), level), 0)
-        return self._posterior(xt, self._whitened(xt, level), level)
+            return self._products(self._along(xt), level)
+        return self._nearest_logits(xt, self._whitened(xt, level), level)
 
     def _posterior(self, xt: Tensor, whitened: Tensor, level: Level) -> Tensor:
-        """[K, B] responsibilities by differences, by products where those are the more accurate."""
+        """[K, B] responsibilities."""
+        return torch.softmax(self._nearest_logits(xt, whitened, level), 0)
+
+    def _nearest_logits(self, xt: Tensor, whitened: Tensor, level: Level) -> Tensor:
+        """[K, B] logits by differences, by products where those are the more accurate."""
         logits = self._logits(whitened, level)
         if len(self.means) > 1:
             far = self._centred(xt).square().sum(0) > (2 * self._radius) ** 2
             if not far.is_cpu or bool(far.any()):
                 logits = torch.where(far, self._far_logits(xt, level), logits)
-        return torch.softmax(logits, 0)
+        return logits
 
     def score(self, xt: Tensor, level: Level) -> Tensor:
         """[D, B]."""
@@ -223,6 +234,7 @@ def _rows_first(x: Tensor) -> Tensor:
     return x.t() if x.ndim < 3 else x.movedim(-1, 0)
 
 
-def _check_square(sigma: float, x: Tensor) -> None:
-    if sigma * sigma > torch.finfo(x.dtype).max:
-        raise ValueError(f"sigma = {sigma}: its square must be finite in {x.dtype}; pass a smaller sigma")
+def check_square(value: float, x: Tensor, name: str = "sigma") -> None:
+    """Refuse a number whose square is not finite in x's dtype."""
+    if abs(value) > math.sqrt(torch.finfo(x.dtype).max):
+        raise ValueError(f"{name} = {value}: its square must be finite in {x.dtype}; pass a smaller {name}")

@@ -27,7 +27,7 @@ from torch import Generator, Tensor
 from toyscore import operators as ops
 from toyscore._precision import exact
 from toyscore.distributions import conversions, parameters
-from toyscore.distributions.components import Components
+from toyscore.distributions.components import Components, check_square
 from toyscore.distributions.parameters import Spread
 from toyscore.operators import Sigma
 
@@ -122,12 +122,12 @@ class GaussianMixture:
     @property
     def mean(self) -> Tensor:
         """[D], of the whole mixture."""
-        return _moments(self.weights, self.means, self.covariances)[0]
+        return _weighted(self.weights, self.means)
 
     @property
     def covariance(self) -> Tensor:
         """[D, D], of the whole mixture: mean of the covariances plus covariance of the means."""
-        return _moments(self.weights, self.means, self.covariances)[1]
+        return _covariance(self.weights, self.means - self.mean, self.covariances)
 
     def __repr__(self) -> str:
         n, dim = self.means.shape
@@ -161,7 +161,7 @@ class GaussianMixture:
         Args, errors: as ``log_prob``.
 
         Returns:
-            [B, *event], in units of 1/x. Stored components first, whatever the layout of x.
+            [B, *event], in units of 1/x. In memory the D axis comes first, whatever the layout of x.
         """
         return ops.unflatten(self._parts.apply(self._parts.score, x, sigma), x)
 
@@ -169,10 +169,9 @@ class GaussianMixture:
         """Posterior probability of each component given x; args and errors as ``log_prob``. Returns [B, K]."""
         return self._parts.apply(self._parts.responsibilities, x, sigma)
 
-    def component_log_prob(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
-        r"""Log of weight times density of each component, :math:`\log \pi_k N(x; \mu_k, \Sigma_k + \sigma^2 I)`; args and errors as
-        ``log_prob``. Returns [B, K]."""
-        return self._parts.apply(self._parts.component_log_prob, x, sigma)
+    def log_responsibilities(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
+        """Their logarithms, also where they underflow; args and errors as ``log_prob``. Returns [B, K]."""
+        return self._parts.apply(self._parts.log_responsibilities, x, sigma)
 
     def jacobian(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
         r"""Jacobian of the score, :math:`\sum_k r_k (s_k - s)(s_k - s)^T - \sum_k r_k (\Sigma_k + \sigma^2 I)^{-1}`.
@@ -204,7 +203,8 @@ class GaussianMixture:
     @torch.inference_mode(False)
     def perturb(self, sigma: float) -> GaussianMixture:
         r"""The exact convolution with N(0, sigma^2 I): covariances :math:`\Sigma_k + \sigma^2 I`, for a single sigma."""
-        ops.check_sigma(sigma, self.means)
+        _, largest = ops.check_sigma(sigma, self.means)
+        check_square(largest, self.means)
         if isinstance(sigma, Tensor) and sigma.ndim:
             raise ValueError(f"sigma has shape {list(sigma.shape)}: perturb takes one noise level; pass a float")
         return GaussianMixture._build(self.means, self._parts.spread.plus(float(sigma) ** 2), self.weights)
@@ -217,8 +217,14 @@ class GaussianMixture:
             TypeError, ValueError: a factor that is not a finite, positive number.
         """
         ops.check_positive(factor, "factor")
-        spread = self._parts.spread.times(float(factor) ** 2)
-        return GaussianMixture._build(float(factor) * self.means, spread, self.weights)
+        check_square(float(factor), self.means, "factor")
+        means, spread = float(factor) * self.means, self._parts.spread.times(float(factor) ** 2)
+        lost = (spread.variances == 0) & (self._parts.spread.variances > 0)
+        if bool(lost.any()) or not bool(torch.isfinite(spread.variances).all() & torch.isfinite(means).all()):
+            raise ValueError(
+                f"factor = {factor}: means or variances leave the range of {means.dtype}; pass one nearer to 1"
+            )
+        return GaussianMixture._build(means, spread, self.weights)
 
     @torch.inference_mode(False)
     def marginal(self, dims: Sequence[int]) -> GaussianMixture:
@@ -258,7 +264,6 @@ class GaussianMixture:
         weights = self.marginal(given).responsibilities(values[None])[0]
         return GaussianMixture._build(*parameters.condition(self.means, self._parts.spread, given, values), weights)
 
-    @torch.inference_mode(False)
     def observe(self, operator: Any, values: Any, noise_std: Any = 0.0) -> GaussianMixture:
         r"""The exact law of x given a measurement :math:`y = A x + \tau n`, n standard normal: a mixture in all D coordinates.
 
@@ -271,10 +276,15 @@ class GaussianMixture:
             noise_std: tau, one for all or [M], in units of y.
 
         Raises:
-            TypeError: a tensor of another dtype than the mixture's.
+            TypeError: operator or values of another dtype than the mixture's.
             ValueError: operator, values or noise of another shape or not finite; a negative noise; a measurement with no noise whose
                 covariance is degenerate.
         """
+        return self._observe(operator, values, noise_std)[0]
+
+    @torch.inference_mode(False)
+    def _observe(self, operator: Any, values: Any, noise_std: Any) -> tuple[GaussianMixture, float]:
+        """What ``observe`` gives, and the log density of y."""
         a = self._operator(operator)
         y = parameters.as_tensor(values, "values", self.means)
         if y.shape != a.shape[:1]:
@@ -283,11 +293,12 @@ class GaussianMixture:
             )
         ops.check_finite(y[None], "values")
         noise = parameters.check_noise(noise_std, len(a), self.means)
-        told: tuple[Tensor, Spread, Tensor] = self.means, self._parts.spread, self.weights
+        means, spread, weights, evidence = self.means, self._parts.spread, self.weights, 0.0
         for rows in (noise == 0, noise > 0):  # what is known exactly first
             if bool(rows.any()):
-                told = parameters.observe(*told, a[rows], y[rows], noise[rows])
-        return GaussianMixture._build(*told)
+                means, spread, weights, log = parameters.observe(means, spread, weights, a[rows], y[rows], noise[rows])
+                evidence += log
+        return GaussianMixture._build(means, spread, weights), evidence
 
     @torch.inference_mode(False)
     def measure(self, operator: Any, noise_std: Any = 0.0) -> GaussianMixture:
@@ -308,10 +319,13 @@ class GaussianMixture:
 
 
 @exact
-def _moments(weights: Tensor, means: Tensor, covariances: Tensor) -> tuple[Tensor, Tensor]:
-    mean = weights @ means
-    offsets = means - mean
-    return mean, torch.einsum("k,kij->ij", weights, covariances) + (weights[:, None] * offsets).mT @ offsets
+def _weighted(weights: Tensor, rows: Tensor) -> Tensor:
+    return weights @ rows
+
+
+@exact
+def _covariance(weights: Tensor, offsets: Tensor, covariances: Tensor) -> Tensor:
+    return torch.einsum("k,kij->ij", weights, covariances) + (weights[:, None] * offsets).mT @ offsets
 
 
 @exact

@@ -78,11 +78,10 @@ def check_noise(noise_std: Any, n: int, like: Tensor) -> Tensor:
     noise = as_tensor(noise_std, "noise_std", None if isinstance(noise_std, Tensor) else like.cpu().double())
     if noise.ndim and noise.shape != (n,):
         raise ValueError(f"noise_std has shape {list(noise.shape)}: {n} measurements need a number or [{n}]")
-    if not bool((torch.isfinite(noise) & (noise >= 0)).all()):
-        worst = float(noise.flatten()[int((~(torch.isfinite(noise) & (noise >= 0))).flatten().nonzero()[0])])
-        raise ValueError(
-            f"noise_std = {worst}: a standard deviation must be finite and not negative; pass 0 where nothing disturbs"
-        )
+    bad = ~(torch.isfinite(noise) & (noise >= 0))
+    if bool(bad.any()):
+        worst = float(noise[bad].flatten()[0])
+        raise ValueError(f"noise_std = {worst}: a standard deviation must be finite and not negative; pass 0 for none")
     return noise.cpu().double().expand(n)
 
 
@@ -128,10 +127,13 @@ class Spread(NamedTuple):
 
     def plus(self, variance: float) -> Spread:
         """Every covariance plus ``variance`` times the identity."""
-        if self.wide is None:
-            return Spread(self.variances + variance)
-        full = self.wide.full + variance * torch.eye(self.wide.full.shape[-1], dtype=torch.float64, device="cpu")
-        return _narrow(self.wide._replace(full=full, variances=self.wide.variances + variance), self.variances)
+        if self.wide is None or variance == 0:
+            return Spread(self.variances + variance) if self.wide is None else self
+        full, variances, bases, _ = self.wide
+        cleaned = (bases * variances[:, None]) @ bases.mT  # without what rounding left where an eigenvalue is zero
+        full = torch.where((variances == 0).any(1)[:, None, None], cleaned, full)
+        full = full + variance * torch.eye(full.shape[-1], dtype=torch.float64, device="cpu")
+        return _narrow(Wide(full, variances + variance, bases, torch.finfo(torch.float64).eps), self.variances)
 
     def times(self, factor: float) -> Spread:
         """Every covariance times ``factor``."""
@@ -145,6 +147,17 @@ class Spread(NamedTuple):
         if self.wide is None:
             return Spread(self.variances[:, dims])
         return _from_matrices(self.wide.full[:, dims][:, :, dims], self.wide.eps, self.variances)
+
+    def repeated(self, n: int) -> Spread:
+        """For n components where this is that of one, which they share."""
+        if len(self.variances) == n:
+            return self
+        variances = self.variances.expand(n, -1).contiguous()
+        if self.wide is None or self.bases is None:
+            return Spread(variances)
+        full, values, vectors, eps = self.wide
+        wide = Wide(full.expand(n, -1, -1), values.expand(n, -1), vectors.expand(n, -1, -1), eps)
+        return Spread(variances, self.bases.expand(n, -1, -1).contiguous(), wide)
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Spread:
         """On another device or in another dtype."""
@@ -174,8 +187,10 @@ def spread(covariances: Tensor, means: Tensor) -> Spread:
             "components; for one matrix C that all share pass C[None], for variances V per axis pass torch.diag_embed(V)"
         )
     if covariances.ndim == 3 and covariances.shape[0] in (1, n) and covariances.shape[1:] == (dim, dim):
-        wide = covariances.cpu().double().expand(n, -1, -1)
-        found = _from_matrices(wide, torch.finfo(covariances.dtype).eps, covariances, checked=True)
+        found = _from_matrices(
+            covariances.cpu().double(), torch.finfo(covariances.dtype).eps, covariances, checked=True
+        )
+        found = found.repeated(n)
     elif covariances.ndim == 2 and covariances.shape[0] in (1, n) and covariances.shape[1] == dim:
         found = Spread(covariances.expand(n, dim).clone())
     elif covariances.ndim == 0 or (covariances.ndim == 1 and len(covariances) in (1, n)):
@@ -211,38 +226,48 @@ def condition(means: Tensor, spread: Spread, given: list[int], values: Tensor) -
 
 def observe(
     means: Tensor, spread: Spread, weights: Tensor, operator: Tensor, values: Tensor, noise: Tensor
-) -> tuple[Tensor, Spread, Tensor]:
+) -> tuple[Tensor, Spread, Tensor, float]:
     r"""Means, covariances and weights of x given y = A x + noise, for A [M, D], y [M] and standard deviations [M], all
-    positive or all zero.
+    positive or all zero; and the log density of y.
 
-    With :math:`\Sigma = L L^T` and the singular value decomposition :math:`A L = U S V^T`, in units in which the noise is
-    :math:`\tau` in every direction, the posterior covariance is :math:`F F^T` with :math:`F = L V \tau / \sqrt{\tau^2 + S^2}`:
-    nothing is subtracted, so a small noise loses no digits.
+    Rows are scaled to one noise :math:`\tau`. With :math:`\Sigma = L L^T` and the singular value decomposition
+    :math:`A L = U S V^T` the posterior covariance is :math:`F F^T` with :math:`F = L V \tau / \sqrt{\tau^2 + S^2}`: nothing is
+    subtracted, so a small noise loses no digits.
     """
-    exact, tau = spread.exact(), float(noise.max() > 0)
+    exact, tau, m = spread.exact(), float(noise.max()), len(operator)
     a, y, mu = (t.cpu().double() for t in (operator, values, means))
-    if tau:
-        a, y = a / noise[:, None], y / noise
+    units = noise / tau if tau else torch.ones_like(noise)
+    a, y = a / units[:, None], y / units
     root = exact.bases * exact.variances.sqrt()[:, None]  # L
     image = a @ root
     left, lengths, right = torch.linalg.svd(image)
-    lost = _nullity(image)
-    if not tau and bool(lost.any()):
+    used, lost = weights.cpu() > 0, _nullity(image)
+    repeated = int(_nullity(operator[None].cpu().double(), torch.finfo(operator.dtype).eps))
+    if not tau and (repeated or bool((lost > 0)[used].any())):
         raise ValueError(
-            f"operator measures component {int(lost.argmax())} without noise where it has no variance, or twice the same: the "
-            "measurement is degenerate; drop the rows that depend on others, or pass noise_std > 0"
+            f"operator has {repeated} rows that depend on others, or measures without noise where a component has no variance: the "
+            "measurement is degenerate; drop such rows, or pass noise_std > 0"
         )
-    seen = torch.nn.functional.pad(lengths, (0, len(a) - lengths.shape[1]))  # [K, M]
+    lengths = torch.where(torch.arange(lengths.shape[1], device="cpu") < (m - lost)[:, None], lengths, 0.0)
+    seen = torch.nn.functional.pad(lengths, (0, m - lengths.shape[1]))  # [K, M]
     known = torch.nn.functional.pad(lengths, (0, root.shape[-1] - lengths.shape[1]))  # [K, D]
     residual = ((y - mu @ a.mT)[:, None] @ left)[:, 0]  # [K, M], along U
-    evidence = -0.5 * (residual.square() / (tau + seen.square()) + (tau + seen.square()).log()).sum(1)
+    rounding = max(8, m) * torch.finfo(torch.float64).eps * (y.abs() + mu.abs() @ a.abs().mT).norm(dim=1, keepdim=True)
+    residual = torch.where(residual.abs() > rounding, residual, 0.0)
+    variances = (tau**2 + seen.square()).clamp(min=torch.finfo(torch.float64).tiny)
+    logs = weights.cpu().double().log() - 0.5 * (residual.square() / variances + (2 * math.pi * variances).log()).sum(1)
     shift = torch.zeros_like(known)
-    shift[:, : lengths.shape[1]] = (seen / (tau + seen.square()) * residual)[:, : lengths.shape[1]]
+    shift[:, : lengths.shape[1]] = (seen / variances * residual)[:, : lengths.shape[1]]
     turned = root @ right.mT  # L V
     moved = mu + (turned @ shift[:, :, None])[:, :, 0]
-    factor = turned * torch.where(known > 0, (tau / (tau + known.square())).sqrt(), 1.0)[:, None]
-    posterior = torch.softmax(weights.cpu().double().log() + evidence, 0)
-    return moved.to(means), from_factor(factor, means), posterior.to(weights)
+    left_over = torch.where(known > 0, tau / torch.hypot(torch.full_like(known, tau), known), 1.0)
+    evidence = float(torch.logsumexp(logs, 0) - units.log().sum())
+    return (
+        moved.to(means),
+        from_factor(turned * left_over[:, None], means),
+        torch.softmax(logs, 0).to(weights),
+        evidence,
+    )
 
 
 def measure(means: Tensor, spread: Spread, operator: Tensor, noise: Tensor) -> tuple[Tensor, Spread]:
@@ -257,6 +282,11 @@ def measure(means: Tensor, spread: Spread, operator: Tensor, noise: Tensor) -> t
 
 
 def _narrow(wide: Wide, like: Tensor) -> Spread:
+    """In the dtype and on the device of ``like``; without eigenvectors where those are the axes."""
+    if bool((wide.full == torch.diag_embed(wide.full.diagonal(dim1=1, dim2=2))).all()):
+        axes = wide.bases.abs().argmax(1)
+        if bool(((wide.bases != 0).sum(1) == 1).all()):
+            return Spread(torch.zeros_like(wide.variances).scatter(1, axes, wide.variances).to(like).contiguous())
     return Spread(wide.variances.to(like).contiguous(), wide.bases.to(like).contiguous(), wide)
 
 
@@ -279,11 +309,11 @@ def from_factor(factor: Tensor, like: Tensor) -> Spread:
     return _narrow(Wide(factor @ factor.mT, variances, left.flip(2), torch.finfo(torch.float64).eps), like)
 
 
-def _nullity(factor: Tensor) -> Tensor:
-    """How many directions [K] the rows of ``factor`` [K, D, R] do not span, each row taken in its own unit."""
+def _nullity(factor: Tensor, eps: float = torch.finfo(torch.float64).eps) -> Tensor:
+    """How many directions [K] the rows of ``factor`` [K, D, R], exact to ``eps``, do not span, each taken in its own unit."""
     rows = factor.norm(dim=2, keepdim=True)
     lengths = torch.linalg.svdvals(factor / torch.where(rows > 0, rows, 1.0))
-    rank = (lengths > max(8, *factor.shape[1:]) * torch.finfo(torch.float64).eps).sum(1)
+    rank = (lengths > max(8, *factor.shape[1:]) * eps).sum(1)
     return factor.shape[1] - rank
 
 

@@ -94,7 +94,7 @@ def of_class(classifier: Callable[[Tensor, Sigma], Tensor], label: int | Tensor)
 
 def mixture_classes(mixture: GaussianMixture) -> Callable[[Tensor, Sigma], Tensor]:
     """The exact classifier of a mixture's components: logits [B, K] for noisy x, whose softmax are the responsibilities."""
-    return mixture.component_log_prob
+    return mixture.log_responsibilities
 
 
 def of_mixture(
@@ -109,9 +109,7 @@ def of_mixture(
     """
     if isinstance(y, Tensor):
         ops.check_finite(y.reshape(1, -1), "y")
-    posterior, dim = mixture.observe(operator, y, noise_std), mixture.means.shape[1]
-    joint = mixture.measure(operator, noise_std)
-    evidence = joint.marginal(range(dim, joint.means.shape[1])).log_prob(torch.as_tensor(y).to(mixture.means)[None])
+    posterior, evidence = mixture._observe(operator, y, noise_std)
     return lambda x, sigma: posterior.log_prob(x, sigma) - mixture.log_prob(x, sigma) + evidence
 
 
@@ -167,7 +165,8 @@ def of_measurement(
         stds = torch.ones_like(stds)
     tau = float(stds[0])
     wide = a.cpu().double()
-    lengths, directions = torch.linalg.eigh(wide @ wide.mT)
+    directions, roots, _ = torch.linalg.svd(wide, full_matrices=len(a) > a.shape[1])
+    lengths = torch.nn.functional.pad(roots.square(), (0, len(a) - len(roots)))  # eigenvalues of A A^T
     if tau == 0 and float(lengths.min()) <= len(a) * torch.finfo(a.dtype).eps * float(lengths.max()):
         raise ValueError(
             "operator has rows that depend on each other, and noise_std = 0: drop some, or pass noise_std > 0"
