@@ -218,7 +218,7 @@ def test_effective_sample_size_of_an_autoregression(rho):
 
 
 def test_split_r_hat_sees_chains_that_disagree_or_drift():
-    """vehtari2021, Sec. 2"""
+    """vehtari2021, Sec. 3.1"""
     mixed = autoregressive(0.5, 2000, 4)
     assert float(split_r_hat(mixed)) == pytest.approx(1, abs=0.01)
     assert float(split_r_hat(autoregressive(0.5, 2000, 4, shift=1.0))) > 1.2
@@ -232,7 +232,7 @@ def test_split_r_hat_sees_chains_that_disagree_or_drift():
 
 
 def test_split_r_hat_by_hand():
-    """vehtari2021, Sec. 2: halves (0, 2), (4, 6), (1, 3), (1, 3): W = 2, their means' variance 3, so R-hat² = (1 + 3) / 2"""
+    """vehtari2021, Sec. 3.1: halves (0, 2), (4, 6), (1, 3), (1, 3): W = 2, their means' variance 3, so R-hat² = (1 + 3) / 2"""
     chains = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 1.0], [6.0, 3.0]])[..., None]
     assert float(split_r_hat(chains)) == pytest.approx(math.sqrt(2))
 

@@ -242,6 +242,25 @@ def test_a_loss_may_hand_labels_to_the_score(autocast, averaged):
         list(fit(model, Labelled(), objective, **options))
 
 
+class Caching(torch.nn.Linear):
+    """Keeps a table that it makes at its first call and makes anew where rows are more."""
+
+    def forward(self, x, sigma):
+        if not hasattr(self, "table") or len(self.table) < len(x):
+            self.register_buffer("table", torch.ones(len(x), 1))
+        return super().forward(x) * self.table[: len(x)]
+
+
+def test_an_average_follows_a_network_that_makes_tables_as_it_runs():
+    torch.manual_seed(0)
+    model = EMA(Caching(2, 2), 0.5)
+    objective = at_random_sigma(denoising_score_matching, levels([1.0, 0.5]))
+    list(fit(model, two_modes(), objective, n_steps=3, batch_size=4))
+    x = torch.ones(9, 2)
+    assert model(x, 0.5).shape == x.shape
+    assert not torch.equal(model.average.weight, model.model.weight)
+
+
 def test_an_average_hands_labels_on():
     model = EMA(OfClass())
     x, y = two_modes().sample(4, generator=seeded()), torch.tensor([0.0, 1.0, 1.0, 0.0])

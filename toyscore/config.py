@@ -227,7 +227,7 @@ class Config(_Plain):
             check_group(values[name], name)
             _check_keys(values[name], [f.name for f in fields(kind)], f"{name}.")
         data = values["data"]
-        if data.get("name") == "folder" and {f.name for f in fields(Data)} - data.keys() == {"flip"}:
+        if data.get("name") == "folder" and "flip" not in data:  # kept before there was the key
             values = values | {"data": data | {"flip": True}}
         config = Config(**{name: GROUPS[name](**v) if name in GROUPS else v for name, v in values.items()})
         check_types(config)

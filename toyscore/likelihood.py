@@ -26,6 +26,7 @@ from toyscore import operators as ops
 from toyscore.operators import Score
 from toyscore.sde import SDE, check_process, integrate, noise_level
 from toyscore.sde.identity import gaussian_log_prob
+from toyscore.sde.solver import check_tolerances
 
 
 class Prior(Protocol):
@@ -87,6 +88,7 @@ def log_likelihood(
         return s, forms[0]
 
     sigmas = [noise_level(sde, t_min), noise_level(sde, 1.0)]
+    check_tolerances(rtol, atol, x / alpha)
     _, (y, divergence) = integrate(rate, x / alpha, sigmas, rtol=rtol, atol=atol)
     end = alpha_1 * y
     at_one = gaussian_log_prob(end, sde.prior_std) if prior is None else prior.log_prob(end)

@@ -35,8 +35,8 @@ MUTANTS = {
     ),
     "replaced for convolved": (
         "distributions/components.py",
-        "variances = self.variances[:, :, None] + sigma2",
-        "variances = self.variances[:, :, None] * 0 + sigma2",
+        "variances = self._counted[:, :, None] + sigma2",
+        "variances = self._counted[:, :, None] * 0 + sigma2",
         "test_distributions.py::test_sigma_convolves",
     ),
     "a density off by a factor of its dimension": (
@@ -833,8 +833,8 @@ MUTANTS = {
     ),
     "a measurement's deviation for its variance": (
         "samplers/guidance.py",
-        "spread = posterior[:, None] * lengths.to(x) + noise_std**2",
-        "spread = posterior[:, None] * lengths.to(x) + noise_std",
+        "spread = posterior[:, None] * lengths.to(x) + tau**2",
+        "spread = posterior[:, None] * lengths.to(x) + tau",
         "test_guidance.py::test_a_gaussian_measured_is_exact",
     ),
     "the posterior as wide as the noise": (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -44,14 +43,14 @@ def image_folder(
         cache: folder for the decoded array, which is made anew when a file is added, removed or changed; default the user's cache.
 
     Raises:
-        FileNotFoundError: no such folder. ValueError: no picture in it; one that is no file, cannot be read, has more than 8 bits per
-            pixel or is smaller than the crop.
+        FileNotFoundError: no such folder. ValueError: no picture in it; one that is no file, cannot be read, is grey or float of more
+            than 8 bits per pixel or is smaller than the crop.
     """
     ops.check_count(size, "size")
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is no folder: pass the folder that holds the pictures")
-    shown = sorted(p for p in path.rglob("*") if not p.name.startswith("."))
+    shown = sorted(p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts))
     files = [p for p in shown if p.suffix.lower() in _SUFFIXES]
     others = Counter(p.suffix or p.name for p in shown if p.suffix.lower() not in _SUFFIXES and p.is_file())
     left_out = ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(5)) + ", ..." * (len(others) > 5)
@@ -61,9 +60,9 @@ def image_folder(
         raise ValueError(f"{path} holds no picture ({endings}){beside}: pass the folder that does")
     print_of = hashlib.sha256(repr((_RULE, size, crop)).encode())
     for file in files:
-        seen = file.stat()
-        if not stat.S_ISREG(seen.st_mode):  # a pipe would be waited for
+        if not file.is_file():  # a pipe would be waited for
             raise ValueError(f"{file} is no file: remove it from the pictures, or rename it")
+        seen = file.stat()
         print_of.update(os.fsencode(f"{file.relative_to(path)},{seen.st_size},{seen.st_mtime_ns}\n"))
 
     def decode() -> dict[str, NDArray[Any]]:

@@ -279,7 +279,8 @@ def images(x: Tensor, labels: Tensor | None = None, *, flip: bool = False) -> Im
         raise ValueError(f"x has shape {list(x.shape)}: images are [N, C, H, W]; add the missing axes, e.g. x[:, None]")
     if _channels_last(x.shape[1:]):
         raise ValueError(
-            f"x has shape {list(x.shape)}, which looks like [N, H, W, C]: images are [N, C, H, W]; pass x.permute(0, 3, 1, 2)"
+            f"x has shape {list(x.shape)}, which looks like [N, H, W, C]: images are [N, C, H, W]; pass x.permute(0, 3, 1, 2), or "
+            "x.transpose(2, 3) if it is [N, C, L, 1]"
         )
     ops.check_finite(x, "x")
     low, high = (float(v) for v in torch.aminmax(x))

@@ -194,7 +194,7 @@ def _box(bounds: Sequence[tuple[float, float]] | None, n_nodes: int | None) -> l
     if not (np.isfinite(widths).all() and (widths > 0).all()):
         raise ValueError(f"bounds = {ends.tolist()}: they must be finite, low < high; pass e.g. bounds=[(-5.0, 5.0)]")
     n_nodes = (501 if len(ends) == 1 else 101) if n_nodes is None else n_nodes
-    ops.check_count(n_nodes, "n_nodes", 5)
+    ops.check_count(n_nodes, "n_nodes", 15)
     h = widths.max() / (2 * ((n_nodes - 1) // 2))
     halves = [max(2, round(width / h / 2)) for width in widths]
     return [middle + h * np.arange(-half, half + 1) for middle, half in zip(ends.mean(1), halves, strict=True)]

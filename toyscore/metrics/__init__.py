@@ -8,8 +8,8 @@ their past. *Images.* How sure a classifier of the real ones is of the samples, 
 distances, precision, recall and coverage in its features; the share of the noise that a score leaves unexplained at each level, which
 says when training is done but not when samples are good.
 
-Everything returns Python floats or tensors on the input's device. Distances of clouds are computed in float64 on the CPU; all but the
-kernel distance depend neither on the place of the origin nor on units. POT is imported where it is used: it takes seconds.
+Everything returns Python floats or tensors on the input's device. Distances of clouds are computed in float64 on the CPU. All but
+the kernel distance stay the same where both clouds move, and grow with their units. POT is imported where it is used: it takes seconds.
 """
 
 from toyscore.metrics.classes import Classifier, Confidence, fit_classifier

@@ -16,7 +16,7 @@ _FEW = 50  # states, fewer than which beside more chains look like axes in the o
 
 
 def split_r_hat(chains: Tensor) -> Tensor:
-    """Split R-hat: the spread over half-chains against the spread within. Source: vehtari2021, Sec. 2.
+    """Split R-hat: the spread over half-chains against the spread within. Source: vehtari2021, Sec. 3.1.
 
     It compares means: chains of one mean and different widths pass. ``rank_normalized_r_hat`` sees those, too.
 
@@ -39,7 +39,7 @@ def split_r_hat(chains: Tensor) -> Tensor:
 
 
 def rank_normalized_r_hat(chains: Tensor) -> Tensor:
-    r"""Rank-normalised split R-hat, of the states and of the folded states; the larger. Source: vehtari2021, Sec. 4.1, Eq. (14).
+    r"""Rank-normalised split R-hat, of the states and of the folded states; the larger. Source: vehtari2021, Sec. 4.1.
 
     States are replaced by the normal scores of their ranks r among all S, :math:`\Phi^{-1}((r - 3/8) / (S + 1/4))`, so that it is also
     right where variances are infinite. Folded states are :math:`|x - \mathrm{median}|`: chains of different widths differ in them.
@@ -104,7 +104,7 @@ def _normal_scores(halves: Tensor) -> Tensor:
 
     flat = halves.flatten(0, 1)
     ranks = torch.from_numpy(stats.rankdata(flat.numpy(), axis=0))
-    return torch.special.ndtri((ranks - 0.375) / (len(flat) + 0.25)).unflatten(0, halves.shape[:2])  # Eq. (14)
+    return torch.special.ndtri((ranks - 0.375) / (len(flat) + 0.25)).unflatten(0, halves.shape[:2])  # Sec. 4.1
 
 
 def _halves(chains: Tensor) -> Tensor:

@@ -177,8 +177,10 @@ class Adapted(nn.Module):
                 f"{self.clock.sigma_max:.6g} and knows nothing beyond; choose levels within"
             )
         like = self._weights(x)
-        t = self.clock.time(std.to(torch.promote_types(like.dtype, torch.float32)))  # steps coincide in half precision
-        out = self.network((ops.per_example(self.clock.alpha(std), x) * x).to(like.dtype), t)
+        exact = std.to(
+            torch.promote_types(like.dtype, torch.float32)
+        )  # in half precision steps coincide and squares overflow
+        out = self.network((ops.per_example(self.clock.alpha(exact), x) * x).to(like.dtype), self.clock.time(exact))
         out = getattr(out, "sample", out)  # diffusers wraps what it returns
         if not isinstance(out, Tensor) or out.shape != x.shape:
             kind, remedy = type(out).__name__, "return the prediction alone"
@@ -244,7 +246,9 @@ def epsilon_score(epsilon: Tensor, x: Tensor, std: Tensor) -> Tensor:
 
 def v_score(v: Tensor, x: Tensor, std: Tensor) -> Tensor:
     """-(alpha v + s_t x_t) / sigma, with x_t = alpha x and s_t = alpha sigma."""
-    alpha = alpha_of(std)
+    alpha = alpha_of(std.to(torch.promote_types(std.dtype, torch.float32))).to(
+        std
+    )  # squares overflow in half precision
     return -(alpha * v + alpha * std * (alpha * x)) / std
 
 

@@ -64,5 +64,7 @@ class EMA(nn.Module):
         share = 1 - min(self.decay, (1 + t) / (10 + t))
         live, average = ([p.data for p in m.parameters()] for m in (self.model, self.average))
         torch._foreach_lerp_(average, live, share)
-        for kept, value in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            kept.copy_(value)
+        kept = dict(self.average.named_buffers())
+        for name, value in self.model.named_buffers():
+            if name in kept and kept[name].shape == value.shape:  # others are caches, made where they are used
+                kept[name].copy_(value)

@@ -28,15 +28,23 @@ Rate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def check_tolerances(rtol: float, atol: float, y: Tensor) -> None:
-    """Refuse tolerances that rounding alone exceeds, at which a solver's steps become ever smaller."""
+    """Refuse tolerances that rounding alone exceeds where a flow starts, at which a solver's steps become ever smaller."""
     ops.check_positive(rtol, "rtol")
     ops.check_positive(atol, "atol")
+    _check_digits(y)
     rounding, largest = torch.finfo(y.dtype).eps, max(1.0, float(y.detach().abs().max()))
-    if rtol + atol / largest < rounding and y.element_size() >= 4:  # 16 bits are refused by the solver
+    if rtol + atol / largest < rounding:
         remedy = "" if rounding < 1e-15 else ", or use float64"
         raise ValueError(
             f"rtol = {rtol:g}, atol = {atol:g}: numbers up to {largest:.3g} in {y.dtype} are rounded by {rounding:.2g} of themselves, and "
             f"no flow can be followed more closely; pass rtol={10 * rounding:.0e} or more{remedy}"
+        )
+
+
+def _check_digits(y: Tensor) -> None:
+    if y.element_size() < 4:
+        raise TypeError(
+            f"x is {y.dtype}: its digits do not do for a solver that watches its errors; convert it with .float()"
         )
 
 
@@ -76,11 +84,9 @@ def integrate(
         raise ImportError('adaptive flows need torchdiffeq: install it with pip install "toyscore[metrics]"') from error
     ops.check_batch(y, "y")
     ops.check_finite(y, "y")
-    check_tolerances(rtol, atol, y)
-    if y.element_size() < 4:
-        raise TypeError(
-            f"x is {y.dtype}: its digits do not do for a solver that watches its errors; convert it with .float()"
-        )
+    ops.check_positive(rtol, "rtol")
+    ops.check_positive(atol, "atol")
+    _check_digits(y)
     if min(sigmas) <= 0:
         raise ValueError("the flow reaches sigma = 0, where log sigma ends: stop at a positive time, e.g. 1e-5")
 

@@ -8,8 +8,9 @@ decides about bars, plots, stopping and saving. Two properties are kept to the b
   draws for itself, as dropout does, comes from a fork of torch's default generators, seeded likewise. One process
   accumulates all shards in order; several (``group``) share them out and add up gradients: same draws, and with two shards
   the same bits. Every shard finds the network's buffers as the step did, and the step leaves the mean of what they became.
-- *Resuming is exact*: ``step.state()`` holds weights, buffers, Adam's moments and the recipe; ``fit(..., state=state)``
-  continues with the same bits, in whatever order the weights lie in memory, and refuses a state of another recipe.
+- *Resuming is exact*: ``step.state()`` holds weights, persistent buffers, Adam's moments and the recipe; ``fit(..., state=state)``
+  continues with the same bits where weights lie in memory as they did, and refuses a state of another recipe. Weights laid out
+  otherwise are paired rightly, but rounding and masks of dropout then differ.
 
 A network in ``models.EMA`` is trained as it is, and its average moved along after each step. ``fit`` trains a network in the
 mode it finds, and leaves it there: call ``.eval()`` before sampling from one with dropout or batch norm (an average is always so).
@@ -138,7 +139,7 @@ def fit(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("model has no trainable parameter: nothing to fit; pass a network, e.g. toyscore.models.MLP()")
-    for name, value in model.state_dict().items():
+    for name, value in [*model.state_dict().items(), *model.named_buffers()]:
         if any(n > 1 and stride == 0 for n, stride in zip(value.shape, value.stride(), strict=True)):
             raise ValueError(
                 f"{name} of shape {list(value.shape)} has strides {list(value.stride())}: numbers that share memory cannot be "
@@ -156,7 +157,9 @@ def fit(
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=_BETAS, fused=fused)
     done = 0 if state is None else _restore(state, model, optimizer, recipe)
     if group is not None:
-        for value in model.state_dict().values():
+        for value in {
+            id(v): v for v in [*model.state_dict().values(), *model.buffers()]
+        }.values():  # also what is not kept
             message = value.contiguous()  # sent as it lies in memory
             dist.broadcast(message, dist.get_global_rank(group, 0), group)
             value.copy_(message)
@@ -241,7 +244,8 @@ def _fit(
                 raise _diverged(step, quantity, length, where, optimizer, f"the weights are those of step {now}")
         if recipe["clip"] is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, recipe["clip"], norm)
-        _align(optimizer)
+        if optimizer.defaults["fused"]:
+            _align(optimizer)
         optimizer.step()
         if moved:
             _move(network, before, moved, n_shards)
