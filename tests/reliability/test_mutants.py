@@ -915,12 +915,6 @@ MUTANTS = {
         "torch.randn(x.shape, generator=generator, device=device)",
         "reliability/test_purity.py::test_results_are_finite_and_have_the_dtype_and_shape_promised[operators.normal_like]",
     ),
-    "a law made on the wrong device": (
-        "diagnostics/propagation.py",
-        "ops.evaluate(score, x.to(like), stage.sigma)",
-        "ops.evaluate(score, x.to(like.dtype), stage.sigma)",
-        "reliability/test_purity.py::test_every_call_gives_on_a_pretended_device_what_it_gives_on_the_cpu[mps]",
-    ),
     "any points compared": (
         "metrics/clouds.py",
         "ops.check_finite(cloud, name)",
