@@ -215,8 +215,8 @@ MUTANTS = {
     ),
     "a network given x for x_t": (
         "models/adapters.py",
-        "(ops.per_example(self.clock.alpha(std), x) * x).to(like.dtype)",
-        "x.to(like.dtype)",
+        "out = self.network((ops.per_example(self.clock.alpha(exact), x) * x).to(like.dtype), self.clock.time(exact))",
+        "out = self.network(x.to(like.dtype), self.clock.time(exact))",
         "test_adapters.py::test_a_perfect_network_of_each_kind_is_the_exact_score",
     ),
     "a clock in sigma squared": (
