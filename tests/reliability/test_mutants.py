@@ -1011,7 +1011,7 @@ MUTANTS = {
         "[:, (ends - 1) // n // 2]",
         "test_metrics.py::test_sliced_wasserstein_of_sets_of_one_size_is_that_of_laws",
     ),
-    "a Fréchet distance of roots that are not turned": (
+    "a Frechet distance of roots that are not turned": (
         "metrics/features.py",
         "(r - left @ right @ s)",
         "(r - s)",
