@@ -92,6 +92,14 @@ def test_batches_have_seeds_of_their_own(run):
     assert not torch.allclose(whole[4:7], whole[:3])
 
 
+def alike(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(alike, a, b))
+    return a == b or (isinstance(a, float) and math.isclose(a, b, rel_tol=1e-6))
+
+
 def test_processes_share_samples_and_judgement(tmp_path, run):
     """torchrun: two processes draw and judge what one does, and one of them writes"""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -108,7 +116,7 @@ def test_processes_share_samples_and_judgement(tmp_path, run):
     assert done.stdout.count("against the training set") == 1
     assert (one / "samples.png").read_bytes() == (two / "samples.png").read_bytes()
     a, b = (json.loads((folder / "evaluation.json").read_text()) for folder in (one, two))
-    assert a == b
+    assert alike(a, b)  # but for last digits: this process may have more threads
 
 
 def test_motion_shows_the_way(tmp_path, run, toy):
