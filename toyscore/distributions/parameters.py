@@ -127,8 +127,10 @@ class Spread(NamedTuple):
 
     def plus(self, variance: float) -> Spread:
         """Every covariance plus ``variance`` times the identity."""
-        if self.wide is None or variance == 0:
-            return Spread(self.variances + variance) if self.wide is None else self
+        if variance == 0:
+            return self
+        if self.wide is None:
+            return Spread(self.variances + variance)
         full, variances, bases, _ = self.wide
         cleaned = (bases * variances[:, None]) @ bases.mT  # without what rounding left where an eigenvalue is zero
         full = torch.where((variances == 0).any(1)[:, None, None], cleaned, full)
@@ -302,9 +304,8 @@ def from_factor(factor: Tensor, like: Tensor) -> Spread:
     """The covariances ``factor @ factor.mT`` from factors [K, D, R] in float64: eigenvalues keep the digits that squares would lose."""
     left, lengths, _ = torch.linalg.svd(factor)
     dim = factor.shape[1]
-    variances = torch.nn.functional.pad(lengths.square(), (0, dim - lengths.shape[1])).flip(
-        1
-    )  # ascending, as eigh has them
+    squares = torch.nn.functional.pad(lengths.square(), (0, dim - lengths.shape[1]))
+    variances = squares.flip(1)  # ascending, as eigh has them
     variances = torch.where(torch.arange(dim, device="cpu") < _nullity(factor)[:, None], 0.0, variances)
     return _narrow(Wide(factor @ factor.mT, variances, left.flip(2), torch.finfo(torch.float64).eps), like)
 

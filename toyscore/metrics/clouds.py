@@ -36,10 +36,10 @@ def sliced_wasserstein2(x: Tensor, y: Tensor, *, n_projections: int = 128, gener
         generator: of the directions.
     """
     ops.check_count(n_projections, "n_projections")
-    a, _ = as_clouds(x, y)
+    a, b = as_clouds(x, y)
     directions = ops.normal_like(a.new_empty(a.shape[1], n_projections), generator).cpu().double()
     directions = directions / directions.norm(dim=0)
-    a, b = as_doubles(x, y)
+    a, b = a.cpu().double(), b.cpu().double()
     a, b = a - a.mean(0), b - a.mean(0)
     rows = ops.pieces(n_projections, len(a) + len(b))
     return math.sqrt(sum(_on_lines(directions[:, of].mT, a, b) for of in rows) / n_projections)
