@@ -1,47 +1,52 @@
-# Each of figures, lab, classroom, docs and test works on a bare clone: it first installs what it needs into .venv, and only when a pin changed.
+# Each target works on a bare clone: it first installs what it needs into .venv, and only when a pin changed.
 PYTHON ?= python3
 BIN := .venv/bin
-CORE := .venv/.core
+FIGURES := .venv/.figures
 NOTEBOOKS := .venv/.notebooks
 TEST := .venv/.test
+DIST := .venv/.dist
+UV := uv==0.13.9
+# uv takes torch's build for the processor, or for the GPU where there is one; wheels that are provided win.
+WHEELS = $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend auto)
 NBVAL := -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 600
 export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
 export PYTHONUTF8 = 1
 
-.PHONY: setup figures check-figures notebooks check-notebooks lab classroom bench lint test test-notebooks test-slow test-portable reliability check-reliability docs gallery equations scaling clean
+.PHONY: setup figures check-figures notebooks check-notebooks lab classroom bench lint test test-notebooks test-slow mutants dist docs gallery equations scaling clean
 
 define install
-	@if command -v uv >/dev/null 2>&1; then \
-	  test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) .venv; \
-	  UV_FIND_LINKS="$$PIP_FIND_LINKS" uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(1)]'; \
-	else \
-	  test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(1)]'; \
-	fi
+	@echo "Installing toyscore with [$(1)] into .venv: $(2). This is done once, and again when a version changes."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(UV)"
+	@$(BIN)/uv pip install $(if $(CI),--quiet) --python $(BIN)/python $(WHEELS) -c constraints.txt -e '.[$(1)]'
 	@touch $@
 endef
 
 setup: $(TEST)
 
-$(CORE): pyproject.toml constraints.txt
-	$(call install,metrics)
+$(FIGURES): pyproject.toml constraints.txt
+	$(call install,figures,some 310 MB to fetch and 1.2 GB on disk)
 
 $(NOTEBOOKS): pyproject.toml constraints.txt
-	$(call install,notebooks)
+	$(call install,notebooks,some 360 MB to fetch and 1.4 GB on disk)
 
 $(TEST): pyproject.toml constraints.txt
-	$(call install,test)
-	@touch $(CORE) $(NOTEBOOKS)
+	$(call install,test,some 460 MB to fetch and 1.8 GB on disk)
+	@touch $(FIGURES) $(NOTEBOOKS)
 
-figures: $(CORE)
+$(DIST): pyproject.toml constraints.txt
+	$(call install,dist,some 280 MB to fetch and 1.1 GB on disk)
+
+figures: $(FIGURES)
 	$(BIN)/python figures/run.py
 
-check-figures: $(CORE)
+check-figures: $(FIGURES)
 	$(BIN)/python figures/run.py --check
 
 lab: $(NOTEBOOKS)
-	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_setup_check.ipynb
+	$(BIN)/toyscore course course
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None course/00_setup_check.ipynb
 
 classroom: $(NOTEBOOKS)
 	$(BIN)/python notebooks/classroom.py $(if $(HALL),--hall) $(if $(PORT),--port $(PORT))
@@ -59,27 +64,23 @@ lint: $(TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet --persona pedantic .github/workflows
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --durations 30 --cov --proofs build/proofs/test.json
-	$(MAKE) --no-print-directory test-notebooks
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --durations 20 --cov
+
+test-slow: $(TEST)
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 20
 
 test-notebooks: $(TEST)
 	$(BIN)/python -m pytest $(NBVAL) notebooks/[0-9][0-9]_*.ipynb
 
-# As on a processor without wide vectors, which rounds otherwise.
-test-portable: $(TEST)
-	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest $(NBVAL) tests/test_checks_*.py $(foreach n,05 08 13,notebooks/$(n)_*.ipynb)
+mutants: $(TEST)
+	$(BIN)/python tests/mutation.py
 
-test-slow: $(TEST)
-	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 30 --proofs build/proofs/slow.json
-
-check-reliability: $(TEST)
-	$(BIN)/python docs/make_reliability.py --check
-
-reliability: $(TEST)
-	$(BIN)/python -m pytest -n 2 --dist worksteal --proofs build/proofs/all.json $$($(BIN)/python docs/make_reliability.py --tests)
-	$(BIN)/python docs/make_reliability.py
+dist: $(DIST)
+	$(BIN)/python tests/dist.py
 
 docs: $(TEST)
 	$(BIN)/python docs/make_site.py
@@ -94,4 +95,4 @@ scaling: $(TEST)
 	$(BIN)/python docs/make_scaling.py
 
 clean:
-	rm -rf .venv build *.egg-info .coverage .mypy_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .coverage .mypy_cache .ruff_cache

@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib", "pot": "POT", "docstring_parser": "docstring-parser"}
+CONDA |= {"python-build": "build"}
 
 
 def requirements(*, without=()):

@@ -28,11 +28,11 @@ ALLOWED = {name: set(CHAIN[:i]) for i, name in enumerate(CHAIN)} | {
     "pretrained": {"train", "config", "build", "_writing"},
     "evaluation": {*CHAIN, "models", "data", "config", "build"},
 }
-ALLOWED |= {"cli": {*ALLOWED}, "__main__": {"cli"}}
-
-
-for allowed in ALLOWED.values():
+ALLOWED |= {"cli": {*ALLOWED, "course"}, "__main__": {"cli"}}
+ALLOWED |= {"course": {"_writing"}, "_extras": set()}
+for name, allowed in ALLOWED.items():
     allowed |= {"_precision"} if "operators" in allowed else set()
+    allowed |= {"_extras"} if name in ("cli", "data", "metrics", "models", "sde", "train", "widgets") else set()
 
 
 def modules():

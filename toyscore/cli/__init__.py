@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from toyscore._extras import missing
 from toyscore.cli import options as opt
 from toyscore.cli.errors import explain, printable
 from toyscore.cli.parser import COMMANDS, config_of, make_parser, name_of, options_of, overrides_of, parse
@@ -53,7 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str]) -> tuple[str, int]:
     """What a command says when it has done its work, and its exit code."""
-    command, values, named = parse(given)
+    if given == ["doctor"]:  # which finds what is missing, the parser, too
+        from toyscore.cli.doctor import doctor
+
+        return doctor()
+    try:
+        command, values, named = parse(given)
+    except ModuleNotFoundError as error:
+        raise missing("the command line", error.name or "a package", "cli") from error
     if command == "train":
         return _train(values, named), 0
     if command == "summary":
@@ -69,9 +77,7 @@ def _run(given: list[str]) -> tuple[str, int]:
             check_used(config, named)
         return summary(config, values.folder), 0
     if command == "doctor":
-        from toyscore.cli.doctor import doctor
-
-        return doctor()
+        return _run([command])
     if command == "completion":
         return make_parser().get_completion_script(f"shtab-{values.shell}"), 0
     kind = COMMANDS[command][0]
@@ -82,6 +88,14 @@ def _run(given: list[str]) -> tuple[str, int]:
         from toyscore.cli.losses import plot_loss
 
         return plot_loss(options), 0
+    if isinstance(options, opt.Figure):
+        from toyscore.cli.shipped import figure
+
+        return figure(options), 0
+    if isinstance(options, opt.Course):
+        from toyscore.cli.shipped import course
+
+        return course(options), 0
     if isinstance(options, opt.Export):
         from toyscore.pretrained import export
 

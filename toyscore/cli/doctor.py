@@ -11,12 +11,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
+from toyscore._extras import install_line
+
 _EXTRAS = {
+    "cli": "the other commands",
     "metrics": "Wasserstein and Fréchet distances",
     "images": "MNIST, CIFAR-10",
-    "train": "several processes",
+    "train": "checkpoints, several processes",
     "diffusers": "networks of diffusers",
     "notebooks": "JupyterLab, sliders, the classroom",
 }
@@ -46,14 +50,14 @@ def _findings() -> Iterator[tuple[str, str, str]]:
     yield (
         "MISSING" if wrong else "ok",
         f"toyscore {__version__} and what it needs{_listed(wrong)}",
-        "pip install -U toyscore, or make setup in its folder" if wrong else "",
+        install_line() if wrong else "",
     )
     for extra, use in _EXTRAS.items():
         wrong = _missing(extra)
         yield (
             "optional" if wrong else "ok",
             f"{use}{_listed(wrong)}",
-            f'pip install "toyscore[{extra}]"' if wrong else "",
+            install_line(extra) if wrong else "",
         )
     yield from _arithmetic()
     yield from _pictures()
@@ -113,6 +117,8 @@ def _arithmetic() -> Iterator[tuple[str, str, str]]:
         f"the score of a Gaussian, by toyscore and by hand: {score}",
         "" if good else "it must be [[-0.5, 0.0]]: reinstall torch",
     )
+    if find_spec("safetensors") is None:  # of an extra, which was listed
+        return
     network = pretrained.digits().network
     begun = time.perf_counter()
     network(torch.full((64, 1, 8, 8), 0.5), 0.5)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 
 from toyscore.config import ConfigError
 
@@ -41,14 +42,13 @@ class StoppedError(KeyboardInterrupt):
 
 def explain(error: BaseException) -> tuple[int, str]:
     """The exit code and the words for an error."""
-    from jsonargparse import ArgumentError
-
     text = str(error) or type(error).__name__
     if isinstance(error, StoppedError):
         return 128 + error.signum, text
     if isinstance(error, KeyboardInterrupt):
         return 130, "stopped"
-    if isinstance(error, ArgumentError):
+    parser = sys.modules.get("jsonargparse")  # missing where the extra is not installed
+    if parser is not None and isinstance(error, parser.ArgumentError):
         return 2, _reworded(text)
     if isinstance(error, ConfigError):
         return 2, text
@@ -106,6 +106,7 @@ def _reworded(text: str) -> str:
     text = re.sub(
         r"Unexpected config: .*", "it must hold groups of keys, as in training: {n_steps: 100}", text, flags=re.DOTALL
     )
+    text = re.sub(r"required: (?:course|figure)\.(\w+)", r"required: \1", text)  # which have no dashes
     text = re.sub(r"required: [\w-]+\.(\w+)", r"required: --\1", text)
     text = re.sub(r"<class '(\w+)'>", lambda m: _TYPES.get(m[1], m[1]), text)
     text = re.sub(r"(?:typing\.)?Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), text)

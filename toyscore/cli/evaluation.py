@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from toyscore import evaluation
+from toyscore._extras import install_line
 from toyscore._writing import replacing
 from toyscore.build import build_data, draw_samples
 from toyscore.cli.folder import locked
@@ -70,14 +71,14 @@ def _check_installed(data: str, inception: bool) -> None:
     """Refuse what the measures of a data set cannot do without; pictures without labels are judged by their numbers."""
     labelled = data not in ("toy", "photos", "folder")
     wanted = {
-        "POT": ("ot", '"toyscore[metrics]"', data == "toy"),
-        "torchmetrics": ("torchmetrics", '"toyscore[metrics]"', labelled or inception),
-        "torch_fidelity": ("torch_fidelity", "torch-fidelity", inception),
+        "POT": ("ot", install_line("metrics"), data == "toy"),
+        "torchmetrics": ("torchmetrics", install_line("metrics"), labelled or inception),
+        "torch_fidelity": ("torch_fidelity", "pip install torch-fidelity", inception),
     }
-    missing = {name: extra for name, (module, extra, needed) in wanted.items() if needed and not find_spec(module)}
+    missing = {name: line for name, (module, line, needed) in wanted.items() if needed and not find_spec(module)}
     if missing:
         raise ImportError(
-            f"evaluating needs {' and '.join(missing)}: install it with pip install {' '.join(dict.fromkeys(missing.values()))}"
+            f"evaluating needs {' and '.join(missing)}: install it with {' and '.join(dict.fromkeys(missing.values()))}"
         )
 
 

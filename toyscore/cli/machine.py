@@ -8,6 +8,7 @@ import os
 import torch
 import torch.distributed as dist
 
+from toyscore._extras import missing
 from toyscore.config import ConfigError
 
 
@@ -35,7 +36,7 @@ def start(device: str, threads: int | None) -> tuple[torch.device, dist.ProcessG
     try:
         from accelerate import PartialState
     except ImportError as error:
-        raise ImportError('several processes need accelerate: install it with pip install "toyscore[train]"') from error
+        raise missing("several processes", "accelerate", "train", "need") from error
     processes = PartialState(cpu=kind == "cpu")
     if processes.num_processes != wanted:
         raise ConfigError(

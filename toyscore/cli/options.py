@@ -147,6 +147,32 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """Draw a figure of the gallery, from scratch.
+
+    Args:
+        name: of the figure, as ncsn-fig3.
+        out: the folder to write into; null is this one.
+        quick: a smaller computation, for a first look.
+    """
+
+    name: str
+    out: str | None = None
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Course:
+    """Copy the notebooks of the course; a copy that you have changed is kept.
+
+    Args:
+        folder: where to; it is made if missing.
+    """
+
+    folder: str
+
+
+@dataclass(frozen=True)
 class Completion:
     """Let the shell complete commands, options and choices: eval "$(toyscore completion)".
 

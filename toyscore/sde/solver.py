@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from toyscore import operators as ops
+from toyscore._extras import missing
 from toyscore.operators import DivergenceError, Score
 
 _FIRST = 0.2  # of log sigma: the solver's own guess leads far beyond, since at small sigma nothing moves
@@ -81,7 +82,7 @@ def integrate(
         with torch.device("cpu"):  # its tables are float64
             from torchdiffeq import odeint
     except ImportError as error:
-        raise ImportError('adaptive flows need torchdiffeq: install it with pip install "toyscore[metrics]"') from error
+        raise missing("adaptive flows", "torchdiffeq", "metrics", "need") from error
     ops.check_batch(y, "y")
     ops.check_finite(y, "y")
     ops.check_positive(rtol, "rtol")

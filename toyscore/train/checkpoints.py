@@ -33,6 +33,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from toyscore._extras import missing
+
 FORMAT = 1
 _TENSORS, _ABOUT, _SUMS = "tensors.safetensors", "checkpoint.json", "SHA256SUMS"
 _NAME = "step-{:08d}"
@@ -68,7 +70,10 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping
         OSError: the disk is full or refuses; what was there before still is.
         TypeError: ``about`` holds what JSON cannot.
     """
-    from safetensors.torch import save
+    try:
+        from safetensors.torch import save
+    except ImportError as error:
+        raise missing("a checkpoint", "safetensors", "train") from error
 
     folder = Path(folder)
     tensors = {f"model.{name}": value for name, value in state["model"].items()}
@@ -130,8 +135,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: missing, incomplete, damaged, or of another format; names the file, the cause, and the newest other
             checkpoint that is whole.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+    except ImportError as error:
+        raise missing("a checkpoint", "safetensors", "train") from error
 
     path = Path(path)
     if (path / "checkpoints").is_dir():

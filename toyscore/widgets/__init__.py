@@ -26,10 +26,12 @@ either, so a small anywidget in each panel sets them. What ``draw`` raises is sh
 picture and its words stay.
 """
 
+from toyscore._extras import missing
+
 try:
     from toyscore.widgets.controls import Choice, Control, Seed, Slider, Toggle
     from toyscore.widgets.panel import Panel, panel
 except ModuleNotFoundError as error:
-    raise ImportError('toyscore.widgets needs ipywidgets: install it with pip install "toyscore[notebooks]"') from error
+    raise missing("toyscore.widgets", "ipywidgets", "notebooks") from error
 
 __all__ = ["Choice", "Control", "Panel", "Seed", "Slider", "Toggle", "panel"]
