@@ -62,6 +62,13 @@ def explicit_score_matching(
 ) -> Tensor:
     """Half the squared distance to a known score, ½‖s(x) - s*(x)‖². Source: hyvarinen2005, Sec. 2.
 
+    >>> import torch
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.losses import explicit_score_matching
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[2.0]])  # the score of N(0, 1) at 2 is -2
+    >>> round(explicit_score_matching(lambda x, sigma: 0 * x, x, target=p.score).item(), 3)  # 2**2 / 2
+    2.0
+
     Args:
         score: the score function to judge.
         x: [B, *event], drawn from q_sigma.
@@ -88,6 +95,13 @@ def implicit_score_matching(
     Integration by parts turns :math:`-E[s \cdot s^*]` into :math:`E[\mathrm{tr}(\partial s / \partial x)]`, provided
     that q s vanishes at infinity. Its expectation is the Fisher divergence less ½E‖s*‖².
 
+    >>> import torch
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.losses import implicit_score_matching
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[2.0]])  # the score of N(0, 1) is -x, its slope -1
+    >>> round(implicit_score_matching(p.score, x).item(), 3)  # 2**2 / 2 - 1
+    1.0
+
     Args, errors: as ``explicit_score_matching``.
 
     Returns:
@@ -109,6 +123,14 @@ def sliced_score_matching(
     generator: Generator | None = None,
 ) -> Tensor:
     r"""The trace seen along random directions v, E[v vᵀ] = I. Source: song2019, Eq. (3); song2019sliced, Sec. 3.
+
+    >>> import torch
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.losses import sliced_score_matching
+    >>> p, x = GaussianMixture([[0.0, 0.0]]), torch.tensor([[2.0, 2.0]])
+    >>> g = torch.Generator().manual_seed(0)
+    >>> round(sliced_score_matching(p.score, x, generator=g).item(), 3)  # 8 / 2 - 2: the Jacobian is -I, and v·v = 2
+    2.0
 
     Args:
         score, x, sigma: as ``explicit_score_matching``.
@@ -154,6 +176,14 @@ def finite_difference_score_matching(
     about eps |s| / h with eps the rounding unit; the default h balances the two for a density of width sigma, or of unit
     width where sigma = 0. It is a power of two and at least 16 eps |x|, so that x ± h is exact.
 
+    >>> import torch
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.losses import finite_difference_score_matching
+    >>> p, x = GaussianMixture([[0.0, 0.0]]), torch.tensor([[2.0, 2.0]])
+    >>> g = torch.Generator().manual_seed(0)
+    >>> round(finite_difference_score_matching(p.score, x, generator=g).item(), 2)  # 8 / 2 - 2 again
+    2.0
+
     Args:
         score, x, sigma: as ``explicit_score_matching``.
         step: h, in units of x; default, per example, ``eps^(1/3)`` times the width to the nearest power of two (0.004 in
@@ -197,6 +227,15 @@ def denoising_score_matching(
 
     The score of N(x̃; x, σ²I) is :math:`-(\tilde x - x)/\sigma^2 = -z/\sigma`; averaged over the x that may have led to
     x̃ it is the score of q_sigma, which is therefore the minimiser.
+
+    >>> import torch
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.losses import denoising_score_matching
+    >>> p, g = GaussianMixture([[0.0]]), torch.Generator().manual_seed(0)  # N(0, 1)
+    >>> x = p.sample(100_000, generator=g)
+    >>> loss = denoising_score_matching(p.score, x, 1.0, generator=g)  # of the exact score: the least there is
+    >>> round(loss.mean().item(), 2)  # and not zero, but D / (2 * (1 + sigma**2))
+    0.25
 
     Args:
         score: the score function to fit.
@@ -271,6 +310,15 @@ def noisy_cross_entropy(
 def perturbed(loss: Loss) -> Loss:
     """A loss that takes x from q_sigma, made to take clean x: adds the noise, then calls it.
 
+    >>> import torch
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.losses import implicit_score_matching, perturbed
+    >>> p, g = GaussianMixture([[0.0]]), torch.Generator().manual_seed(0)  # N(0, 1); with noise of 1, N(0, 2)
+    >>> x = p.sample(100_000, generator=g)
+    >>> loss = perturbed(implicit_score_matching)(p.score, x, 1.0, generator=g)
+    >>> round(loss.mean().item(), 2)  # -E[s**2] / 2, and s = -x / 2
+    -0.25
+
     Raises:
         TypeError: loss cannot be called. ValueError: a loss of this module that adds the noise itself.
     """
@@ -285,6 +333,15 @@ def perturbed(loss: Loss) -> Loss:
 
 def at_random_sigma(loss: Loss, draw: Draw) -> Callable[..., Tensor]:
     """A noise-conditional objective: ``loss`` at a sigma drawn for each example. Source: song2019, Eq. (6).
+
+    >>> import torch
+    >>> from toyscore.distributions import two_modes
+    >>> from toyscore.losses import at_random_sigma, denoising_score_matching
+    >>> from toyscore.noise import levels
+    >>> loss, g = at_random_sigma(denoising_score_matching, levels([3.0, 1.0])), torch.Generator().manual_seed(0)
+    >>> values = loss(lambda x, sigma: 0 * x, two_modes().sample(10_000, generator=g), generator=g)
+    >>> round(values.mean().item(), 1)  # a zero score leaves all of the noise: D / 2, at every level
+    1.0
 
     Args:
         loss: one that takes clean x: the denoising loss, or another in :func:`perturbed`.

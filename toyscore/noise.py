@@ -65,6 +65,10 @@ def check_sigmas(sigmas: Tensor | Sequence[float], *, dtype: torch.dtype | None 
 def geometric(sigma_max: float, sigma_min: float, n_levels: int) -> Tensor:
     """Levels with a constant ratio, strictly decreasing: [L] in the default dtype, both ends exact. Source: song2019, Sec. 4.
 
+    >>> from toyscore.noise import geometric
+    >>> [round(sigma, 3) for sigma in geometric(10, 0.1, 3).tolist()]  # each a tenth of the last
+    [10.0, 1.0, 0.1]
+
     Raises:
         ValueError: fewer than one level; ends not positive, not in order or beyond the dtype; so many levels that two round to one.
     """
@@ -85,6 +89,10 @@ def karras(sigma_max: float, sigma_min: float, n_levels: int, *, rho: float = 7.
     """Levels at equal steps of sigma^(1/rho), strictly decreasing: [L] in the default dtype, both ends exact. Source: karras2022, Eq. (5).
 
     Equal steps of sigma for rho = 1, equal ratios as rho grows without bound; between them, more levels where sigma is small.
+
+    >>> from toyscore.noise import karras
+    >>> [round(sigma, 3) for sigma in karras(9.0, 1.0, 3, rho=2.0).tolist()]  # the squares of 3, 2, 1
+    [9.0, 4.0, 1.0]
 
     Raises:
         ValueError: as ``geometric``, with at least two levels; rho not positive, or so small that a power overflows.
@@ -107,6 +115,12 @@ def karras(sigma_max: float, sigma_min: float, n_levels: int, *, rho: float = 7.
 def ddpm_levels(betas: Tensor | Sequence[float]) -> Tensor:
     r"""The noise levels of a DDPM, :math:`\sigma_i = \sqrt{(1 - \bar\alpha_i) / \bar\alpha_i}`: [N], decreasing, in the dtype of
     ``betas``, at least float32. Source: ho2020, Eq. (4).
+
+    >>> import torch
+    >>> from toyscore.noise import ddpm_levels
+    >>> sigmas = ddpm_levels(torch.tensor([0.5, 0.6]))  # alpha bar is 0.5, then 0.5 * 0.4 = 0.2
+    >>> [round(sigma, 3) for sigma in sigmas.tolist()]  # roots of 0.8 / 0.2 and 0.5 / 0.5
+    [2.0, 1.0]
 
     Args:
         betas: [N] within (0, 1), in the order of the forward process. A last 1, as in schedules of zero terminal SNR, leaves no signal and

@@ -51,6 +51,13 @@ def divergences(
 
     The nodes follow the components of both: where q has a narrow one, its score is steep, however little of p is there.
 
+    >>> from toyscore.diagnostics import divergences
+    >>> from toyscore.distributions import GaussianMixture
+    >>> p, q = GaussianMixture([[0.0]]), GaussianMixture([[1.0]])  # N(0, 1) and N(1, 1)
+    >>> found = divergences(p, q)
+    >>> round(found.kl, 3), round(found.fisher, 3)  # both 1**2 / 2: the scores differ by 1 everywhere
+    (0.5, 0.5)
+
     Args:
         p, q: D = 1 or 2, of one D.
         sigma: the noise level, in units of x.

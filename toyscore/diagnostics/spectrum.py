@@ -79,6 +79,11 @@ def spectral_gap(
 
     Of a mixture, on a grid that follows from it; of any other density, on one within bounds, whose walls nothing passes.
 
+    >>> from toyscore.diagnostics import spectral_gap
+    >>> from toyscore.distributions import GaussianMixture
+    >>> round(spectral_gap(GaussianMixture([[0.0]], covariances=4.0)), 3)  # on N(0, v): 1 / (2 * v)
+    0.125
+
     Args:
         distribution: a mixture, D = 1 or 2; or a log density, normalised or not: a function of x [N, D], in float64, that returns [N], or
             anything that has it as ``log_prob``. It is called as ``log_prob(x)``, with noise as ``log_prob(x, sigma)``.

@@ -74,6 +74,10 @@ def check_stable(variance: Number, step_size: Number, where: str = "") -> None:
 def stationary_variance(variance: Number, step_size: Number) -> Number:
     r"""The variance that the chain on N(0, v) settles at, :math:`v / (1 - \epsilon / 4v)`. Source: song2020, Proposition 3.
 
+    >>> from toyscore.diagnostics import stationary_variance
+    >>> [round(stationary_variance(1.0, step_size), 3) for step_size in (0.01, 1.0, 2.0)]
+    [1.003, 1.333, 2.0]
+
     Args:
         variance: v, a float or a tensor of any shape, in units of x squared.
         step_size: epsilon, a float or a tensor that broadcasts with v.

@@ -35,6 +35,14 @@ from toyscore.operators import Sigma
 class GaussianMixture:
     r"""The mixture :math:`p(x) = \sum_k \pi_k N(x; \mu_k, \Sigma_k)`, exact at every noise level.
 
+    >>> import torch
+    >>> from toyscore.distributions import GaussianMixture
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[1.0]])  # N(0, 1), and one point
+    >>> round(p.score(x).item(), 3)  # the score is -x
+    -1.0
+    >>> round(p.score(x, 1.0).item(), 3)  # with noise of standard deviation 1: -x / (1 + 1**2)
+    -0.5
+
     Args:
         means: [K, D], a floating-point tensor, an array or nested numbers. Its dtype and device are the mixture's; a NumPy
             array of floats keeps its dtype, nested numbers take torch's default.
@@ -98,6 +106,14 @@ class GaussianMixture:
 
     def to_torch(self) -> torch.distributions.MixtureSameFamily:
         """The same mixture as a ``torch.distributions.MixtureSameFamily`` of event shape [D].
+
+        >>> import torch
+        >>> from toyscore.distributions import GaussianMixture, two_modes
+        >>> p, x = two_modes(), torch.tensor([[1.0, 2.0]])
+        >>> torch.allclose(p.to_torch().log_prob(x), p.log_prob(x))
+        True
+        >>> GaussianMixture.from_torch(p.to_torch())
+        GaussianMixture(K=2, D=2, float32, cpu)
 
         Raises:
             ValueError: a degenerate covariance, which has no density.
@@ -166,7 +182,14 @@ class GaussianMixture:
         return ops.unflatten(self._parts.apply(self._parts.score, x, sigma), x)
 
     def responsibilities(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
-        """Posterior probability of each component given x; args and errors as ``log_prob``. Returns [B, K]."""
+        """Posterior probability of each component given x; args and errors as ``log_prob``. Returns [B, K].
+
+        >>> import torch
+        >>> from toyscore.distributions import two_modes
+        >>> x = torch.zeros(1, 2)  # equally far from both modes: only their weights count
+        >>> [round(r, 3) for r in two_modes().responsibilities(x)[0].tolist()]
+        [0.8, 0.2]
+        """
         return self._parts.apply(self._parts.responsibilities, x, sigma)
 
     def log_responsibilities(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
@@ -202,7 +225,13 @@ class GaussianMixture:
 
     @torch.inference_mode(False)
     def perturb(self, sigma: float) -> GaussianMixture:
-        r"""The exact convolution with N(0, sigma^2 I): covariances :math:`\Sigma_k + \sigma^2 I`, for a single sigma."""
+        r"""The exact convolution with N(0, sigma^2 I): covariances :math:`\Sigma_k + \sigma^2 I`, for a single sigma.
+
+        >>> from toyscore.distributions import GaussianMixture
+        >>> p = GaussianMixture([[0.0]], covariances=1.0)
+        >>> p.perturb(2.0).covariances.tolist()  # 1 + 2**2
+        [[[5.0]]]
+        """
         _, largest = ops.check_sigma(sigma, self.means)
         check_square(largest, self.means)
         if isinstance(sigma, Tensor) and sigma.ndim:
@@ -243,6 +272,12 @@ class GaussianMixture:
         Per component, with o the others: mean :math:`\mu_o + \Sigma_{od} \Sigma_{dd}^{-1} (v - \mu_d)`, covariance
         :math:`\Sigma_{oo} - \Sigma_{od} \Sigma_{dd}^{-1} \Sigma_{do}`; the weight is multiplied by its density at v.
 
+        >>> from toyscore.distributions import GaussianMixture
+        >>> p = GaussianMixture([[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])  # variances 1, correlation 0.5
+        >>> q = p.condition([0], [2.0])
+        >>> round(q.mean.item(), 3), round(q.covariance.item(), 3)  # 0.5 * 2 and 1 - 0.5**2
+        (1.0, 0.75)
+
         Raises:
             ValueError: dims as in ``marginal``, or naming every coordinate; values not [len(dims)] or not finite; a
                 degenerate covariance among ``dims``.
@@ -269,6 +304,12 @@ class GaussianMixture:
 
         Per component the posterior of linear regression, its weight multiplied by the density of y. Without noise it has no
         extent along A, so it has a density only once it is perturbed.
+
+        >>> from toyscore.distributions import GaussianMixture
+        >>> p = GaussianMixture([[0.0]])  # x from N(0, 1), measured as x + n = 2
+        >>> q = p.observe([[1.0]], [2.0], noise_std=1.0)
+        >>> round(q.mean.item(), 3), round(q.covariance.item(), 3)  # halfway between 0 and 2, half of the variance
+        (1.0, 0.5)
 
         Args:
             operator: A, [M, D], of rank M where there is no noise.

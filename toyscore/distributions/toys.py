@@ -27,7 +27,13 @@ def _mixture(means: list[list[float]], covariances: Any, weights: list[float] | 
 
 
 def two_modes() -> GaussianMixture:
-    """The paper's toy, 0.8 N((5, 5), I) + 0.2 N((-5, -5), I), float32. Source: song2019, Sec. 3.2."""
+    """The paper's toy, 0.8 N((5, 5), I) + 0.2 N((-5, -5), I), float32. Source: song2019, Sec. 3.2.
+
+    >>> from toyscore.distributions import two_modes
+    >>> p = two_modes()
+    >>> p.means.tolist(), [round(w, 3) for w in p.weights.tolist()]
+    ([[5.0, 5.0], [-5.0, -5.0]], [0.8, 0.2])
+    """
     return _mixture([[5.0, 5.0], [-5.0, -5.0]], 1.0, [0.8, 0.2])
 
 

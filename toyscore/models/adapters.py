@@ -54,6 +54,12 @@ class Clock:
 def ddpm_clock(alpha_bars: Tensor, *, whole: bool = False) -> Clock:
     r"""Steps :math:`t = 0, \dots, N - 1` with :math:`\sigma_t = \sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}`. Source: ho2020, Eq. (4).
 
+    >>> import torch
+    >>> from toyscore.models.adapters import ddpm_clock
+    >>> clock = ddpm_clock(torch.tensor([0.9, 0.5, 0.1]))  # steps 0, 1, 2; step 1 has sigma**2 = 0.5 / 0.5
+    >>> [round(t, 3) for t in clock.time(torch.tensor([1.0, 3.0])).tolist()]  # step 2 has 0.9 / 0.1
+    [1.0, 2.0]
+
     Args:
         alpha_bars: :math:`\bar\alpha_t` [N], strictly decreasing within (0, 1): ``torch.cumprod(1 - betas.double(), 0)``. A first 1
             (no noise) and a last 0 (no signal, as in schedules of zero terminal SNR) have no score: those two steps are left out,
@@ -208,6 +214,12 @@ class Adapted(nn.Module):
 
 def from_epsilon(network: Callable[[Tensor, Tensor], Any], clock: Clock) -> Adapted:
     """The score of a network that predicts the noise. Source: ho2020, Sec. 3.2.
+
+    >>> import torch
+    >>> from toyscore.models.adapters import from_epsilon, sigma_clock
+    >>> score = from_epsilon(lambda x, sigma: 0 * x + 3, sigma_clock())  # a network that always predicts 3
+    >>> score(torch.zeros(1, 2), 0.5).tolist()  # -3 / 0.5
+    [[-6.0, -6.0]]
 
     Args:
         network: ``network(x_t, t)``, x_t [B, *event] and t [B], -> like x_t, or an object with ``.sample``.

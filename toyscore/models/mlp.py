@@ -35,6 +35,14 @@ _FREQUENCIES = 4
 class MLP(nn.Module):
     """``depth`` hidden layers of ``width`` softplus units; ``forward(x, sigma)`` is a score function.
 
+    >>> import torch
+    >>> from toyscore.models import MLP
+    >>> network = MLP(dim=2)
+    >>> network(torch.zeros(3, 2), 0.5).shape  # a score for each point
+    torch.Size([3, 2])
+    >>> sum(weights.numel() for weights in network.parameters())  # 3 * 128 + 129 * 128 + 129 * 2
+    17154
+
     Args:
         dim: D, numbers in an event.
         width: units per hidden layer.

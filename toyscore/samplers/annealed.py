@@ -33,6 +33,18 @@ def annealed_langevin(
     On noise alone level i is stable while :math:`\epsilon < 4 \sigma_L^2`. Even with exact scores the weights of the
     modes come out a little wrong: they freeze at the level where hops become rare, before the target is reached.
 
+    >>> import torch
+    >>> from toyscore.distributions import two_modes
+    >>> from toyscore.metrics import mode_weights
+    >>> from toyscore.noise import geometric
+    >>> from toyscore.samplers import annealed_langevin, final
+    >>> p, g = two_modes(), torch.Generator().manual_seed(0)
+    >>> x = torch.full((2000, 2), -5.0)  # all chains start in the small mode, which langevin would not leave
+    >>> sigmas = geometric(20.0, 1.0, 10)
+    >>> chain = annealed_langevin(p.score, x, sigmas, step_size=0.5, n_steps_each=30, generator=g)
+    >>> [round(w, 1) for w in mode_weights(final(chain), p).tolist()]  # nearly those of p
+    [0.8, 0.2]
+
     Args:
         score: called as ``score(x, sigma)`` with sigma a 0-d tensor like x.
         x: [B, *event], the start.
@@ -198,6 +210,12 @@ def interpolate(a: Tensor, b: Tensor, n: int) -> Tensor:
 
     If a and b are independent and N(0, v I), so is every row; a straight line between them would pass through too small numbers.
 
+    >>> import torch
+    >>> from toyscore.samplers import interpolate
+    >>> path = interpolate(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0]), 5)
+    >>> [round(z.norm().item(), 3) for z in path]  # a straight line would pass at 1.414
+    [2.0, 2.0, 2.0, 2.0, 2.0]
+
     Args:
         a, b: [*event], alike. n: rows, both ends included.
 
@@ -229,6 +247,13 @@ def _interpolate(a: Tensor, b: Tensor, n: int) -> Tensor:
 
 def tweedie(score: Score, x: Tensor, sigma: Sigma) -> Tensor:
     r"""The posterior mean of the clean point, :math:`E[x_0 \mid x] = x + \sigma^2 s(x, \sigma)`. Source: vincent2011, Sec. 4.
+
+    >>> import torch
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.samplers import tweedie
+    >>> p = GaussianMixture([[0.0]])  # x_0 from N(0, 1), then noise of variance 1
+    >>> round(tweedie(p.score, torch.tensor([[2.0]]), 1.0).item(), 3)  # half of what is seen
+    1.0
 
     Args:
         score: the score function.

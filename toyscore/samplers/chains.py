@@ -19,6 +19,16 @@ _GROWTH = 1e9
 def final(chain: Iterable[Tensor]) -> Tensor:
     """The last state of a chain, keeping one state in memory.
 
+    >>> import torch
+    >>> from toyscore.distributions import two_modes
+    >>> from toyscore.samplers import final, langevin
+    >>> g = torch.Generator().manual_seed(0)
+    >>> chain = langevin(two_modes().score, torch.zeros(5, 2), step_size=0.1, n_steps=20, generator=g)
+    >>> final(chain).shape
+    torch.Size([5, 2])
+    >>> list(chain)  # it is used up: make a new one for more samples
+    []
+
     Raises:
         ValueError: the chain has no state left.
     """

@@ -60,6 +60,17 @@ def reverse_sde(
 ) -> Iterator[Tensor]:
     """Euler-Maruyama of the reverse SDE: len(times) - 1 states. Source: song2021, Eq. (6).
 
+    >>> import torch
+    >>> from toyscore.distributions import two_modes
+    >>> from toyscore.metrics import mode_weights
+    >>> from toyscore.samplers import final, reverse_sde
+    >>> from toyscore.sde import VP, uniform_times
+    >>> p, g = two_modes(), torch.Generator().manual_seed(0)
+    >>> x = VP().prior_sample((2000, 2), generator=g)
+    >>> x = final(reverse_sde(VP(), p.score, x, uniform_times(100), generator=g))
+    >>> [round(w, 1) for w in mode_weights(x, p).tolist()]
+    [0.8, 0.2]
+
     Args:
         sde: the process.
         score: any score function ``score(x, sigma)``; it is turned into that of the process.
@@ -98,6 +109,15 @@ def ddim(
 ) -> Iterator[Tensor]:
     """DDIM: Euler's scheme along sigma, with ``eta`` of the ancestral noise. Source: song2021ddim, Eq. (12). Errors as ``reverse_sde``.
 
+    >>> import torch
+    >>> from toyscore.distributions import empirical
+    >>> from toyscore.samplers import ddim, final
+    >>> from toyscore.sde import VP
+    >>> p, x = empirical(torch.tensor([[3.0]])), torch.tensor([[-1.0], [0.5]])  # data of one point
+    >>> y = final(ddim(VP(), p.score, x, [1.0, 0.0]))  # one step, from t = 1 to t = 0
+    >>> [round(value, 3) for value in y.flatten().tolist()]
+    [3.0, 3.0]
+
     Args:
         eta: from 0, the probability flow, to 1, ancestral sampling. With 0 times may also ascend, to encode.
     """
@@ -115,6 +135,15 @@ def probability_flow(sde: SDE, score: Score, x: Tensor, times: Times) -> Iterato
 
     It needs no noise, has the marginals of the process, and is the same curve for all of them once x is divided by alpha. Euler's scheme
     for it is ``ddim`` (along sigma) or ``reverse_sde(..., noise=0)`` (along t); ``adaptive_flow`` chooses its own steps.
+
+    >>> import torch
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.samplers import final, probability_flow
+    >>> from toyscore.sde import VP, geometric_times
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[-1.0], [0.5]])
+    >>> chain = probability_flow(VP(), p.score, x, geometric_times(VP(), 100))
+    >>> [round(y, 2) for y in final(chain).flatten().tolist()]  # VP keeps N(0, 1), so nothing has to move
+    [-1.0, 0.5]
 
     Args:
         sde, score: as ``reverse_sde``.

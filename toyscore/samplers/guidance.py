@@ -35,6 +35,14 @@ LogLikelihood: TypeAlias = Callable[[Tensor, Sigma], Tensor]
 def guided(score: Score, log_likelihood: LogLikelihood, *, strength: float = 1.0) -> Score:
     """The score given y: ``score(x, sigma)`` plus the gradient of log p(y | x, sigma). Source: song2021, Eq. (14).
 
+    >>> import torch
+    >>> from toyscore.distributions import two_modes
+    >>> from toyscore.samplers import guided, mixture_classes, of_class
+    >>> p, x = two_modes(), torch.zeros(1, 2)
+    >>> score = guided(p.score, of_class(mixture_classes(p), label=1))
+    >>> [round(s, 3) for s in score(x, 0.0)[0].tolist()]  # that of the second mode alone, N((-5, -5), I)
+    [-5.0, -5.0]
+
     Args:
         score: any score function.
         log_likelihood: ``(x, sigma)`` -> [B], differentiable in x, of noisy x; up to a constant.
@@ -118,6 +126,14 @@ def of_measurement(
     score: Score, operator: Tensor, y: Tensor, *, noise_std: float | Tensor = 0.0, data_variance: float | None = None
 ) -> LogLikelihood:
     r"""log p(y | x, sigma) of a measurement y = A x_0 + tau n, taking x_0 given x for Gaussian. Source: song2023, Sec. 3.2.
+
+    >>> import torch
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.samplers import guided, of_measurement
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[0.0]])  # x_0 from N(0, 1), measured as x_0 + n = 2
+    >>> likelihood = of_measurement(p.score, torch.tensor([[1.0]]), torch.tensor([2.0]), noise_std=1.0)
+    >>> round(guided(p.score, likelihood)(x, 1.0).item(), 3)  # N(1, 0.5) with noise of 1: (1 - 0) / (0.5 + 1**2)
+    0.667
 
     Args:
         score: the score that is to be guided; its posterior mean is differentiated.

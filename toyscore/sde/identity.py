@@ -16,13 +16,27 @@ from toyscore.sde.processes import SDE, T, Time, check_time
 
 
 def noise_level(sde: SDE, t: T) -> T:
-    """sigma = s_t / alpha_t: the noise of x_t in units of the data. Float, 0-d or [B], like t."""
+    """sigma = s_t / alpha_t: the noise of x_t in units of the data. Float, 0-d or [B], like t.
+
+    >>> from toyscore.sde import VP, noise_level
+    >>> sigma = noise_level(VP(), 0.3)
+    >>> round(VP().time(sigma), 3)  # time is its inverse
+    0.3
+    """
     alpha, std = sde.marginal(t)
     return std / alpha
 
 
 def time_score(sde: SDE, score: Score) -> Callable[[Tensor, Time], Tensor]:
     r"""The score of the process at time t, :math:`\nabla \log p_t(x) = \mathrm{score}(x / \alpha_t, s_t / \alpha_t) / \alpha_t`.
+
+    >>> import torch
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.sde import VP, time_score
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[1.0]])
+    >>> s = time_score(VP(), p.score)
+    >>> [round(s(x, t).item(), 3) for t in (0.0, 0.5, 1.0)]  # VP keeps N(0, 1), whose score is -x
+    [-1.0, -1.0, -1.0]
 
     Args:
         sde: the process.
@@ -110,7 +124,15 @@ def reverse_drift(sde: SDE, score: Score, x: Tensor, t: Time, *, noise: float = 
 
 
 def law_at(sde: SDE, mixture: GaussianMixture, t: float) -> GaussianMixture:
-    """The exact law of x_t where the data are a mixture: another mixture."""
+    """The exact law of x_t where the data are a mixture: another mixture.
+
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.sde import VE, law_at
+    >>> p = GaussianMixture([[5.0]], covariances=3.0)
+    >>> q = law_at(VE(0.01, 100.0), p, 0.5)  # here the noise has variance 1
+    >>> round(q.mean.item(), 3), round(q.covariance.item(), 3)
+    (5.0, 4.0)
+    """
     check_time(t)
     alpha, std = sde.marginal(float(t))
     return mixture.perturb(std / alpha).scaled(alpha)

@@ -43,6 +43,11 @@ class VE:
     The marginal does **not** subtract sigma_min²: the process begins at :math:`q_{\sigma_{min}}`, the data with the least noise, as the
     ladder of NCSN ends there. (Begun at clean data its variance would be :math:`s_t^2 - \sigma_{min}^2`.)
 
+    >>> from toyscore.sde import VE
+    >>> alpha, std = VE(0.01, 100.0).marginal(0.5)
+    >>> alpha, round(std, 3)  # halfway in the logarithm from 0.01 to 100
+    (1.0, 1.0)
+
     Args:
         sigma_min, sigma_max: in units of x.
 
@@ -103,6 +108,11 @@ class VE:
 @dataclass(frozen=True)
 class VP:
     r"""Variance preserving, the limit of DDPM: :math:`\alpha_t^2 + s_t^2 = 1`, :math:`\beta(t)` linear. Source: song2021, Eq. (11).
+
+    >>> from toyscore.sde import VP
+    >>> alpha, std = VP().marginal(0.5)
+    >>> round(alpha, 3), round(alpha**2 + std**2, 3)  # data of variance 1 keep it
+    (0.281, 1.0)
 
     Args:
         beta_min, beta_max: beta(0) and beta(1), N times the betas of a DDPM of N steps.

@@ -86,6 +86,16 @@ def fit(
 ) -> Iterator[Step]:
     """Train ``model`` in place, a step per item taken; after the last step it holds the weights to use.
 
+    >>> from toyscore.distributions import GaussianMixture
+    >>> from toyscore.losses import implicit_score_matching
+    >>> from toyscore.models import MLP
+    >>> from toyscore.train import fit
+    >>> network, p = MLP(), GaussianMixture([[0.0, 0.0]])  # the score to learn is -x
+    >>> for step in fit(network, p, implicit_score_matching, n_steps=30):
+    ...     pass  # a step is made when it is asked for: without a loop nothing is trained
+    >>> round(step.loss.item())  # the exact score has -D / 2 on average
+    -1
+
     Args:
         model: a score function with parameters, or one wrapped in ``models.EMA``.
         data: anything with ``sample(n, *, generator)``; wrap a tensor in ``empirical``.
