@@ -5,6 +5,7 @@ import copy
 import importlib.metadata
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -213,18 +215,45 @@ def test_code_fits_into_a_cell_on_a_laptop(source):
     assert not [line for line in lines if len(line) > width]
 
 
-def test_badges_open_this_release(source):
-    """By the tag of the version, at the address that pyproject.toml gives; on Colab the cell after them fetches the same."""
-    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
-    version = importlib.metadata.version("toyscore")
-    where = project["urls"]["Source"].removeprefix("https://github.com/")
-    head, colab = ("".join(cell["source"]) for cell in stored(source)["cells"][:2])
-    links = dict(re.findall(r"\[!\[open in (\w+)\]\(\.\./docs/static/\w+\.svg\)\]\((\S+)\)", head))
-    assert links == {
-        "Colab": f"https://colab.research.google.com/github/{where}/blob/v{version}/notebooks/{source.stem}.ipynb",
-        "Binder": f"https://mybinder.org/v2/gh/{where}/v{version}?labpath=notebooks%2F{source.stem}.ipynb",
-    }
-    assert f"--branch v{version} https://github.com/{where}\n" in colab
+def test_the_stored_notebook_has_the_cells_of_its_source(source):
+    """To the byte but for outputs and for the counts of execution, which another test has."""
+    made, kept = json.loads(nbformat.writes(builder.read(source))), stored(source)
+    for cell in (*made["cells"], *kept["cells"]):
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None
+    assert kept == made
+
+
+COLAB = """
+import builtins, json, os, sys
+from IPython.core.interactiveshell import InteractiveShell
+
+sys.modules["google.colab"] = sys
+builtins.input = lambda question: sys.argv[2]
+assert InteractiveShell().run_cell(sys.argv[1]).success
+print(os.getcwd())
+"""
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["asked", "known"])
+def test_a_notebook_alone_on_colab_fetches_the_rest(known, tmp_path):
+    """From the address that its reader gives, or that build.py has; from nowhere else. What installs is put in pip's place."""
+    origin = tmp_path / "origin"
+    (origin / "notebooks" / "checks").mkdir(parents=True)
+    (origin / "notebooks" / "checks" / "__init__.py").touch()
+    git = ["git", "-C", str(origin), "-c", "user.name=x", "-c", "user.email=x"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "pip").write_text('#!/bin/sh\necho "$@" > installed\n')
+    (tmp_path / "bin" / "pip").chmod(0o755)
+    cell = builder.colab(origin.as_uri()) if known else builder.colab("")
+    command = [sys.executable, "-c", COLAB, cell, "/nowhere" if known else origin.as_uri()]
+    places = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "IPYTHONDIR": str(tmp_path)}
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | places)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[-1] == str(tmp_path / "toyscore" / "notebooks")
+    assert (tmp_path / "installed").read_text() == "install -q ./toyscore[metrics,images]\n"
 
 
 @pytest.mark.parametrize("source", SOURCES[1:], ids=lambda p: p.stem)
