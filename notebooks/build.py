@@ -35,6 +35,7 @@ METADATA = {
 ADDRESS = ""  # of the repository, for git clone; while there is none, a reader on Colab is asked for it
 QUESTION = "The address where you found toyscore, for git clone: "
 
+PNG = "iVBORw0KGgo"  # how one begins
 NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?%?")
 APART = 5.0  # of 255, the mean over pixels: a cloud of chains that part makes 2, another picture 20
 
@@ -61,7 +62,7 @@ class Picture(str):
     """A stored PNG, equal to one of the same size whose pixels are nearly the same in the mean."""
 
     def __eq__(self, other: object) -> bool:
-        return self.apart(str(other)) <= APART
+        return str(self) == str(other) or self.apart(str(other)) <= APART
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -92,17 +93,16 @@ def rounded_alike(one: str, other: str) -> bool:
 def comparable(part: Any) -> Any:
     """A part of a notebook's outputs, to be compared by these rules."""
     if isinstance(part, dict):
-        return {
-            key: Picture(value) if key == "image/png" and isinstance(value, str) else comparable(value)
-            for key, value in part.items()
-        }
+        return {key: comparable(value) for key, value in part.items() if key != LIVE}
     if isinstance(part, list):
         return (
             Printed("".join(part))
             if all(isinstance(line, str) for line in part)
             else list(map(comparable, part))
         )
-    return Printed(part) if isinstance(part, str) else part
+    if isinstance(part, str):
+        return (Picture if part.startswith(PNG) else Printed)(part)
+    return part
 
 
 def differences(built: str, stored: str) -> list[str]:
