@@ -40,7 +40,7 @@ print(view.words)
 # %% [markdown]
 # ## When something is missing
 #
-# - **`ModuleNotFoundError: No module named 'checks'`**: the notebook was moved. Open it in the `notebooks/` folder it came in.
+# - **`ModuleNotFoundError: No module named 'checks'`**: the notebook was moved. Open it in the folder it came in.
 # - **MISSING toyscore and what it needs**: this kernel is another Python than the one you installed into. In a terminal, in
 #   toyscore's folder, `make lab` installs and starts the right one.
 # - **Text such as `IntSlider(...)`, or only a still picture**: a reader without a kernel shows the stored picture, so start

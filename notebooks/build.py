@@ -2,8 +2,8 @@
 
 ``NN_name.py`` (jupytext, percent format) is what is written and reviewed; ``NN_name.ipynb`` is made from it: cells numbered,
 run from top to bottom, and stored with their outputs less all that changes from run to run. Two builds on one machine give the same
-bytes. Added are badges that open it on Colab and on Binder at this release, and a cell that fetches the release on Colab and does
-nothing elsewhere. ``--check`` builds, compares by :func:`differences`, and writes nothing.
+bytes. Added is a cell that fetches the rest of toyscore on Colab and does nothing elsewhere. ``--check`` builds, compares by
+:func:`differences`, and writes nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import toyscore
-
 FOLDER = Path(__file__).parent
 LIVE = "application/vnd.jupyter.widget-view+json"  # meaningless without the kernel it came from
 METADATA = {
@@ -34,21 +32,10 @@ METADATA = {
     },
 }
 
-REPOSITORY = "https://github.com/toyscore/toyscore"
-RELEASE = f"v{toyscore.__version__}"  # the tag
-BADGES = {
-    "Colab": f"https://colab.research.google.com/github/{REPOSITORY.partition('.com/')[2]}/blob/{RELEASE}/notebooks/{{name}}.ipynb",
-    "Binder": f"https://mybinder.org/v2/gh/{REPOSITORY.partition('.com/')[2]}/{RELEASE}?labpath=notebooks%2F{{name}}.ipynb",
-}
-COLAB = f"""import os
-import sys
+ADDRESS = ""  # of the repository, for git clone; while there is none, a reader on Colab is asked for it
+QUESTION = "The address where you found toyscore, for git clone: "
 
-if "google.colab" in sys.modules and not os.path.exists("checks"):  # this release
-    !git clone -q --depth 1 --branch {RELEASE} {REPOSITORY}
-    !pip install -q "./toyscore[metrics,images]"
-    %cd -q toyscore/notebooks"""
-
-
+PNG = "iVBORw0KGgo"  # how one begins
 NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?%?")
 APART = 5.0  # of 255, the mean over pixels: a cloud of chains that part makes 2, another picture 20
 
@@ -75,7 +62,7 @@ class Picture(str):
     """A stored PNG, equal to one of the same size whose pixels are nearly the same in the mean."""
 
     def __eq__(self, other: object) -> bool:
-        return self.apart(str(other)) <= APART
+        return str(self) == str(other) or self.apart(str(other)) <= APART
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -106,17 +93,16 @@ def rounded_alike(one: str, other: str) -> bool:
 def comparable(part: Any) -> Any:
     """A part of a notebook's outputs, to be compared by these rules."""
     if isinstance(part, dict):
-        return {
-            key: Picture(value) if key == "image/png" and isinstance(value, str) else comparable(value)
-            for key, value in part.items()
-        }
+        return {key: comparable(value) for key, value in part.items() if key != LIVE}
     if isinstance(part, list):
         return (
             Printed("".join(part))
             if all(isinstance(line, str) for line in part)
             else list(map(comparable, part))
         )
-    return Printed(part) if isinstance(part, str) else part
+    if isinstance(part, str):
+        return (Picture if part.startswith(PNG) else Printed)(part)
+    return part
 
 
 def differences(built: str, stored: str) -> list[str]:
@@ -129,13 +115,17 @@ def differences(built: str, stored: str) -> list[str]:
     return [cell["id"] for cell, one, other in pairs if comparable(one) != comparable(other)]
 
 
-def badges(name: str) -> str:
-    """What opens a notebook elsewhere."""
-    shown = (
-        f"[![open in {place}](../docs/static/{place.lower()}.svg)]({address.format(name=name)})"
-        for place, address in BADGES.items()
-    )
-    return " ".join(shown)
+def colab(address: str = ADDRESS) -> str:
+    """The cell that completes a notebook which is alone on Colab."""
+    found = repr(address) if address else f'input("{QUESTION}")'
+    return f"""import os
+import sys
+
+if "google.colab" in sys.modules and not os.path.exists("checks"):
+    address = {found}
+    !git clone -q --depth 1 {{address}} toyscore
+    !pip install -q "./toyscore[metrics,images]"
+    %cd -q toyscore/notebooks"""
 
 
 def sources(chosen: list[str]) -> list[Path]:
@@ -152,12 +142,8 @@ def read(path: Path) -> Any:
     notebook.metadata = METADATA
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
-    head = notebook.cells[0]
-    if head.cell_type == "markdown":
-        title, _, rest = head.source.partition("\n")
-        head.source = f"{title}\n\n{badges(path.stem)}\n{rest}"
     form = {"tags": ["colab"], "jupyter": {"source_hidden": True}}
-    notebook.cells.insert(1, nbformat.v4.new_code_cell(COLAB, id="colab", metadata=form))
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(colab(), id="colab", metadata=form))
     return notebook
 
 

@@ -1,5 +1,7 @@
 """The classroom edition: what its pages hold, and who may see them."""
 
+import builtins
+import functools
 import html
 import json
 import os
@@ -7,6 +9,7 @@ import re
 import secrets
 import socket
 import subprocess
+import symtable
 import sys
 import time
 import urllib.error
@@ -89,9 +92,40 @@ def stored_words(path):
     return [o["metadata"]["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {})]
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem, marks=pytest.mark.slow if n else ()) for n, p in enumerate(live())]
-)
+def names(code):
+    """The names that a cell binds, and those that it reads, in its functions, too, without binding them."""
+
+    def read(table):
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (table.get_type() == "module" or symbol.is_global()):
+                yield symbol.get_name()
+        for child in table.get_children():
+            yield from read(child)
+
+    table = symtable.symtable(code, "cell", "exec")
+    bound = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    return bound, set(read(table)) - bound - set(dir(builtins))
+
+
+@pytest.mark.parametrize("path", live(), ids=lambda p: p.stem)
+def test_a_page_reads_no_name_that_the_rest_of_the_notebook_binds(path):
+    """So it runs by itself, with the notebook's numbers."""
+    on_page, cells = (
+        set(),
+        [cell for cell in builder.read(path).cells if cell.cell_type == "code" and cell.id != "colab"],
+    )
+    for cell in cells:
+        bound, wanted = names(cell.source)
+        if set(cell.metadata.get("tags", ())) & set(classroom.SHOWN):
+            assert wanted <= on_page, cell.id
+            on_page |= bound
+        else:
+            on_page -= bound
+    assert on_page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", builder.sources(["05", "11"]), ids=["two panels", "with a place before the vote"])
 def test_a_page_runs_by_itself_and_opens_where_its_address_says(path, monkeypatch):
     """Without the rest of the notebook, and yet with its numbers, which the answers quote; the address moves a control, reset comes back
     to it, and a setup shows nothing."""
@@ -135,6 +169,7 @@ view
 """
 
 
+@pytest.mark.slow
 def test_a_page_opens_before_the_vote_and_folds_the_answer(tmp_path, monkeypatch):
     import jupytext
     import nbformat
@@ -278,11 +313,10 @@ def test_a_port_in_use_is_named(capsys, tmp_path, monkeypatch):
     assert "--port 80: it must be from 1024 to 65535; leave it out for 8866" in capsys.readouterr().err
 
 
-def test_pages_are_written_without_serving(tmp_path):
-    run = subprocess.run(
-        [sys.executable, str(FOLDER / "classroom.py"), "--pages"], capture_output=True, text=True, check=True
-    )
-    written = [Path(line) for line in run.stdout.split()]
+def test_pages_are_written_without_serving(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(classroom, "write", functools.partial(classroom.write, tmp_path))
+    assert classroom.main(["--pages"]) == 0
+    written = [Path(line) for line in capsys.readouterr().out.split()]
     assert [path.stem for path in written] == ["index", *(path.stem for path in live())]
     assert all(json.loads(path.read_text())["nbformat"] == 4 for path in written)
     links = "".join(json.loads(written[0].read_text())["cells"][0]["source"])
@@ -292,6 +326,7 @@ def test_pages_are_written_without_serving(tmp_path):
         assert f"| [{title}]({path.stem}.ipynb) | {votes} |" in links
 
 
+@pytest.mark.slow
 def test_nobody_enters_without_the_token(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

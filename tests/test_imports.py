@@ -22,6 +22,7 @@ ALLOWED = {name: set(CHAIN[:i]) for i, name in enumerate(CHAIN)} | {
     "plotting": {"operators", "_writing"},
     "widgets": {"operators", "plotting"},
     "config": set(),
+    "course": {"_writing"},
     "_writing": set(),
     "_precision": set(),
     "build": {*CHAIN, "models", "data", "train", "config"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -106,7 +107,7 @@ def likelihood(answer: Callable[..., object]) -> None:
         )
         return
     what = "share"
-    ends = [_walk(c, law)[0] for c, law in cases()]  # by steps, as the reader's are
+    ends = [end for end, *_ in _walks()]  # by steps, as the reader's are
     at_one = np.array([law.log_prob(e, TIMES[-1]) for (_, law), e in zip(cases(), ends, strict=True)])
     judge.compare(
         told,
@@ -145,27 +146,24 @@ def _at_the_end(law: SimpleNamespace) -> SimpleNamespace:
 
 def _wrong_densities(clean: np.ndarray) -> dict[str, object]:
     """What each usual mistake gives, by the same steps: hint -> [3, B]."""
-    runs = {True: [_walk(c, law) for c, law in cases()]}  # end, integral of f, integral of g² slope / 2
     stds = [c.prior_std for c, _ in cases()]
 
     def of(function: Callable[..., np.ndarray]) -> list[np.ndarray]:
-        return [function(std, *run) for std, run in zip(stds, runs[True], strict=True)]
+        return [function(std, *run) for std, run in zip(stds, _walks(), strict=True)]
 
-    doubled = [_walk(c, law, half=1.0) for c, law in cases()]
-    unsquared = [_walk(c, law, power=1) for c, law in cases()]
     return {
         "that is the exact log density: p_1 stands at the end of the flow; put the process's Gaussian N(0, prior_std²) there": clean,
         "check the sign of the divergence: along the flow log p falls by it, so log p_0 = log N(x_1) + its integral": of(
             lambda std, end, f, g: _log_normal(end, std) - f - g
         ),
         "the half is missing: g² belongs to the reverse SDE; the flow has g²/2, in the drift and in its divergence": [
-            _log_normal(end, std) + f + g for std, (end, f, g) in zip(stds, doubled, strict=True)
+            _log_normal(end, std) + f + g for std, (end, f, g) in zip(stds, _walks(half=1.0), strict=True)
         ],
         "the half is in the drift but not in its divergence: that is f - g²/2 times the slope of the score": of(
             lambda std, end, f, g: _log_normal(end, std) + f + 2 * g
         ),
         "g is not squared: the drift of the flow is f x - g²/2 score": [
-            _log_normal(end, std) + f + g for std, (end, f, g) in zip(stds, unsquared, strict=True)
+            _log_normal(end, std) + f + g for std, (end, f, g) in zip(stds, _walks(power=1), strict=True)
         ],
         "that is the prior at x, where the flow begins: let x move along `times` first, then add the integral of the divergence": of(
             lambda std, end, f, g: _log_normal(X, std)
@@ -200,10 +198,15 @@ def _wrong_densities(clean: np.ndarray) -> dict[str, object]:
     }
 
 
+@cache
+def _walks(half: float = 0.5, power: int = 2) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each process: where Euler's steps end, and the integrals of the two parts of the divergence, of f and of g² slope / 2."""
+    return [_walk(process, law, half, power) for process, law in cases()]
+
+
 def _walk(
-    process: SimpleNamespace, law: SimpleNamespace, *, half: float = 0.5, power: int = 2
+    process: SimpleNamespace, law: SimpleNamespace, half: float, power: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Euler's steps: where they end, and the integrals of the two parts of the divergence."""
     x, by_f, by_g = X.copy(), 0 * X, 0 * X
     for t, dt in zip(TIMES[:-1], np.diff(TIMES), strict=True):
         f, g = process.f(t), half * process.g(t) ** power

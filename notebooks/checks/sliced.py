@@ -99,7 +99,7 @@ def estimate_and_interval(estimate: Callable[..., object], interval: Callable[..
         hint = "the interval's middle is the mean of the estimates"
     else:
         hint = next(
-            (text for text, wrong in halves.items() if abs(half - wrong) <= 0.02 * wrong), "mean ± 1.96 * std / sqrt(n)"
+            (text for text, wrong in halves.items() if abs(half - wrong) <= 0.03 * wrong), "mean ± 1.96 * std / sqrt(n)"
         )
     print(
         f"Not yet: the estimates are right, but the interval is [{low:.4g}, {high:.4g}], around {middle:.4g} by {half:.3g}.\nHint: {hint}."

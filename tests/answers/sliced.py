@@ -1,13 +1,8 @@
-"""Every usual mistake in a sliced trace and its confidence interval gets its hint, and the right answers are right."""
-
-import re
-import sys
-from pathlib import Path
+"""04: a sliced trace and its confidence interval."""
 
 import numpy as np
-import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from answers import Exercise, plus
 from checks import sliced
 
 
@@ -31,6 +26,7 @@ def around(factor):
 
 right_interval = around(lambda std, n: 1.96 * std / n**0.5)
 
+
 ESTIMATES = {
     "directions of length one": forms,
     "length sqrt(D), not D": lambda J, v: len(J) ** 2 * forms(J, v),
@@ -46,6 +42,7 @@ ESTIMATES = {
     "one estimate per direction": lambda J, v: right_estimate(J, v).mean(),
     "sum over its axis 1": lambda J, v: J @ v,
 }
+
 
 INTERVALS = {
     "as wide as the estimates are spread": around(lambda std, n: 1.96 * std),
@@ -68,33 +65,18 @@ INTERVALS = {
     "the estimates are [n]": lambda e: e[len(e)],
 }
 
-
-def said(capsys, estimate, interval):
-    sliced.estimate_and_interval(estimate, interval)
-    return capsys.readouterr().out
-
-
-@pytest.mark.parametrize("hint", ESTIMATES)
-def test_a_wrong_estimate_gets_the_hint_that_helps(hint, capsys):
-    text = said(capsys, ESTIMATES[hint], right_interval)
-    assert text.startswith("Not yet")
-    assert hint in text.split("Hint: ")[1]
-
-
-@pytest.mark.parametrize("hint", INTERVALS)
-def test_a_wrong_interval_gets_the_hint_that_helps(hint, capsys):
-    text = said(capsys, right_estimate, INTERVALS[hint])
-    assert text.startswith("Not yet")
-    assert hint in text.split("Hint: ")[1]
-
-
-def test_right_answers_are_right_and_cover_what_they_should(capsys):
-    for interval in (
-        right_interval,
-        around(lambda std, n: 2 * std / n**0.5 * 0.98),
-        lambda e: (e.mean() - 1.96 * e.std() / 20, e.mean() + 1.96 * e.std() / 20),
-    ):
-        text = said(capsys, right_estimate, interval)
-        assert text.startswith("Correct: ")
-        assert 930 <= int(re.search(r"directions (\d+) hold", text)[1]) <= 970
-    assert said(capsys, lambda *a: right_estimate(*a) + 1e-6, right_interval).startswith("Not yet")
+RIGHT = {
+    "by hand": right_interval,
+    "two": around(lambda std, n: 2 * std / n**0.5 * 0.98),
+    "over n": lambda e: (e.mean() - 1.96 * e.std() / 20, e.mean() + 1.96 * e.std() / 20),
+}
+EXERCISES = [
+    Exercise(
+        sliced.estimate_and_interval,
+        {name: (right_estimate, interval) for name, interval in RIGHT.items()},
+        r"Correct: .*directions 9([3-6]\d|70) hold",
+        [(plus(right_estimate, 1e-6), right_interval)],
+        {hint: (estimate, right_interval) for hint, estimate in ESTIMATES.items()}
+        | {hint: (right_estimate, interval) for hint, interval in INTERVALS.items()},
+    )
+]

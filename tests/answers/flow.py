@@ -1,12 +1,8 @@
-"""13: every usual mistake about the likelihood of the flow gets its own hint."""
-
-import sys
-from pathlib import Path
+"""13: a log density by the probability flow, and the prior's part of its error."""
 
 import numpy as np
-import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from answers import Exercise
 from checks import flow
 
 
@@ -83,42 +79,10 @@ def used_std(end, used):
     return fall**-0.5
 
 
-@pytest.mark.parametrize(("hint", "wrong"), WRONG.items(), ids=WRONG)
-def test_a_wrong_likelihood_gets_the_hint_that_helps(hint, wrong, capsys):
-    flow.likelihood(wrong)
-    said = capsys.readouterr().out
-    assert said.startswith("Not yet: ")
-    assert hint in said
+def shifted(*given):
+    density, share = answer()(*given)
+    return density + 0.03, share
 
 
-def test_a_right_likelihood_is_right_and_nearly_right_is_not(capsys):
-    flow.likelihood(answer())
-    assert capsys.readouterr().out.startswith("Correct: within 1 % on VE, VP and sub-VP")
-
-    def shifted(*given):
-        density, share = answer()(*given)
-        return density + 0.03, share
-
-    flow.likelihood(shifted)
-    assert capsys.readouterr().out.startswith("Not yet: ")
-
-
-def test_the_laws_agree_with_the_package():
-    """The checker knows nothing of toyscore; its processes and laws are those of the package."""
-    import torch
-
-    from toyscore import sde
-    from toyscore.distributions import GaussianMixture
-
-    data = GaussianMixture(torch.tensor([[flow.MEAN]]).double(), flow.VARIANCE)
-    known = [sde.VE(0.5, 4.0), sde.VP(0.1, 4.0), sde.SubVP(0.1, 4.0)]
-    x = torch.tensor(flow.X)[:, None]
-    for (process, law), theirs in zip(flow.cases(), known, strict=True):
-        for t in (0.1, 0.7, 1.0):
-            at = sde.law_at(theirs, data, t)
-            np.testing.assert_allclose(law.log_prob(flow.X, t), at.log_prob(x), rtol=1e-9)
-            np.testing.assert_allclose(law.score(flow.X, t), at.score(x)[:, 0], rtol=1e-9)
-            np.testing.assert_allclose(law.slope(flow.X, t), at.jacobian(x)[:, 0, 0], rtol=1e-9)
-            assert process.g(t) == pytest.approx(theirs.diffusion(t), rel=1e-9)
-            assert process.f(t) == pytest.approx(float(theirs.drift(x[1:2], t)), rel=1e-9)
-        assert process.prior_std == theirs.prior_std
+SAYS = "Correct: within 1 % on VE, VP and sub-VP"
+EXERCISES = [Exercise(flow.likelihood, {"by hand": answer()}, SAYS, [shifted], WRONG)]

@@ -1,13 +1,10 @@
-"""11: every usual mistake about the variance of a diffusion gets its own hint."""
-
-import sys
-from pathlib import Path
+"""11: the variances of VE and VP."""
 
 import numpy as np
-import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from answers import Exercise, plus
 from checks import diffusing
+from toyscore import sde
 
 
 def level(t, low, high):
@@ -47,6 +44,8 @@ WRONG_VE = {
     "one number": lambda v, t, *e: np.array([v, t]),
     "all four are numbers": lambda v, t: v,
 }
+
+
 WRONG_VP = {
     "only a variance of 1 is preserved": lambda v, t, *e: v,
     "this is the standard deviation": lambda *a: np.sqrt(vp(*a)),
@@ -70,43 +69,33 @@ WRONG_VP = {
 }
 
 
-@pytest.mark.parametrize(("hint", "answer"), WRONG_VE.items(), ids=WRONG_VE)
-def test_a_wrong_variance_of_ve_gets_the_hint_that_helps(hint, answer, capsys):
-    diffusing.variances(answer, vp)
-    said = capsys.readouterr().out
-    assert said.startswith("Not yet: ")
-    assert hint in said
+def from_marginal(process, less):
+    def variance(v, t, low, high):
+        alpha, std = process(low, high).marginal(t)
+        return alpha**2 * v + std**2 - less(low)
+
+    return variance
 
 
-@pytest.mark.parametrize(("hint", "answer"), WRONG_VP.items(), ids=WRONG_VP)
-def test_a_wrong_variance_of_vp_gets_the_hint_that_helps(hint, answer, capsys):
-    diffusing.variances(ve, answer)
-    right, said = capsys.readouterr().out.split("\n", 1)
-    assert right.startswith("Correct: VE within 1e-9")
-    assert said.startswith("Not yet: ")
-    assert hint in said
-
-
-def test_right_variances_are_right_and_nearly_right_ones_are_not(capsys):
-    diffusing.variances(ve, vp)
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split(" within")[0] for line in said] == ["Correct: VE", "Correct: VP"]
-    diffusing.variances(lambda *a: ve(*a) + 1e-7, vp)
-    assert capsys.readouterr().out.startswith("Not yet: ")
-    diffusing.variances(ve, lambda *a: vp(*a) + 1e-7)
-    assert "Not yet: " in capsys.readouterr().out
-
-
-def test_the_truth_is_that_of_the_library(capsys):
-    """At clean data VE's marginal, which begins at sigma_min, has that variance more."""
-    from toyscore import sde
-
-    def from_marginal(process, less):
-        def variance(v, t, low, high):
-            alpha, std = process(low, high).marginal(t)
-            return alpha**2 * v + std**2 - less(low)
-
-        return variance
-
-    diffusing.variances(from_marginal(sde.VE, lambda low: low**2), from_marginal(sde.VP, lambda low: 0.0))
-    assert capsys.readouterr().out.count("Correct: ") == 2
+RIGHT = {
+    "by hand": (ve, vp),  # at clean data; VE's marginal, which begins at sigma_min, has that variance more
+    "by toyscore": (from_marginal(sde.VE, lambda low: low**2), from_marginal(sde.VP, lambda low: 0.0)),
+}
+SAYS = "Correct: VE within 1e-9.*\n"
+EXERCISES = [
+    Exercise(
+        diffusing.variances,
+        RIGHT,
+        SAYS + "Correct: VP within",
+        [(plus(ve, 1e-7), vp)],
+        {hint: (wrong, vp) for hint, wrong in WRONG_VE.items()},
+    ),
+    Exercise(
+        diffusing.variances,
+        {},
+        "",
+        [(ve, plus(vp, 1e-7))],
+        {hint: (ve, wrong) for hint, wrong in WRONG_VP.items()},
+        before=SAYS,
+    ),
+]

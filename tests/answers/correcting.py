@@ -1,12 +1,8 @@
-"""14: every usual mistake about the corrector's step, and about what an error costs, gets its own hint."""
-
-import sys
-from pathlib import Path
+"""14: the corrector's step, and what an error costs."""
 
 import numpy as np
-import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from answers import Exercise, plus
 from checks import correcting
 
 
@@ -35,41 +31,8 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize(("hint", "answer"), STEPS.items(), ids=STEPS)
-def test_a_wrong_step_gets_the_hint_that_helps(hint, answer, capsys):
-    correcting.step_size(answer)
-    said = capsys.readouterr().out
-    assert said.startswith("Not yet: ")
-    assert hint in said
-
-
 def right_step(s, z, r, a):
     return 4 * a**2 * (r * norm(z) / norm(s)) ** 2
-
-
-def test_a_right_step_is_right_and_nearly_right_is_not(capsys):
-    correcting.step_size(right_step)
-    assert capsys.readouterr().out.startswith("Correct: within 1e-9 for 4 rows")
-    correcting.step_size(lambda *given: right_step(*given) + 1e-6)
-    assert capsys.readouterr().out.startswith("Not yet: ")
-
-
-def test_the_step_is_the_one_that_the_package_takes():
-    """One corrector step of the package, undone by its own noise: what is left is epsilon/2 times the score."""
-    import torch
-
-    from toyscore import samplers, sde
-    from toyscore.distributions import asymmetric
-
-    p, process, snr = asymmetric(), sde.VE(), 0.16
-    x = p.sample(5, generator=torch.Generator().manual_seed(0))
-    z = torch.randn(5, 2, generator=torch.Generator().manual_seed(1))
-    times = [process.time(1.0) + 1e-3, process.time(1.0)]
-    options = {"predictor": None, "snr": snr, "generator": torch.Generator().manual_seed(1)}
-    stepped = samplers.final(samplers.predictor_corrector(process, p.score, x, times, **options))
-    score = p.score(x, 1.0)
-    size = torch.as_tensor(right_step(score.numpy(), z.numpy(), snr, 1.0))[:, None]
-    torch.testing.assert_close(stepped, x + size / 2 * score + size.sqrt() * z, rtol=1e-3, atol=1e-3)
 
 
 def best(calls):
@@ -109,15 +72,14 @@ COSTS = {
     "one number per run": lambda budgets, n_steps: 0.5,
 }
 
-
-@pytest.mark.parametrize(("hint", "answer"), COSTS.items(), ids=COSTS)
-def test_a_wrong_account_gets_the_hint_that_helps(hint, answer, capsys):
-    correcting.least_error(answer)
-    said = capsys.readouterr().out
-    assert said.startswith("Not yet: ")
-    assert hint in said
-
-
-def test_a_right_account_is_right(capsys):
-    correcting.least_error(best(right_calls))
-    assert capsys.readouterr().out.startswith("Correct: the least error of what each budget can pay")
+SAYS = "Correct: the least error of what each budget can pay"
+EXERCISES = [
+    Exercise(
+        correcting.step_size,
+        {"by hand": right_step},
+        "Correct: within 1e-9 for 4 rows",
+        [plus(right_step, 1e-6)],
+        STEPS,
+    ),
+    Exercise(correcting.least_error, {"by hand": best(right_calls)}, SAYS, [], COSTS),
+]

@@ -1,13 +1,10 @@
-"""The check of notebook 05 answers each usual mistake with the hint that helps."""
-
-import sys
-from pathlib import Path
+"""05: the variance at which a Langevin chain rests."""
 
 import numpy as np
-import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from answers import Exercise, plus
 from checks import stepping
+from toyscore import diagnostics
 
 
 def right(v, e):
@@ -46,29 +43,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("hint", WRONG)
-def test_a_wrong_variance_gets_the_hint_that_helps(hint, capsys):
-    stepping.stationary_variance(WRONG[hint])
-    said = capsys.readouterr().out
-    assert said.startswith("Not yet")
-    assert hint in said
+def by_toyscore(v, e):
+    v, e = float(v), float(e)
+    return diagnostics.stationary_variance(v, e) if e < diagnostics.stability_bound(v) else np.inf
 
 
-def test_a_right_variance_is_right_and_nearly_right_is_not(capsys):
-    stepping.stationary_variance(right)
-    assert capsys.readouterr().out.startswith("Correct: within 1e-6")
-    stepping.stationary_variance(lambda v, e: right(v, e) + 1e-4)
-    assert capsys.readouterr().out.startswith("Not yet")
-    stepping.stationary_variance(lambda v, e: None)
-    assert capsys.readouterr().out.startswith("Not yet")
-    stepping.stationary_variance(lambda v, e: np.nan)
-    assert capsys.readouterr().out.startswith("Not yet")
-
-
-def test_the_package_agrees(capsys):
-    from toyscore.diagnostics import stability_bound, stationary_variance
-
-    stepping.stationary_variance(
-        lambda v, e: stationary_variance(float(v), float(e)) if e < stability_bound(float(v)) else np.inf
-    )
-    assert capsys.readouterr().out.startswith("Correct")
+NEARLY = [plus(right, 1e-4), lambda v, e: None, lambda v, e: np.nan]
+RIGHT = {"by hand": right, "by toyscore": by_toyscore}
+EXERCISES = [Exercise(stepping.stationary_variance, RIGHT, "Correct: within 1e-6", NEARLY, WRONG)]

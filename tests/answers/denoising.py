@@ -1,12 +1,8 @@
-"""Every usual mistake in the denoising target and its loss gets its hint, and the right answers are right."""
-
-import sys
-from pathlib import Path
+"""03: the denoising target and its loss."""
 
 import numpy as np
-import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from answers import Exercise, plus
 from checks import denoising
 
 
@@ -38,6 +34,7 @@ TARGETS = {
     "write sigma[:, None]": lambda c, n, sigma: (c - n) / sigma**2,
 }
 
+
 LOSSES = {
     "The loss lacks its half": lambda s, t, sigma: 2 * right_loss(s, t, sigma),
     "not their mean.": lambda s, t, sigma: 0.5 * sigma**2 * ((s - t) ** 2).mean(1),
@@ -55,27 +52,13 @@ LOSSES = {
     "sigma is [B]": lambda s, t, sigma: s @ t,
 }
 
-
-def said(capsys, target, loss):
-    denoising.target_and_loss(target, loss)
-    return capsys.readouterr().out
-
-
-@pytest.mark.parametrize("hint", TARGETS)
-def test_a_wrong_target_gets_the_hint_that_helps(hint, capsys):
-    text = said(capsys, TARGETS[hint], right_loss)
-    assert text.startswith("Not yet")
-    assert hint in text.split("Hint: ")[1]
-
-
-@pytest.mark.parametrize("hint", LOSSES)
-def test_a_wrong_loss_gets_the_hint_that_helps(hint, capsys):
-    text = said(capsys, right_target, LOSSES[hint])
-    assert text.startswith("Not yet")
-    assert hint in text.split("Hint: ")[1]
-
-
-def test_right_answers_are_right_and_nearly_right_ones_are_not(capsys):
-    assert said(capsys, right_target, right_loss).startswith("Correct: ")
-    assert said(capsys, lambda *a: right_target(*a) + 2e-5, right_loss).startswith("Not yet")
-    assert said(capsys, right_target, lambda *a: right_loss(*a) + 2e-5).startswith("Not yet")
+EXERCISES = [
+    Exercise(
+        denoising.target_and_loss,
+        {"by hand": (right_target, right_loss)},
+        "Correct: ",
+        [(plus(right_target, 2e-5), right_loss), (right_target, plus(right_loss, 2e-5))],
+        {hint: (target, right_loss) for hint, target in TARGETS.items()}
+        | {hint: (right_target, loss) for hint, loss in LOSSES.items()},
+    )
+]

@@ -1,12 +1,8 @@
-"""15: every usual mistake about a score given a measurement gets its own hint."""
-
-import sys
-from pathlib import Path
+"""15: the score given a measurement."""
 
 import numpy as np
-import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from answers import Exercise, plus
 from checks import control
 
 
@@ -72,32 +68,6 @@ WRONG = {
     "x is [B, 2], mean [2]": lambda x, y: x,
 }
 
-
-@pytest.mark.parametrize(("hint", "answer"), WRONG.items(), ids=WRONG)
-def test_a_wrong_score_gets_the_hint_that_helps(hint, answer, capsys):
-    control.score_given_y(answer)
-    said = capsys.readouterr().out
-    assert said.startswith("Not yet: ")
-    assert hint in said
-
-
-def test_a_right_score_is_right_and_nearly_right_is_not(capsys):
-    control.score_given_y(pulled())
-    assert capsys.readouterr().out.startswith("Correct: within 1e-6 at all 4 points")
-    control.score_given_y(lambda *a: pulled()(*a) + 2e-6)
-    assert capsys.readouterr().out.startswith("Not yet: ")
-
-
-def test_the_truth_is_the_librarys():
-    """On Gaussian data the score guided by a measurement is the gradient of the joint density that the check takes for the truth"""
-    import torch
-
-    from toyscore.distributions import GaussianMixture
-    from toyscore.samplers import guided, of_measurement
-
-    p = GaussianMixture(torch.tensor(control.MEAN[None]), torch.tensor(control.COVARIANCE[None]))
-    x, y = torch.tensor(control.POINTS), torch.tensor([control.Y], dtype=torch.float64)
-    likelihood = of_measurement(p.score, torch.tensor([[1.0, 0.0]], dtype=torch.float64), y, noise_std=control.TAU)
-    found = guided(p.score, likelihood)(x, control.SIGMA).detach().numpy()
-    given = (control.POINTS, control.Y, control.MEAN, control.COVARIANCE, control.TAU, control.SIGMA)
-    np.testing.assert_allclose(found, pulled()(*given), atol=1e-10)
+right = pulled()
+SAYS = "Correct: within 1e-6 at all 4 points"
+EXERCISES = [Exercise(control.score_given_y, {"by hand": right}, SAYS, [plus(right, 2e-6)], WRONG)]

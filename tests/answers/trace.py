@@ -1,12 +1,8 @@
-"""Every usual mistake in the trace form gets its hint, and the right answer is right. (Its truth is tested here too.)"""
-
-import sys
-from pathlib import Path
+"""02: the trace form and its constant."""
 
 import numpy as np
-import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "notebooks"))
+from answers import Exercise
 from checks import trace
 
 
@@ -51,32 +47,5 @@ WRONG = {
     "jacobian [N, 2, 2]": lambda s, j, t, m: s @ s,
 }
 
-
-@pytest.mark.parametrize("hint", WRONG)
-def test_a_wrong_trace_form_gets_the_hint_that_helps(hint, capsys):
-    trace.trace_form(WRONG[hint])
-    said = capsys.readouterr().out
-    assert said.startswith("Not yet")
-    assert hint in said.split("Hint: ")[1]
-
-
-def test_a_right_trace_form_is_right_and_nearly_right_is_not(capsys):
-    trace.trace_form(right)
-    assert capsys.readouterr().out.startswith("Correct: J = ")
-    for k in (0, 1):
-        trace.trace_form(lambda *a, k=k: np.array(right(*a)) + 3e-6 * np.eye(2)[k])
-        assert capsys.readouterr().out.startswith("Not yet")
-
-
-def test_the_masses_sum_to_one_and_the_identity_holds_on_them():
-    x, masses, truth = trace._cloud()
-    s, jacobian = trace._field(x)
-    value, constant = right(s, jacobian, truth, masses)
-    assert abs(masses.sum() - 1) < 1e-9
-    assert abs(value - constant - masses @ ((s - truth) ** 2).sum(1) / 2) < 1e-9
-    h = 1e-6
-    for k in (0, 1):
-        step = h * np.eye(2)[k]
-        np.testing.assert_allclose(
-            jacobian[:, :, k], (trace._field(x + step)[0] - trace._field(x - step)[0]) / (2 * h), atol=1e-8
-        )
+NEARLY = [lambda *a, k=k: np.array(right(*a)) + 3e-6 * np.eye(2)[k] for k in (0, 1)]
+EXERCISES = [Exercise(trace.trace_form, {"by hand": right}, "Correct: J = ", NEARLY, WRONG)]
