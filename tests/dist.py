@@ -75,6 +75,8 @@ def smoke(wheel: Path, python: str) -> None:
         run(*uv, "venv", "--quiet", "--python", python, folder / "venv")
         ours, toyscore = folder / "venv/bin/python", folder / "venv/bin/toyscore"
         pip = [*uv, "pip", "install", "--quiet", "--python", ours, "--constraints", ROOT / "constraints.txt"]
+        provided = os.environ.get("PIP_FIND_LINKS")  # as in the Makefile
+        pip += ["--find-links", provided] if provided else ["--torch-backend", "auto"]
         run(*pip, wheel, **here)
         print(run(ours, "--version").strip())
         print(run(ours, "-c", ten_lines(), **here))

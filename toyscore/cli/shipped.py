@@ -33,7 +33,8 @@ def course(options: Course) -> str:
     from toyscore.course import copy
 
     written = copy(options.folder)
-    return f"{len(written)} files written into {options.folder}; open them with: jupyter lab {options.folder}"
+    new = f"{len(written)} files written into" if written else "every file is up to date in"
+    return f"{new} {options.folder}; open them with: jupyter lab {options.folder}"
 
 
 def _gallery() -> ModuleType:
