@@ -64,7 +64,7 @@ torchrun --nnodes 2 --nproc_per_node {processes} --rdzv-id cifar10 --rdzv-backen
     --resume latest
 ```
 
-Several processes need accelerate: `pip install "toyscore[train]"`. Fetch CIFAR-10 before many of them ask for it, once for every home
+Several processes need accelerate: `pip install -e ".[train]"`. Fetch CIFAR-10 before many of them ask for it, once for every home
 folder: `python -c "from toyscore.data import cifar10; cifar10()"`. The tests run two processes of one machine, on processors. What each
 key means: `toyscore train --help`; what a network costs, layer by layer: `toyscore summary --config configs/cifar10.yaml`.
 """

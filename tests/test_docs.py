@@ -74,47 +74,6 @@ def test_every_figure_has_its_place_in_the_gallery():
     )
 
 
-def test_every_promise_has_its_proofs_and_its_row():
-    """docs/reliability.md is compared with results by `make check-reliability`; here, that nothing was renamed or left out"""
-    sys.path.insert(0, str(ROOT / "docs"))
-    import make_reliability
-
-    own = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "reliability").glob("test_*.py")}
-    assert own <= make_reliability.PROMISES.keys()
-    text = (ROOT / "docs" / "reliability.md").read_text()
-    for name, promise in make_reliability.PROMISES.items():
-        assert f"| {promise.words} | {make_reliability.told_by(name)} | " in text, name
-        assert make_reliability.proofs(name), name
-        for file, test in make_reliability.proofs(name):
-            assert test in make_reliability.functions(ROOT / file), test
-
-
-def test_what_is_counted_is_compared_and_what_is_measured_may_differ():
-    """The page of another machine agrees where its measured values differ, not where a count does or a limit was moved."""
-    sys.path.insert(0, str(ROOT / "docs"))
-    import make_reliability
-
-    def line(count=2, value=0.5, limit=1.0, **extra):
-        found = [["count", ["kills", count]], ["at most", ["the error", value, limit, " nats"]]]
-        passed = {"outcome": "passed", "found": found}
-        less = {
-            "outcome": "passed",
-            "found": [["count", ["kills", 1000]], ["at most", ["the error", 0.01, 1.0, " nats"]]],
-        }
-        return f"| a promise | [it](../it.py) | {make_reliability.told([passed, less, *extra.values()])} |"
-
-    assert line().endswith("| · 2 cases passed<br>· 1,002 kills<br>· the error *0.5 nats* (limit 1 nats) |")
-    here = make_reliability.comparable(line(), set())
-    assert make_reliability.comparable(line(value=0.7), set()) == here
-    assert make_reliability.comparable(line(count=3), set()) != here
-    assert make_reliability.comparable(line(value=1.5, limit=2.0), set()) != here
-    skipped = line(other={"outcome": "skipped", "found": [], "reason": "there is no browser"})
-    assert skipped.endswith("<br>· skipped where there is no browser |")
-    assert make_reliability.skipped_in(skipped) == {"a promise"}
-    assert not make_reliability.skipped_in(line())
-    assert make_reliability.comparable(skipped, {"a promise"}) == make_reliability.comparable(line(), {"a promise"})
-
-
 def anchors(path):
     """What a Markdown file can be linked at on a code host: its headings, and addresses of its own."""
     text = path.read_text()
