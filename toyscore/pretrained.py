@@ -1,7 +1,6 @@
-"""Trained networks: from a run, and the two that come with the package.
+"""Trained networks: from a run, and the two in ``toyscore/weights``, of which the wheel carries the digits'.
 
-``digits()`` and ``photos()`` are continuous in sigma over [0.01, 160], so they serve every ladder and every diffusion. They were trained on
-the 8x8 digits of scikit-learn, and on 32x32 crops of its two photographs, by ``toyscore train --config configs/digits.yaml`` and
+``digits()`` and ``photos()`` are continuous in sigma over [0.01, 160], so they take any noise levels and any diffusion. They were trained on the 8x8 digits of scikit-learn, and on 32x32 crops of its two photographs, by ``toyscore train --config configs/digits.yaml`` and
 ``configs/photos.yaml``, and are kept in half precision by ``export``.
 """
 
@@ -167,8 +166,17 @@ def digits() -> Pretrained:
 
 
 def photos() -> Pretrained:
-    """The network for 3x32x32 crops of two photographs that comes with the package."""
-    return load(_HERE / "photos")
+    """The network for 3x32x32 crops of two photographs that comes with a clone; the wheel carries the digits' alone.
+
+    Raises:
+        CheckpointError: not there, or damaged.
+    """
+    folder = _HERE / "photos"
+    if not folder.exists():
+        raise CheckpointError(
+            f"{folder} is not there: the wheel leaves it out; copy toyscore/weights/photos of a clone to it"
+        )
+    return load(folder)
 
 
 def _check_sizes(config: Config, data: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
