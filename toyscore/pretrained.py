@@ -1,7 +1,8 @@
 """Trained networks: from a run, and the two in ``toyscore/weights``, of which the wheel carries the digits'.
 
-``digits()`` and ``photos()`` are continuous in sigma over [0.01, 160], so they take any noise levels and any diffusion. They were trained on the 8x8 digits of scikit-learn, and on 32x32 crops of its two photographs, by ``toyscore train --config configs/digits.yaml`` and
-``configs/photos.yaml``, and are kept in half precision by ``export``.
+``digits()`` and ``photos()`` are continuous in sigma over [0.01, 160], so they take any noise levels and any diffusion. They were
+trained on the 8x8 digits of scikit-learn, and on 32x32 crops of its two photographs, by ``toyscore train --config
+configs/digits.yaml`` and ``configs/photos.yaml``, and are kept in half precision by ``export``.
 """
 
 from __future__ import annotations
