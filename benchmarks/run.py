@@ -260,6 +260,19 @@ def imports() -> list[Row]:
     return [Row("import", "`import toyscore` after `import torch`", statistics.median(found))]
 
 
+def suite() -> list[Row]:
+    """What benchmarks/suite.py kept: the figures, the tests and CI against an earlier commit."""
+    path = ROOT / "benchmarks" / "suite.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    rows = []
+    for key, found in kept.items():
+        ours, other = (1000 * statistics.median(found[name]) for name in ("now", "before"))
+        rows.append(
+            Row(f"suite-{key.replace(', ', '-').replace(' ', '-')}", f"{key}, against an earlier commit", ours, other)
+        )
+    return rows
+
+
 def machine() -> str:
     """What this ran on."""
     info = Path("/proc/cpuinfo")
@@ -291,6 +304,7 @@ GROUPS = {  # the ids of a measurement's rows begin with its key
     "slider": sliders,
     "notebook": notebooks,
     "import": imports,
+    "suite": suite,
 }
 
 
