@@ -7,6 +7,7 @@ page for each figure (its picture, its numbers, its script), a page for each mod
 from __future__ import annotations
 
 import argparse
+import hashlib
 import html.parser
 import json
 import re
@@ -22,6 +23,7 @@ import make_gallery
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "build" / "site"
+MADE_FROM = "sources.sha256"  # in a site: the digest of its sources
 COPIED = (
     "README.md",
     "ARCHITECTURE.md",
@@ -122,16 +124,33 @@ TREES = {
 }
 
 
+def sources() -> list[Path]:
+    """What the documentation is made from. Notebooks are those of the course; a reader may have made copies and others."""
+    notebooks = [path.with_suffix(".ipynb") for path in ROOT.glob("notebooks/[0-9][0-9]_*.py")]
+    return [*sorted({path for pattern in COPIED for path in ROOT.glob(pattern)}), *sorted(notebooks)]
+
+
+def digest() -> str:
+    """Of the sources, and of what makes the documentation from them."""
+    found = hashlib.sha256()
+    for path in (*sources(), Path(__file__), Path(make_gallery.__file__)):
+        found.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def current(site: Path = SITE) -> bool:
+    """Whether a site was made from the sources as they are, without a warning or a dead link."""
+    made = site / MADE_FROM
+    return made.exists() and made.read_text() == digest()
+
+
 def stage(folder: Path) -> None:
     """Gather the sources in an empty folder."""
     shutil.rmtree(folder, ignore_errors=True)
-    for pattern in COPIED:
-        for path in sorted(ROOT.glob(pattern)):
-            target = folder / path.relative_to(ROOT)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-    for path in ROOT.glob("notebooks/[0-9][0-9]_*.py"):  # those of the course; a reader may have made copies and others
-        shutil.copyfile(path.with_suffix(".ipynb"), folder / "notebooks" / f"{path.stem}.ipynb")
+    for path in sources():
+        target = folder / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
     front(folder)
     gallery(folder)
     course(folder)
@@ -306,6 +325,7 @@ def main(arguments: list[str] | None = None) -> int:
     source = out.with_name(f"{out.name}-source")
     if source.exists() and not (source / "docs" / "conf.py").exists():
         parser.error(f"{source} is needed, and holds something else, which would be lost; pass another --out")
+    made_from = digest()
     stage(source)
     shutil.rmtree(out, ignore_errors=True)
     command = ["-m", "sphinx", "-q", "-W", "--keep-going", "-c", str(source / "docs"), str(source), str(out)]
@@ -316,6 +336,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(*dead, sep="\n", end="\n" if dead else "")
     if dead:
         return 1
+    (out / MADE_FROM).write_text(made_from)
     print(f"{sum(1 for _ in out.rglob('*.html'))} pages; open {out / 'index.html'}")
     return 0
 

@@ -30,20 +30,29 @@ KINDS = [
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory, request):
-    """All pages, by the command that makes them; once for all processes of a test run."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if hasattr(request.config, "workerinput") else base
-    folder, done = base / "docs" / "site", base / "site-is-made"
-    with FileLock(base / "site.lock"):
-        if not done.exists():
-            command = [sys.executable, str(ROOT / "docs" / "make_site.py"), "--out", str(folder)]
-            run = subprocess.run(command, capture_output=True, text=True)
+def site():
+    """All pages, as `make docs` makes them: those in build/site, if they were made from the sources as they are."""
+    make_site.SITE.parent.mkdir(exist_ok=True)
+    with FileLock(make_site.SITE.parent / "site.lock"):
+        if not make_site.current():
+            run = subprocess.run([sys.executable, make_site.__file__], capture_output=True, text=True)
             assert run.returncode == 0, run.stdout + run.stderr
-            done.touch()
-    return folder
+    return make_site.SITE
 
 
+def test_a_site_is_current_until_a_source_changes(tmp_path, monkeypatch):
+    source = tmp_path / "README.md"
+    source.write_text("one")
+    monkeypatch.setattr(make_site, "ROOT", tmp_path)
+    assert not make_site.current(tmp_path)
+    (tmp_path / make_site.MADE_FROM).write_text(make_site.digest())
+    assert make_site.current(tmp_path)
+    source.write_text("two")
+    assert not make_site.current(tmp_path)
+    assert source in make_site.sources()
+
+
+@pytest.mark.slow
 def test_everything_has_its_page(site):
     pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     assert set(KINDS) <= pages
@@ -57,6 +66,7 @@ def test_everything_has_its_page(site):
     assert {f"docs/api/{name}.html" for name in modules - private} <= pages
 
 
+@pytest.mark.slow
 def test_a_figures_page_has_its_numbers_and_its_script(site):
     text = re.sub(r"<[^>]*>", "", (site / "figures" / "ncsn-fig3.html").read_text())
     assert re.search(r"predicted_annealed\s+0\.78\d+\s+0\.0001\s", text)
@@ -64,6 +74,7 @@ def test_a_figures_page_has_its_numbers_and_its_script(site):
     assert "def compute(seed: int, quick: bool)" in text
 
 
+@pytest.mark.slow
 def test_a_notebooks_page_shows_outputs_and_keeps_solutions_closed(site):
     text = (site / "notebooks" / "05_langevin_dynamics.html").read_text()
     assert text.count('class="cell_output') > 5
@@ -112,6 +123,7 @@ def test_the_bibliography_is_read():
     assert not [entry for entry in found.values() if "\\" in entry["author"]]
 
 
+@pytest.mark.slow
 def test_the_search_works_without_a_server(site, browser):  # noqa: F811
     browser.get((site / "search.html").as_uri() + "?q=freeze")
     for _ in range(60):
@@ -122,6 +134,7 @@ def test_the_search_works_without_a_server(site, browser):  # noqa: F811
     pytest.fail(f"the search for freeze found {[link.text for link in found]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)], ids=["laptop", "phone"])
 def test_pages_fit_a_laptop_and_a_phone(site, browser, width, height):  # noqa: F811
     """No page is wider than the window, every picture has words, and equations are set, not shown as source."""
