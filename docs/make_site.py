@@ -74,6 +74,7 @@ MODULES = (
     "build",
     "pretrained",
     "evaluation",
+    "course",
 )
 MARKS = {'"': "\u0308", "'": "\u0301", "`": "\u0300", "^": "\u0302", "~": "\u0303"}  # of TeX, to be put after a letter
 FIGURE = """# {title}
