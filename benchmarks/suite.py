@@ -1,7 +1,7 @@
 """How long figures, tests and CI take, against an earlier commit: ``python benchmarks/suite.py COMMIT figures test ci``.
 
 Both commits are cloned into a temporary folder and installed there; then they take turns, in rounds, and medians are compared.
-``--cores 0`` pins every run to one core. Results are kept in benchmarks/suite.json, of which ``benchmarks/run.py`` makes rows of results.md.
+Both commits are cloned into a temporary folder and installed there; they take turns, in rounds, and medians are compared.
 """
 
 from __future__ import annotations
