@@ -1,6 +1,5 @@
 """How long figures, tests and CI take, against an earlier commit: ``python benchmarks/suite.py COMMIT figures test ci``.
 
-Both commits are cloned into a temporary folder and installed there; then they take turns, in rounds, and medians are compared.
 Both commits are cloned into a temporary folder and installed there; they take turns, in rounds, and medians are compared.
 """
 
