@@ -49,12 +49,15 @@ def log_likelihood(
 ) -> Tensor:
     """The log density at t_min, by the probability flow. Source: song2021, Eq. (39).
 
+    VP keeps N(0, 1), so that its own prior is exact, and log p(1) is -(1 + log 2 pi) / 2:
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.likelihood import log_likelihood
     >>> from toyscore.sde import VP
-    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[1.0]])  # VP keeps N(0, 1), so its own prior is exact
-    >>> round(log_likelihood(VP(), p.score, x).item(), 3), round(p.log_prob(x).item(), 3)  # -(1 + log(2 * pi)) / 2
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[1.0]])
+    >>> found = log_likelihood(VP(), p.score, x)
+    >>> round(found.item(), 3), round(p.log_prob(x).item(), 3)
     (-1.419, -1.419)
 
     Args:

@@ -62,12 +62,14 @@ def explicit_score_matching(
 ) -> Tensor:
     """Half the squared distance to a known score, ½‖s(x) - s*(x)‖². Source: hyvarinen2005, Sec. 2.
 
+    The score of N(0, 1) at x = 3 is -3, and a score of zero has the loss 3²/2:
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.losses import explicit_score_matching
-    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[2.0]])  # the score of N(0, 1) at 2 is -2
-    >>> round(explicit_score_matching(lambda x, sigma: 0 * x, x, target=p.score).item(), 3)  # 2**2 / 2
-    2.0
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[3.0]])
+    >>> explicit_score_matching(lambda x, sigma: 0 * x, x, target=p.score).tolist()
+    [4.5]
 
     Args:
         score: the score function to judge.
@@ -95,12 +97,14 @@ def implicit_score_matching(
     Integration by parts turns :math:`-E[s \cdot s^*]` into :math:`E[\mathrm{tr}(\partial s / \partial x)]`, provided
     that q s vanishes at infinity. Its expectation is the Fisher divergence less ½E‖s*‖².
 
+    The score of N(0, 1) is -x and its derivative -1, so the value at x = 3 is 3²/2 - 1:
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.losses import implicit_score_matching
-    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[2.0]])  # the score of N(0, 1) is -x, its slope -1
-    >>> round(implicit_score_matching(p.score, x).item(), 3)  # 2**2 / 2 - 1
-    1.0
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[3.0]])
+    >>> round(implicit_score_matching(p.score, x).item(), 3)
+    3.5
 
     Args, errors: as ``explicit_score_matching``.
 
@@ -124,13 +128,15 @@ def sliced_score_matching(
 ) -> Tensor:
     r"""The trace seen along random directions v, E[v vᵀ] = I. Source: song2019, Eq. (3); song2019sliced, Sec. 3.
 
+    On N(0, I) in two dimensions the Jacobian is -I, and v·v = 2 for any signs: one slice gives the exact 10/2 - 2:
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.losses import sliced_score_matching
-    >>> p, x = GaussianMixture([[0.0, 0.0]]), torch.tensor([[2.0, 2.0]])
+    >>> p, x = GaussianMixture([[0.0, 0.0]]), torch.tensor([[1.0, 3.0]])
     >>> g = torch.Generator().manual_seed(0)
-    >>> round(sliced_score_matching(p.score, x, generator=g).item(), 3)  # 8 / 2 - 2: the Jacobian is -I, and v·v = 2
-    2.0
+    >>> round(sliced_score_matching(p.score, x, generator=g).item(), 3)
+    3.0
 
     Args:
         score, x, sigma: as ``explicit_score_matching``.
@@ -176,13 +182,15 @@ def finite_difference_score_matching(
     about eps |s| / h with eps the rounding unit; the default h balances the two for a density of width sigma, or of unit
     width where sigma = 0. It is a power of two and at least 16 eps |x|, so that x ± h is exact.
 
+    On N(0, I), whose score is linear, the difference is exact but for rounding, 10/2 - 2:
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.losses import finite_difference_score_matching
-    >>> p, x = GaussianMixture([[0.0, 0.0]]), torch.tensor([[2.0, 2.0]])
+    >>> p, x = GaussianMixture([[0.0, 0.0]]), torch.tensor([[1.0, 3.0]])
     >>> g = torch.Generator().manual_seed(0)
-    >>> round(finite_difference_score_matching(p.score, x, generator=g).item(), 2)  # 8 / 2 - 2 again
-    2.0
+    >>> round(finite_difference_score_matching(p.score, x, generator=g).item(), 2)
+    3.0
 
     Args:
         score, x, sigma: as ``explicit_score_matching``.
@@ -228,14 +236,16 @@ def denoising_score_matching(
     The score of N(x̃; x, σ²I) is :math:`-(\tilde x - x)/\sigma^2 = -z/\sigma`; averaged over the x that may have led to
     x̃ it is the score of q_sigma, which is therefore the minimiser.
 
+    Even the exact score cannot know all of the noise: on N(0, I) its mean loss is D / (2 (1 + sigma²)), the least there is:
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.losses import denoising_score_matching
-    >>> p, g = GaussianMixture([[0.0]]), torch.Generator().manual_seed(0)  # N(0, 1)
+    >>> p, g = GaussianMixture([[0.0]]), torch.Generator().manual_seed(0)
     >>> x = p.sample(100_000, generator=g)
-    >>> loss = denoising_score_matching(p.score, x, 1.0, generator=g)  # of the exact score: the least there is
-    >>> round(loss.mean().item(), 2)  # and not zero, but D / (2 * (1 + sigma**2))
-    0.25
+    >>> loss = denoising_score_matching(p.score, x, 2.0, generator=g)
+    >>> round(loss.mean().item(), 2)
+    0.1
 
     Args:
         score: the score function to fit.
@@ -310,14 +320,15 @@ def noisy_cross_entropy(
 def perturbed(loss: Loss) -> Loss:
     """A loss that takes x from q_sigma, made to take clean x: adds the noise, then calls it.
 
+    N(0, 1) with noise of 2 is N(0, 5), whose score -x/5 has the implicit loss -E[x²/25] / 2 = -0.1 on average:
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.losses import implicit_score_matching, perturbed
-    >>> p, g = GaussianMixture([[0.0]]), torch.Generator().manual_seed(0)  # N(0, 1); with noise of 1, N(0, 2)
-    >>> x = p.sample(100_000, generator=g)
-    >>> loss = perturbed(implicit_score_matching)(p.score, x, 1.0, generator=g)
-    >>> round(loss.mean().item(), 2)  # -E[s**2] / 2, and s = -x / 2
-    -0.25
+    >>> p, g = GaussianMixture([[0.0]]), torch.Generator().manual_seed(0)
+    >>> x, loss = p.sample(100_000, generator=g), perturbed(implicit_score_matching)
+    >>> round(loss(p.score, x, 2.0, generator=g).mean().item(), 2)
+    -0.1
 
     Raises:
         TypeError: loss cannot be called. ValueError: a loss of this module that adds the noise itself.
@@ -334,13 +345,16 @@ def perturbed(loss: Loss) -> Loss:
 def at_random_sigma(loss: Loss, draw: Draw) -> Callable[..., Tensor]:
     """A noise-conditional objective: ``loss`` at a sigma drawn for each example. Source: song2019, Eq. (6).
 
+    A score of zero leaves all of the noise, D/2 at every level:
+
     >>> import torch
     >>> from toyscore.distributions import two_modes
     >>> from toyscore.losses import at_random_sigma, denoising_score_matching
     >>> from toyscore.noise import levels
-    >>> loss, g = at_random_sigma(denoising_score_matching, levels([3.0, 1.0])), torch.Generator().manual_seed(0)
-    >>> values = loss(lambda x, sigma: 0 * x, two_modes().sample(10_000, generator=g), generator=g)
-    >>> round(values.mean().item(), 1)  # a zero score leaves all of the noise: D / 2, at every level
+    >>> loss = at_random_sigma(denoising_score_matching, levels([3.0, 1.0]))
+    >>> g = torch.Generator().manual_seed(0)
+    >>> x = two_modes().sample(10_000, generator=g)
+    >>> round(loss(lambda x, sigma: 0 * x, x, generator=g).mean().item(), 1)
     1.0
 
     Args:

@@ -66,7 +66,7 @@ def geometric(sigma_max: float, sigma_min: float, n_levels: int) -> Tensor:
     """Levels with a constant ratio, strictly decreasing: [L] in the default dtype, both ends exact. Source: song2019, Sec. 4.
 
     >>> from toyscore.noise import geometric
-    >>> [round(sigma, 3) for sigma in geometric(10, 0.1, 3).tolist()]  # each a tenth of the last
+    >>> [round(sigma, 3) for sigma in geometric(10, 0.1, 3).tolist()]
     [10.0, 1.0, 0.1]
 
     Raises:
@@ -91,7 +91,8 @@ def karras(sigma_max: float, sigma_min: float, n_levels: int, *, rho: float = 7.
     Equal steps of sigma for rho = 1, equal ratios as rho grows without bound; between them, more levels where sigma is small.
 
     >>> from toyscore.noise import karras
-    >>> [round(sigma, 3) for sigma in karras(9.0, 1.0, 3, rho=2.0).tolist()]  # the squares of 3, 2, 1
+    >>> sigmas = karras(9.0, 1.0, 3, rho=2.0)
+    >>> [round(sigma, 3) for sigma in sigmas.tolist()]  # the squares of 3, 2, 1
     [9.0, 4.0, 1.0]
 
     Raises:
@@ -116,10 +117,12 @@ def ddpm_levels(betas: Tensor | Sequence[float]) -> Tensor:
     r"""The noise levels of a DDPM, :math:`\sigma_i = \sqrt{(1 - \bar\alpha_i) / \bar\alpha_i}`: [N], decreasing, in the dtype of
     ``betas``, at least float32. Source: ho2020, Eq. (4).
 
+    Of betas 0.5 and 0.6, alpha bar is 0.5 and 0.5 · 0.4 = 0.2, and sigma² is 0.5 / 0.5 and 0.8 / 0.2:
+
     >>> import torch
     >>> from toyscore.noise import ddpm_levels
-    >>> sigmas = ddpm_levels(torch.tensor([0.5, 0.6]))  # alpha bar is 0.5, then 0.5 * 0.4 = 0.2
-    >>> [round(sigma, 3) for sigma in sigmas.tolist()]  # roots of 0.8 / 0.2 and 0.5 / 0.5
+    >>> sigmas = ddpm_levels(torch.tensor([0.5, 0.6]))
+    >>> [round(sigma, 3) for sigma in sigmas.tolist()]
     [2.0, 1.0]
 
     Args:

@@ -51,12 +51,13 @@ def divergences(
 
     The nodes follow the components of both: where q has a narrow one, its score is steep, however little of p is there.
 
+    The scores of N(0, 1) and N(3, 1) differ by 3 everywhere; both divergences are 3²/2:
+
     >>> from toyscore.diagnostics import divergences
     >>> from toyscore.distributions import GaussianMixture
-    >>> p, q = GaussianMixture([[0.0]]), GaussianMixture([[1.0]])  # N(0, 1) and N(1, 1)
-    >>> found = divergences(p, q)
-    >>> round(found.kl, 3), round(found.fisher, 3)  # both 1**2 / 2: the scores differ by 1 everywhere
-    (0.5, 0.5)
+    >>> found = divergences(GaussianMixture([[0.0]]), GaussianMixture([[3.0]]))
+    >>> round(found.kl, 3), round(found.fisher, 3)
+    (4.5, 4.5)
 
     Args:
         p, q: D = 1 or 2, of one D.

@@ -72,10 +72,12 @@ def intrinsic_dimension(score: Score, x: Tensor, sigma: Sigma, *, generator: Gen
     Where sigma is small beside the manifold's radius of curvature and large beside the spacing of the data, this is d. The first form
     varies least: along normal directions its two terms cancel.
 
+    A line in ten dimensions has dimension one:
+
     >>> import torch
     >>> from toyscore.diagnostics import intrinsic_dimension
     >>> from toyscore.distributions import tilted_line
-    >>> line, g = tilted_line(10), torch.Generator().manual_seed(0)  # a line in ten dimensions
+    >>> line, g = tilted_line(10), torch.Generator().manual_seed(0)
     >>> x = line.sample(1000, generator=g)
     >>> round(intrinsic_dimension(line.score, x, 0.1, generator=g).value)
     1

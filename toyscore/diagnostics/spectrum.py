@@ -81,7 +81,8 @@ def spectral_gap(
 
     >>> from toyscore.diagnostics import spectral_gap
     >>> from toyscore.distributions import GaussianMixture
-    >>> round(spectral_gap(GaussianMixture([[0.0]], covariances=4.0)), 3)  # on N(0, v): 1 / (2 * v)
+    >>> p = GaussianMixture([[0.0]], covariances=4.0)
+    >>> round(spectral_gap(p), 3)  # on N(0, v) it is 1 / (2 * v)
     0.125
 
     Args:

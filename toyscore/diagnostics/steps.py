@@ -75,8 +75,8 @@ def stationary_variance(variance: Number, step_size: Number) -> Number:
     r"""The variance that the chain on N(0, v) settles at, :math:`v / (1 - \epsilon / 4v)`. Source: song2020, Proposition 3.
 
     >>> from toyscore.diagnostics import stationary_variance
-    >>> [round(stationary_variance(1.0, step_size), 3) for step_size in (0.01, 1.0, 2.0)]
-    [1.003, 1.333, 2.0]
+    >>> [round(stationary_variance(4.0, epsilon), 3) for epsilon in (0.16, 4.0, 8.0)]
+    [4.04, 5.333, 8.0]
 
     Args:
         variance: v, a float or a tensor of any shape, in units of x squared.

@@ -35,13 +35,13 @@ from toyscore.operators import Sigma
 class GaussianMixture:
     r"""The mixture :math:`p(x) = \sum_k \pi_k N(x; \mu_k, \Sigma_k)`, exact at every noise level.
 
+    The score of N(0, 1) is -x; with noise of standard deviation sigma it is -x / (1 + sigma²):
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
-    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[1.0]])  # N(0, 1), and one point
-    >>> round(p.score(x).item(), 3)  # the score is -x
-    -1.0
-    >>> round(p.score(x, 1.0).item(), 3)  # with noise of standard deviation 1: -x / (1 + 1**2)
-    -0.5
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[1.0]])
+    >>> round(p.score(x).item(), 3), round(p.score(x, sigma=2.0).item(), 3)
+    (-1.0, -0.2)
 
     Args:
         means: [K, D], a floating-point tensor, an array or nested numbers. Its dtype and device are the mixture's; a NumPy
@@ -184,10 +184,12 @@ class GaussianMixture:
     def responsibilities(self, x: Tensor, sigma: Sigma = 0.0) -> Tensor:
         """Posterior probability of each component given x; args and errors as ``log_prob``. Returns [B, K].
 
+        Equally far from two modes of one width, only their weights count:
+
         >>> import torch
         >>> from toyscore.distributions import two_modes
-        >>> x = torch.zeros(1, 2)  # equally far from both modes: only their weights count
-        >>> [round(r, 3) for r in two_modes().responsibilities(x)[0].tolist()]
+        >>> r = two_modes().responsibilities(torch.zeros(1, 2))
+        >>> [round(value, 3) for value in r[0].tolist()]
         [0.8, 0.2]
         """
         return self._parts.apply(self._parts.responsibilities, x, sigma)
@@ -272,10 +274,12 @@ class GaussianMixture:
         Per component, with o the others: mean :math:`\mu_o + \Sigma_{od} \Sigma_{dd}^{-1} (v - \mu_d)`, covariance
         :math:`\Sigma_{oo} - \Sigma_{od} \Sigma_{dd}^{-1} \Sigma_{do}`; the weight is multiplied by its density at v.
 
+        With variances 1 and correlation 0.5, the mean is 0.5 · 2 and the variance 1 - 0.5²:
+
         >>> from toyscore.distributions import GaussianMixture
-        >>> p = GaussianMixture([[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])  # variances 1, correlation 0.5
+        >>> p = GaussianMixture([[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])
         >>> q = p.condition([0], [2.0])
-        >>> round(q.mean.item(), 3), round(q.covariance.item(), 3)  # 0.5 * 2 and 1 - 0.5**2
+        >>> round(q.mean.item(), 3), round(q.covariance.item(), 3)
         (1.0, 0.75)
 
         Raises:
@@ -305,11 +309,13 @@ class GaussianMixture:
         Per component the posterior of linear regression, its weight multiplied by the density of y. Without noise it has no
         extent along A, so it has a density only once it is perturbed.
 
+        If x is from N(0, 1) and x + 2 n = 5 was measured, the noise having variance 4, then x is from N(5/5, 4/5):
+
         >>> from toyscore.distributions import GaussianMixture
-        >>> p = GaussianMixture([[0.0]])  # x from N(0, 1), measured as x + n = 2
-        >>> q = p.observe([[1.0]], [2.0], noise_std=1.0)
-        >>> round(q.mean.item(), 3), round(q.covariance.item(), 3)  # halfway between 0 and 2, half of the variance
-        (1.0, 0.5)
+        >>> p = GaussianMixture([[0.0]])
+        >>> q = p.observe([[1.0]], [5.0], noise_std=2.0)
+        >>> round(q.mean.item(), 3), round(q.covariance.item(), 3)
+        (1.0, 0.8)
 
         Args:
             operator: A, [M, D], of rank M where there is no noise.

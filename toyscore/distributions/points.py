@@ -137,11 +137,13 @@ class Empirical:
 def empirical(points: Tensor) -> Empirical:
     """A data set as a distribution: ``points`` [N, *event], N >= 1, finite. Not copied.
 
+    Where the noise is small, the score points to the nearest point y, (y - x) / sigma²:
+
     >>> import torch
     >>> from toyscore.distributions import empirical
-    >>> p, x = empirical(torch.tensor([[0.0], [1.0]])), torch.tensor([[0.9]])
-    >>> round(p.score(x, 0.1).item(), 3)  # little noise: to the nearest point, (1 - 0.9) / 0.1**2
-    10.0
+    >>> p = empirical(torch.tensor([[0.0], [1.0]]))
+    >>> round(p.score(torch.tensor([[0.8]]), 0.1).item(), 3)  # 0.2 / 0.1**2
+    20.0
 
     Raises:
         TypeError: not a floating-point tensor.

@@ -23,12 +23,16 @@ class Scored(ops.Distribution, Protocol):
 def fisher_divergence(score: Score, distribution: Scored, x: Tensor, sigma: Sigma = 0.0) -> float:
     """The Fisher divergence ½E‖s - s*‖² over the points x. Source: song2019, Sec. 2.1.
 
+    It is zero for the exact score. That of N(0, 1) at x = 3 is -3, so a score of zero has 3²/2:
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.metrics import fisher_divergence
-    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[2.0]])  # the score of N(0, 1) at 2 is -2
-    >>> fisher_divergence(p.score, p, x), fisher_divergence(lambda x, sigma: 0 * x, p, x)  # the exact score, and zero
-    (0.0, 2.0)
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[3.0]])
+    >>> fisher_divergence(p.score, p, x)
+    0.0
+    >>> round(fisher_divergence(lambda x, sigma: 0 * x, p, x), 3)
+    4.5
 
     Args:
         score: called as ``score(x, sigma)``.
@@ -103,10 +107,12 @@ def _check_scored(distribution: object) -> None:
 def mode_weights(x: Tensor, mixture: GaussianMixture) -> Tensor:
     """The share of the points x [B, *event] in each mode, by the mixture's responsibilities: [K], summing to one.
 
+    Three points near one mode, one near the other:
+
     >>> import torch
     >>> from toyscore.distributions import two_modes
     >>> from toyscore.metrics import mode_weights
-    >>> x = torch.tensor([[5.0, 5.0], [4.0, 5.0], [5.0, 6.0], [-5.0, -5.0]])  # three near one mode, one at the other
+    >>> x = torch.tensor([[5.0, 5.0], [4.0, 5.0], [5.0, 6.0], [-5.0, -5.0]])
     >>> [round(w, 3) for w in mode_weights(x, two_modes()).tolist()]
     [0.75, 0.25]
 

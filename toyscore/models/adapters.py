@@ -54,10 +54,12 @@ class Clock:
 def ddpm_clock(alpha_bars: Tensor, *, whole: bool = False) -> Clock:
     r"""Steps :math:`t = 0, \dots, N - 1` with :math:`\sigma_t = \sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}`. Source: ho2020, Eq. (4).
 
+    Of alpha bar 0.9, 0.5, 0.1, step 1 has sigma² = 0.5 / 0.5, and step 2 has 0.9 / 0.1:
+
     >>> import torch
     >>> from toyscore.models.adapters import ddpm_clock
-    >>> clock = ddpm_clock(torch.tensor([0.9, 0.5, 0.1]))  # steps 0, 1, 2; step 1 has sigma**2 = 0.5 / 0.5
-    >>> [round(t, 3) for t in clock.time(torch.tensor([1.0, 3.0])).tolist()]  # step 2 has 0.9 / 0.1
+    >>> clock = ddpm_clock(torch.tensor([0.9, 0.5, 0.1]))
+    >>> [round(t, 3) for t in clock.time(torch.tensor([1.0, 3.0])).tolist()]
     [1.0, 2.0]
 
     Args:
@@ -215,10 +217,12 @@ class Adapted(nn.Module):
 def from_epsilon(network: Callable[[Tensor, Tensor], Any], clock: Clock) -> Adapted:
     """The score of a network that predicts the noise. Source: ho2020, Sec. 3.2.
 
+    Of a network that always predicts 3 it is -3 / sigma:
+
     >>> import torch
     >>> from toyscore.models.adapters import from_epsilon, sigma_clock
-    >>> score = from_epsilon(lambda x, sigma: 0 * x + 3, sigma_clock())  # a network that always predicts 3
-    >>> score(torch.zeros(1, 2), 0.5).tolist()  # -3 / 0.5
+    >>> score = from_epsilon(lambda x, sigma: torch.full_like(x, 3.0), sigma_clock())
+    >>> score(torch.zeros(1, 2), 0.5).tolist()
     [[-6.0, -6.0]]
 
     Args:

@@ -40,7 +40,7 @@ class MLP(nn.Module):
     >>> network = MLP(dim=2)
     >>> network(torch.zeros(3, 2), 0.5).shape  # a score for each point
     torch.Size([3, 2])
-    >>> sum(weights.numel() for weights in network.parameters())  # 3 * 128 + 129 * 128 + 129 * 2
+    >>> sum(w.numel() for w in network.parameters())  # 3*128 + 129*128 + 129*2
     17154
 
     Args:

@@ -33,16 +33,19 @@ def annealed_langevin(
     On noise alone level i is stable while :math:`\epsilon < 4 \sigma_L^2`. Even with exact scores the weights of the
     modes come out a little wrong: they freeze at the level where hops become rare, before the target is reached.
 
+    Chains that all start in the small mode, which ``langevin`` would not leave, end near the weights of the mixture:
+
     >>> import torch
     >>> from toyscore.distributions import two_modes
     >>> from toyscore.metrics import mode_weights
     >>> from toyscore.noise import geometric
     >>> from toyscore.samplers import annealed_langevin, final
     >>> p, g = two_modes(), torch.Generator().manual_seed(0)
-    >>> x = torch.full((2000, 2), -5.0)  # all chains start in the small mode, which langevin would not leave
-    >>> sigmas = geometric(20.0, 1.0, 10)
-    >>> chain = annealed_langevin(p.score, x, sigmas, step_size=0.5, n_steps_each=30, generator=g)
-    >>> [round(w, 1) for w in mode_weights(final(chain), p).tolist()]  # nearly those of p
+    >>> x, sigmas = torch.full((2000, 2), -5.0), geometric(20.0, 1.0, 10)
+    >>> chain = annealed_langevin(
+    ...     p.score, x, sigmas, step_size=0.5, n_steps_each=30, generator=g
+    ... )
+    >>> [round(w, 1) for w in mode_weights(final(chain), p).tolist()]
     [0.8, 0.2]
 
     Args:
@@ -212,9 +215,9 @@ def interpolate(a: Tensor, b: Tensor, n: int) -> Tensor:
 
     >>> import torch
     >>> from toyscore.samplers import interpolate
-    >>> path = interpolate(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0]), 5)
-    >>> [round(z.norm().item(), 3) for z in path]  # a straight line would pass at 1.414
-    [2.0, 2.0, 2.0, 2.0, 2.0]
+    >>> a, b = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0])
+    >>> [round(z.norm().item(), 3) for z in interpolate(a, b, 3)]
+    [2.0, 2.0, 2.0]
 
     Args:
         a, b: [*event], alike. n: rows, both ends included.
@@ -248,11 +251,13 @@ def _interpolate(a: Tensor, b: Tensor, n: int) -> Tensor:
 def tweedie(score: Score, x: Tensor, sigma: Sigma) -> Tensor:
     r"""The posterior mean of the clean point, :math:`E[x_0 \mid x] = x + \sigma^2 s(x, \sigma)`. Source: vincent2011, Sec. 4.
 
+    If x_0 is from N(0, 1), its posterior mean is x / (1 + sigma²):
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.samplers import tweedie
-    >>> p = GaussianMixture([[0.0]])  # x_0 from N(0, 1), then noise of variance 1
-    >>> round(tweedie(p.score, torch.tensor([[2.0]]), 1.0).item(), 3)  # half of what is seen
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[5.0]])
+    >>> round(tweedie(p.score, x, 2.0).item(), 3)
     1.0
 
     Args:

@@ -22,11 +22,12 @@ def final(chain: Iterable[Tensor]) -> Tensor:
     >>> import torch
     >>> from toyscore.distributions import two_modes
     >>> from toyscore.samplers import final, langevin
+    >>> p, x = two_modes(), torch.zeros(5, 2)
     >>> g = torch.Generator().manual_seed(0)
-    >>> chain = langevin(two_modes().score, torch.zeros(5, 2), step_size=0.1, n_steps=20, generator=g)
+    >>> chain = langevin(p.score, x, step_size=0.1, n_steps=20, generator=g)
     >>> final(chain).shape
     torch.Size([5, 2])
-    >>> list(chain)  # it is used up: make a new one for more samples
+    >>> list(chain)  # used up: for more samples make a new chain
     []
 
     Raises:

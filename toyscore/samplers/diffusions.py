@@ -60,14 +60,16 @@ def reverse_sde(
 ) -> Iterator[Tensor]:
     """Euler-Maruyama of the reverse SDE: len(times) - 1 states. Source: song2021, Eq. (6).
 
+    Unlike Langevin dynamics it gives the modes their weights:
+
     >>> import torch
     >>> from toyscore.distributions import two_modes
     >>> from toyscore.metrics import mode_weights
     >>> from toyscore.samplers import final, reverse_sde
     >>> from toyscore.sde import VP, uniform_times
-    >>> p, g = two_modes(), torch.Generator().manual_seed(0)
-    >>> x = VP().prior_sample((2000, 2), generator=g)
-    >>> x = final(reverse_sde(VP(), p.score, x, uniform_times(100), generator=g))
+    >>> sde, p, g = VP(), two_modes(), torch.Generator().manual_seed(0)
+    >>> x = sde.prior_sample((2000, 2), generator=g)
+    >>> x = final(reverse_sde(sde, p.score, x, uniform_times(100), generator=g))
     >>> [round(w, 1) for w in mode_weights(x, p).tolist()]
     [0.8, 0.2]
 
@@ -109,13 +111,15 @@ def ddim(
 ) -> Iterator[Tensor]:
     """DDIM: Euler's scheme along sigma, with ``eta`` of the ancestral noise. Source: song2021ddim, Eq. (12). Errors as ``reverse_sde``.
 
+    If the data are a single point, one step from noise (t = 1) to data (t = 0) finds it:
+
     >>> import torch
     >>> from toyscore.distributions import empirical
     >>> from toyscore.samplers import ddim, final
     >>> from toyscore.sde import VP
-    >>> p, x = empirical(torch.tensor([[3.0]])), torch.tensor([[-1.0], [0.5]])  # data of one point
-    >>> y = final(ddim(VP(), p.score, x, [1.0, 0.0]))  # one step, from t = 1 to t = 0
-    >>> [round(value, 3) for value in y.flatten().tolist()]
+    >>> p, x = empirical(torch.tensor([[3.0]])), torch.tensor([[-1.0], [0.5]])
+    >>> x = final(ddim(VP(), p.score, x, [1.0, 0.0]))
+    >>> [round(value, 3) for value in x.flatten().tolist()]
     [3.0, 3.0]
 
     Args:
@@ -136,13 +140,16 @@ def probability_flow(sde: SDE, score: Score, x: Tensor, times: Times) -> Iterato
     It needs no noise, has the marginals of the process, and is the same curve for all of them once x is divided by alpha. Euler's scheme
     for it is ``ddim`` (along sigma) or ``reverse_sde(..., noise=0)`` (along t); ``adaptive_flow`` chooses its own steps.
 
+    VP keeps N(0, 1), so that nothing has to move:
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.samplers import final, probability_flow
     >>> from toyscore.sde import VP, geometric_times
     >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[-1.0], [0.5]])
-    >>> chain = probability_flow(VP(), p.score, x, geometric_times(VP(), 100))
-    >>> [round(y, 2) for y in final(chain).flatten().tolist()]  # VP keeps N(0, 1), so nothing has to move
+    >>> times = geometric_times(VP(), 100)
+    >>> x = final(probability_flow(VP(), p.score, x, times))
+    >>> [round(value, 2) for value in x.flatten().tolist()]
     [-1.0, 0.5]
 
     Args:

@@ -35,12 +35,14 @@ LogLikelihood: TypeAlias = Callable[[Tensor, Sigma], Tensor]
 def guided(score: Score, log_likelihood: LogLikelihood, *, strength: float = 1.0) -> Score:
     """The score given y: ``score(x, sigma)`` plus the gradient of log p(y | x, sigma). Source: song2021, Eq. (14).
 
+    Given its second mode, the score of the mixture is that of N((-5, -5), I), -5 - x:
+
     >>> import torch
     >>> from toyscore.distributions import two_modes
     >>> from toyscore.samplers import guided, mixture_classes, of_class
-    >>> p, x = two_modes(), torch.zeros(1, 2)
+    >>> p = two_modes()
     >>> score = guided(p.score, of_class(mixture_classes(p), label=1))
-    >>> [round(s, 3) for s in score(x, 0.0)[0].tolist()]  # that of the second mode alone, N((-5, -5), I)
+    >>> [round(value, 3) for value in score(torch.zeros(1, 2), 0.0)[0].tolist()]
     [-5.0, -5.0]
 
     Args:
@@ -127,13 +129,17 @@ def of_measurement(
 ) -> LogLikelihood:
     r"""log p(y | x, sigma) of a measurement y = A x_0 + tau n, taking x_0 given x for Gaussian. Source: song2023, Sec. 3.2.
 
+    If x_0 is from N(0, 1) and x_0 + 2 n = 5 was measured, then x_0 is from N(1, 0.8), and the score at sigma is
+    (1 - x) / (0.8 + sigma²):
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.samplers import guided, of_measurement
-    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[0.0]])  # x_0 from N(0, 1), measured as x_0 + n = 2
-    >>> likelihood = of_measurement(p.score, torch.tensor([[1.0]]), torch.tensor([2.0]), noise_std=1.0)
-    >>> round(guided(p.score, likelihood)(x, 1.0).item(), 3)  # N(1, 0.5) with noise of 1: (1 - 0) / (0.5 + 1**2)
-    0.667
+    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[0.0]])
+    >>> operator, y = torch.tensor([[1.0]]), torch.tensor([5.0])
+    >>> likelihood = of_measurement(p.score, operator, y, noise_std=2.0)
+    >>> round(guided(p.score, likelihood)(x, 2.0).item(), 3)
+    0.208
 
     Args:
         score: the score that is to be guided; its posterior mean is differentiated.

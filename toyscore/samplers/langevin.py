@@ -57,12 +57,15 @@ def langevin(
 ) -> Iterator[Tensor]:
     """Langevin dynamics at one noise level: ``n_steps`` states. Source: song2019, Eq. (4).
 
+    On N(0, v) the chain settles at the variance v / (1 - step_size / 4v), here 4/3 where v = 1:
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.samplers import final, langevin
-    >>> p, g = GaussianMixture([[0.0]]), torch.Generator().manual_seed(0)  # variance v = 1
-    >>> chain = langevin(p.score, torch.zeros(100_000, 1), step_size=1.0, n_steps=10, generator=g)
-    >>> round(final(chain).var().item(), 1)  # the step is too large: v / (1 - step_size / (4 * v))
+    >>> p, g = GaussianMixture([[0.0]]), torch.Generator().manual_seed(0)
+    >>> x = torch.zeros(100_000, 1)
+    >>> chain = langevin(p.score, x, step_size=1.0, n_steps=10, generator=g)
+    >>> round(final(chain).var().item(), 1)
     1.3
 
     Args:

@@ -20,7 +20,7 @@ def noise_level(sde: SDE, t: T) -> T:
 
     >>> from toyscore.sde import VP, noise_level
     >>> sigma = noise_level(VP(), 0.3)
-    >>> round(VP().time(sigma), 3)  # time is its inverse
+    >>> round(VP().time(sigma), 3)  # time is the inverse
     0.3
     """
     alpha, std = sde.marginal(t)
@@ -30,12 +30,13 @@ def noise_level(sde: SDE, t: T) -> T:
 def time_score(sde: SDE, score: Score) -> Callable[[Tensor, Time], Tensor]:
     r"""The score of the process at time t, :math:`\nabla \log p_t(x) = \mathrm{score}(x / \alpha_t, s_t / \alpha_t) / \alpha_t`.
 
+    VP keeps N(0, 1) at all times, so that its score stays -x:
+
     >>> import torch
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.sde import VP, time_score
-    >>> p, x = GaussianMixture([[0.0]]), torch.tensor([[1.0]])
-    >>> s = time_score(VP(), p.score)
-    >>> [round(s(x, t).item(), 3) for t in (0.0, 0.5, 1.0)]  # VP keeps N(0, 1), whose score is -x
+    >>> s = time_score(VP(), GaussianMixture([[0.0]]).score)
+    >>> [round(s(torch.tensor([[1.0]]), t).item(), 3) for t in (0.0, 0.5, 1.0)]
     [-1.0, -1.0, -1.0]
 
     Args:
@@ -129,9 +130,9 @@ def law_at(sde: SDE, mixture: GaussianMixture, t: float) -> GaussianMixture:
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.sde import VE, law_at
     >>> p = GaussianMixture([[5.0]], covariances=3.0)
-    >>> q = law_at(VE(0.01, 100.0), p, 0.5)  # here the noise has variance 1
+    >>> q = law_at(VE(0.01, 100.0), p, 0.75)  # the noise is 10 then
     >>> round(q.mean.item(), 3), round(q.covariance.item(), 3)
-    (5.0, 4.0)
+    (5.0, 103.0)
     """
     check_time(t)
     alpha, std = sde.marginal(float(t))

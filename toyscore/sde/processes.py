@@ -45,7 +45,7 @@ class VE:
 
     >>> from toyscore.sde import VE
     >>> alpha, std = VE(0.01, 100.0).marginal(0.5)
-    >>> alpha, round(std, 3)  # halfway in the logarithm from 0.01 to 100
+    >>> alpha, round(std, 3)  # halfway from 0.01 to 100 in the logarithm
     (1.0, 1.0)
 
     Args:
@@ -111,7 +111,7 @@ class VP:
 
     >>> from toyscore.sde import VP
     >>> alpha, std = VP().marginal(0.5)
-    >>> round(alpha, 3), round(alpha**2 + std**2, 3)  # data of variance 1 keep it
+    >>> round(alpha, 3), round(alpha**2 + std**2, 3)  # a variance of 1 stays 1
     (0.281, 1.0)
 
     Args:

@@ -86,14 +86,16 @@ def fit(
 ) -> Iterator[Step]:
     """Train ``model`` in place, a step per item taken; after the last step it holds the weights to use.
 
+    Nothing is trained until steps are taken. On N(0, I) the exact score -x has the implicit loss -D/2:
+
     >>> from toyscore.distributions import GaussianMixture
     >>> from toyscore.losses import implicit_score_matching
     >>> from toyscore.models import MLP
     >>> from toyscore.train import fit
-    >>> network, p = MLP(), GaussianMixture([[0.0, 0.0]])  # the score to learn is -x
+    >>> network, p = MLP(), GaussianMixture([[0.0, 0.0]])
     >>> for step in fit(network, p, implicit_score_matching, n_steps=30):
-    ...     pass  # a step is made when it is asked for: without a loop nothing is trained
-    >>> round(step.loss.item())  # the exact score has -D / 2 on average
+    ...     pass
+    >>> round(step.loss.item())
     -1
 
     Args:
