@@ -44,7 +44,7 @@ def when(arrays: dict[str, np.ndarray], share: float) -> float:
 
 
 def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Where half and where nine tenths have decided: two levels of the ladder more or less."""
+    """Where half and where nine tenths have decided: a level more or less."""
     return {"sigma_half_decided": (when(arrays, 0.5), 0.3), "sigma_nine_tenths_decided": (when(arrays, 0.9), 0.15)}
 
 

@@ -32,7 +32,6 @@ from toyscore.noise import geometric
 from toyscore.operators import normal_like
 from toyscore.samplers import inpaint
 
-N_STEPS_EACH = 3  # at each level, as in control-digits
 N_ROWS = 4  # of pixels, from above, that are known
 LEVELS = (10.0, 0.05, 20)
 EPSILON_OVER_SIGMA2 = 0.3  # as in digits-smoothed: the same share of every level's variance
@@ -62,10 +61,8 @@ def digits(seed: int, quick: bool) -> dict[str, np.ndarray]:
     truth = held.tensor()[index]
     mask = torch.zeros(held.event, dtype=torch.bool)
     mask[:, :N_ROWS] = True
-    config = replace(
-        trained.config, sampling=replace(trained.config.sampling, n_steps_each=1 if quick else N_STEPS_EACH)
-    )
-    plan = {key: value for key, value in sampling_plan(config).items() if key != "clamp"}
+    plan = {key: value for key, value in sampling_plan(trained.config).items() if key != "clamp"}
+    plan |= {"n_steps_each": 2} if quick else {}
     known, generator = truth.repeat_interleave(n_each, 0), torch.Generator().manual_seed(seed)
     start = trained.data["mean"] + float(plan["sigmas"][0]) * normal_like(known, generator)
     *_, x = inpaint(trained.network, start, known=known, mask=mask, generator=generator, **plan)
