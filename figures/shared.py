@@ -73,7 +73,7 @@ def once(compute: Callable[..., Arrays]) -> Callable[..., Arrays]:
         CACHE.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             try:
-                with np.load(path, allow_pickle=False) as arrays:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                     return dict(arrays)
             except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # none yet, or a damaged one
                 found = compute(*arguments)
