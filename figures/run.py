@@ -107,8 +107,8 @@ def random_states() -> dict[str, Any]:
 
     with suppress(ImportError):  # it draws a number when scikit-learn, or another, first imports it
         importlib.import_module("rich.style")
-    _, keys, *rest = np.random.get_state()
-    return {"torch": torch.get_rng_state().tolist(), "NumPy": (keys.tolist(), *rest), "Python": random.getstate()}
+    parts = [np.asarray(part).tolist() for part in np.random.get_state()]
+    return {"torch": torch.get_rng_state().tolist(), "NumPy": parts, "Python": random.getstate()}
 
 
 def make(
