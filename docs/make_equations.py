@@ -65,7 +65,9 @@ def rows() -> list[tuple[str, str, list[str], list[str], list[str]]]:
         for name, docstring in definitions(path):
             for source in REFERENCE.findall(docstring):
                 tests[source].append(f"{path.stem}.{name}")
-    for path in sorted((ROOT / "figures").glob("*.py")):
+    for path in sorted(
+        {*(ROOT / "figures").glob("*.py")} - {ROOT / "figures" / name for name in ("run.py", "shared.py")}
+    ):
         tree = ast.parse(path.read_text())
         for source in sources(ast.get_docstring(tree) or ""):
             reproduced[source].append(path.stem)

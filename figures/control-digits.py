@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
+from shared import seeded
 from toyscore import data, plotting, pretrained, sde
 from toyscore.build import sampling_plan
 from toyscore.losses import at_random_sigma, noisy_cross_entropy
@@ -42,9 +43,8 @@ UNKNOWN = (0.62, 0.80, 0.92)
 
 def trained_classifier(trained: Pretrained, n_steps: int) -> NoiseClassifier:
     """A classifier of noisy digits, from nothing."""
-    torch.manual_seed(0)
     moments = {"data_mean": trained.data["mean"], "data_variance": trained.data["variance"]}
-    model = NoiseClassifier(trained.data["event"], 10, ENDS, **moments)
+    model = seeded(0, lambda: NoiseClassifier(trained.data["event"], 10, ENDS, **moments))
     loss = at_random_sigma(noisy_cross_entropy, log_normal(*ENDS))
     for _ in fit(model, data.Labelled(data.digits("train")), loss, n_steps=n_steps, lr=3e-3):
         pass

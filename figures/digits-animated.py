@@ -1,7 +1,7 @@
-"""From noise to digits, and when each chain has made up its mind. Source: song2019, Algorithm 1 and Figure 4.
+"""From noise to digits, and when each chain has made up its mind. Source: song2021, Eq. (47); song2019, Figure 4.
 
-At the end of each level the posterior mean of the clean image is asked of the network (tweedie), and a classifier which digit that is.
-A chain has decided once that is the digit at which it ends.
+At each level of ancestral sampling the posterior mean of the clean image is asked of the network (tweedie), and a classifier which digit
+that is. A chain has decided once that is the digit at which it ends.
 """
 
 from __future__ import annotations
@@ -12,35 +12,30 @@ from typing import Any
 import numpy as np
 import torch
 
+import shared
 from toyscore import data, plotting, pretrained
-from toyscore.build import sampling_chain, sampling_plan
 from toyscore.metrics import fit_classifier
+from toyscore.noise import karras
 from toyscore.samplers import tweedie
 
 N_SIDE = 5
-N_FRAMES = 32
+N_CHAINS = 64
 FPS = 10.0
 
 
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
-    """Some states of a batch of chains, and the digit that each would be at the end of each level."""
-    trained = pretrained.digits()
-    plan = sampling_plan(trained.config)
-    sigmas, each = plan["sigmas"], plan["n_steps_each"]
-    n_steps, n = len(sigmas) * each, N_SIDE**2 if quick else 64
-    shown = {round(i) for i in np.linspace(0, n_steps + 1, N_FRAMES)}
+    """Some of the states of a batch of chains, and which of them have decided by each level."""
+    network, sigmas = pretrained.digits().network, karras(*shared.LEVELS)
     classifier = fit_classifier(data.digits("train"))
-    states, digit = [], []
-    for i, x in enumerate(sampling_chain(trained.network, trained.config, trained.data, n, seed)):
-        if i in shown:
-            states.append(x[: N_SIDE**2])
-        if i and i % each == 0 and i <= n_steps:
-            with torch.no_grad():
-                clean = tweedie(trained.network, x, sigmas[i // each - 1])
-            digit.append(classifier.probabilities(clean).argmax(1))
-    final = classifier.probabilities(x).argmax(1)
-    decided = (torch.stack(digit) == final).double().mean(1)
-    return {"states": torch.stack(states).numpy(), "decided": decided.numpy(), "sigmas": sigmas.numpy()}
+    *states, end = shared.chain_of_digits(N_SIDE**2 if quick else N_CHAINS, seed)
+    with torch.no_grad():
+        clean = [tweedie(network, x, sigma) for x, sigma in zip(states, sigmas, strict=True)]
+    digit = torch.stack([classifier.probabilities(x).argmax(1) for x in (*clean, end)])
+    return {
+        "states": torch.stack([*states, end])[:, : N_SIDE**2].numpy(),
+        "decided": (digit[:-1] == digit[-1]).double().mean(1).numpy(),
+        "sigmas": sigmas.numpy(),
+    }
 
 
 def when(arrays: dict[str, np.ndarray], share: float) -> float:
@@ -49,7 +44,7 @@ def when(arrays: dict[str, np.ndarray], share: float) -> float:
 
 
 def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Where half and where nine tenths have decided: two levels of the ladder more or less."""
+    """Where half and where nine tenths have decided: a level more or less."""
     return {"sigma_half_decided": (when(arrays, 0.5), 0.3), "sigma_nine_tenths_decided": (when(arrays, 0.9), 0.15)}
 
 
@@ -57,7 +52,7 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     """One sentence of numbers."""
     sigmas = arrays["sigmas"]
     return (
-        f"{N_SIDE**2} of 64 chains from noise, over {len(sigmas)} levels from sigma = {sigmas[0]:.3g} to {sigmas[-1]:.3g}: half "
+        f"{N_SIDE**2} of {N_CHAINS} chains from noise, over {len(sigmas)} levels from sigma = {sigmas[0]:.3g} to {sigmas[-1]:.3g}: half "
         f"of them have decided which digit "
         f"they become at sigma = {when(arrays, 0.5):.2f}, nine tenths at {when(arrays, 0.9):.2f}; the rest of the way is detail."
     )

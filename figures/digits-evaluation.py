@@ -1,9 +1,10 @@
 """How good the digits are, beside real ones and beside the best Gaussian. Source: song2019, Sec. 5.
 
-The table in the gallery is this command's, with its defaults: 360 samples, as many as there are held-out digits. Every set is compared with
-the training digits: the samples, held-out digits (what a perfect network would get), and draws from a Gaussian with the digits'
-mean and covariance (what the best linear one would). Beside the network's losses stand those of the exact score of the training set,
-which knows nothing but that set: on its own digits it is perfect, on others useless. The network is good on both.
+The table in the gallery is that of ``toyscore evaluate``, of 360 samples, as many as there are held-out digits, drawn by ancestral
+sampling. Every set is compared with the training digits: the samples, held-out digits (what a perfect network would
+get), and draws from a Gaussian with the digits' mean and covariance (what the best linear one would). Next to the network's losses stand
+those of the exact score of the training set, which knows nothing but that set: on its own digits it is perfect, on others useless. The
+network is good on both.
 
 The features are those of a classifier of digits trained on the spot: compare these distances with each other, never with FID
 (``toyscore evaluate --inception true`` adds FID and IS where their network can be fetched).
@@ -17,10 +18,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import shared
 from toyscore import data, plotting, pretrained
-from toyscore.build import draw_samples
 from toyscore.distributions import empirical
-from toyscore.evaluation import Evaluation, Level, Row, default_n, evaluate
+from toyscore.evaluation import Evaluation, Level, Row, evaluate
 from toyscore.metrics import denoising_losses, expected_coverage
 
 N_PAIRS = 24
@@ -36,9 +37,7 @@ LOOKS = {
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """The rows, the levels, the class shares, samples with their neighbours, and the losses of the exact score of the training set."""
     trained = pretrained.digits()
-    n = 24 if quick else default_n(trained.config)
-    x = draw_samples(trained.network, trained.config, trained.data, n, seed)
-    found = evaluate(trained.network, x, trained.config, seed=seed)
+    found = evaluate(trained.network, torch.from_numpy(shared.digits(seed, quick)), trained.config, seed=seed)
     training = data.digits("train")
     memory = empirical(training.tensor())
     sigmas = torch.tensor([level.sigma for level in found.levels])

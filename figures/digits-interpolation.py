@@ -2,7 +2,8 @@
 
 Chains are driven by noise cos(phi) a + sin(phi) b, from a at 0 to b at 90 degrees, the start included. Each chain alone gets fresh
 N(0, I) at each step, so its end is as fair a sample as any: its law does not depend on phi. Only the law of two chains together does.
-Neighbours share nearly all of their noise; 90 degrees apart, chains are strangers. (That all of them give the modes shares a little
+Neighbours share nearly all of their noise; 90 degrees apart, chains are independent. Digits are drawn by ancestral sampling, points of
+the plane by annealed Langevin dynamics with the exact score. (That all of them give the modes shares a little
 off the data's is freezing, which ``freeze-out`` explains, and has nothing to do with paths.)
 
 How fast do they part? Were the data Gaussian, a chain would be linear in its noise, and two chains would have 1 - cos(angle) of the
@@ -14,18 +15,20 @@ once, and none is made from its neighbour.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import shared
 from toyscore import data, plotting, pretrained
-from toyscore.build import sampling_plan
 from toyscore.distributions import GaussianMixture, asymmetric
 from toyscore.metrics import fit_classifier
-from toyscore.noise import geometric
-from toyscore.samplers import annealed_langevin, between, final
+from toyscore.noise import geometric, karras
+from toyscore.samplers import annealed_langevin, between, final, tweedie
 
 N_COLUMNS = 12  # images in a path
 N_POINTS = 13  # in a path, for laws to be compared
@@ -44,12 +47,14 @@ def mixture() -> GaussianMixture:
 def digits(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """Paths of digits, and how sure a classifier is of them and of the means of their ends."""
     n = 4 if quick else 8
-    trained = pretrained.digits()
-    plan = sampling_plan(trained.config) | ({"n_steps_each": 2} if quick else {})
+    trained, sigmas = pretrained.digits(), karras(*shared.LEVELS).tolist()
     generator, noise = torch.Generator().manual_seed(seed), between(N_COLUMNS)
     like = torch.empty(n * N_COLUMNS, *trained.data["event"])
-    start = trained.data["mean"] + float(plan["sigmas"][0]) * noise(like, generator)
-    x = final(annealed_langevin(trained.network, start, noise=noise, generator=generator, **plan))
+    x = trained.data["mean"] + sigmas[0] * noise(like, generator)
+    with torch.no_grad():
+        for sigma, lower in pairwise([*sigmas, 0.0]):  # ancestral sampling, with noise that chains share
+            clean, ratio = tweedie(trained.network, x, sigma), (lower / sigma) ** 2
+            x = clean + ratio * (x - clean) + lower * (1 - ratio) ** 0.5 * noise(x, generator)
     paths = x.view(n, N_COLUMNS, *trained.data["event"])
     classifier = fit_classifier(data.digits("train"))
     return {

@@ -1,8 +1,9 @@
-"""Digits that no one wrote: a network in place of the exact score. Source: song2019, Algorithm 1 and Sec. 5.
+"""Digits that no one wrote: a network in place of the exact score. Source: song2019, Sec. 5; song2021, Eq. (47).
 
-The network of ``toyscore.pretrained.digits`` learned the 8 x 8 digits of scikit-learn by denoising score matching, with the loss, the
-levels' law and the loop of the toys; the sampler is that of the toys, too. How good the samples are is asked of a classifier that
-was fitted to real training digits: how sure it is of the samples, and how sure of real digits that it has not seen.
+The network of ``toyscore.pretrained.digits`` learned the 8 x 8 digits of scikit-learn by denoising score matching, with the loss and the
+loop of the toys; the sampler is one of theirs, too, ancestral sampling: as good here as annealed Langevin dynamics, with a tenth of its
+calls. How good the samples are is asked of a classifier that was fitted to real training digits: how sure it is of the samples, and how
+sure of real digits that it has not seen.
 """
 
 from __future__ import annotations
@@ -12,19 +13,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from toyscore import data, plotting, pretrained
-from toyscore.build import sampling_chain
+import shared
+from toyscore import data, plotting
 from toyscore.metrics import fit_classifier
-from toyscore.samplers import final
 
 N_SIDE = 8
 
 
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """Real and sampled digits, what the classifier says of both, and the nearest training digit of each sample."""
-    n = N_SIDE**2 if quick else 192
-    trained = pretrained.digits()
-    x = final(sampling_chain(trained.network, trained.config, trained.data, n, seed))
+    x = torch.from_numpy(shared.digits(seed, quick))
     real = data.digits("held-out").sample(4000, generator=torch.Generator().manual_seed(seed))
     classifier = fit_classifier(data.digits("train"))
     training = data.digits("train").tensor().flatten(1)
@@ -62,7 +60,8 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
     near, near_real = (float(np.median(arrays[key])) for key in ("nearest", "nearest_real"))
     return (
         f"A classifier of real digits is {p.max(1).mean():.3f} ± {error:.3f} sure of {len(p)} sampled ones and {real:.3f} of real ones "
-        f"that it has not seen; every class holds between {found.min():.1%} and {found.max():.1%} of the samples. The median sample is "
+        f"that it has not seen; every class holds between {found.min():.1%} and {found.max():.1%} of the samples, drawn in "
+        f"{shared.LEVELS[2]} calls of the network. The median sample is "
         f"{near:.2f} from the nearest training digit, the median real digit {near_real:.2f}: they are not copies."
     )
 

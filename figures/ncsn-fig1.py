@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.datasets import load_digits
 
+from shared import seeded
 from toyscore import plotting
 from toyscore.diagnostics import intrinsic_dimension, least_normal_loss, normal_loss
 from toyscore.distributions import empirical, tilted_circle, tilted_line
@@ -77,8 +78,7 @@ def trained(
     p: Distribution, dim: int, noise_std: float, seed: int, n_steps: int, look: Callable[[Score, int], None]
 ) -> tuple[MLP, np.ndarray]:
     """A network, and its loss at each step; ``look`` sees it after every step."""
-    torch.manual_seed(seed)
-    model = MLP(dim)
+    model = seeded(seed, lambda: MLP(dim))
     sliced = perturbed(sliced_score_matching)
 
     def loss(score, clean, *, generator):

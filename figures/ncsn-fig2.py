@@ -17,12 +17,11 @@ from matplotlib.legend_handler import HandlerPatch
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrow
 
+from shared import paper_network, seeded
 from toyscore import plotting
 from toyscore.distributions import BOX, GaussianMixture, two_modes
-from toyscore.losses import sliced_score_matching
 from toyscore.metrics import fisher_divergence, fisher_divergence_by_region, relative_errors
 from toyscore.models import MLP
-from toyscore.train import fit
 
 THRESHOLD = 0.5
 GRID = 200
@@ -33,21 +32,10 @@ def mixture() -> GaussianMixture:
     return two_modes()
 
 
-def network() -> MLP:
-    """The network to be trained, or to be filled with stored weights."""
-    return MLP()
-
-
-def trained(p: GaussianMixture, seed: int, n_steps: int) -> MLP:
-    """The network after sliced score matching from one seed."""
-    torch.manual_seed(seed)
-    model = network()
-
-    def loss(score, x, *, generator):
-        return sliced_score_matching(score, x, slices="gaussian", generator=generator)
-
-    for _ in fit(model, p, loss, n_steps=n_steps, seed=seed):
-        pass
+def network(weights: dict[str, np.ndarray]) -> MLP:
+    """The paper's, with these weights."""
+    model = seeded(0, MLP)
+    model.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
     return model
 
 
@@ -59,10 +47,11 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     box = plotting.grid(BOX, GRID)
     dense = p.log_prob(x).quantile(0.01)  # 99 % of the data lies where the density is higher
     region = (p.log_prob(box) < dense).long()
-    models = [trained(p, n_seeds * seed + k, n_steps) for k in range(n_seeds)]
+    weights = [paper_network(p, n_seeds * seed + k, n_steps) for k in range(n_seeds)]
+    models = [network(w) for w in weights]
     errors = torch.stack([relative_errors(model, p, box) for model in models])
     fisher = [fisher_divergence_by_region(model, p, box, region) for model in models]
-    arrays = {f"weights.{name}": value.numpy() for name, value in models[0].state_dict().items()}
+    arrays = {f"weights.{name}": value for name, value in weights[0].items()}
     return arrays | {
         "n_steps": np.array(n_steps),
         "fisher": np.array([fisher_divergence(model, p, x) for model in models]),
@@ -101,10 +90,8 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
 
 def draw(arrays: dict[str, np.ndarray]) -> Figure:
     """Data, the true field, the learned field, and where it is wrong."""
-    p, model = mixture(), network()
-    model.load_state_dict(
-        {k.removeprefix("weights."): torch.as_tensor(v) for k, v in arrays.items() if k.startswith("weights.")}
-    )
+    p = mixture()
+    model = network({k.removeprefix("weights."): v for k, v in arrays.items() if k.startswith("weights.")})
     figure, axes = plt.subplots(2, 2, figsize=(10.8, 9.9), layout="constrained")
     (top_left, top_right), (bottom_left, bottom_right) = axes
     plotting.density(top_left, p.log_prob)

@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from shared import seeded
 from toyscore import plotting
 from toyscore.diagnostics import exact_fisher, gradient_variance, library_objectives, objective_identities
 from toyscore.distributions import GaussianMixture, asymmetric
@@ -48,8 +49,7 @@ def sine(x: torch.Tensor, sigma: object) -> torch.Tensor:
 
 def network(seed: int, n_steps: int) -> MLP:
     """The network after a denoising training of so many steps."""
-    torch.manual_seed(seed)
-    model = MLP(dim=mixture().means.shape[1])
+    model = seeded(seed, lambda: MLP(dim=mixture().means.shape[1]))
 
     def at_sigma(score, clean, *, generator):
         return denoising_score_matching(score, clean, SIGMA, generator=generator)

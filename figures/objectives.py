@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from shared import seeded
 from toyscore import plotting
 from toyscore.distributions import GaussianMixture, asymmetric
 from toyscore.losses import (
@@ -78,7 +79,7 @@ class Counter(TorchDispatchMode):
 
 def cost(loss: Loss, x: torch.Tensor, by_hand: bool) -> tuple[float, int]:
     """Of one step on the batch x: its arithmetic in forward passes, and its tensor operations."""
-    model = MLP()
+    model = seeded(0, MLP)
     score: Score = model if by_hand else lambda x, sigma: model(x, sigma)  # a function has no jvp
     with torch.no_grad(), Counter() as forward:
         score(x, SIGMA)
@@ -90,8 +91,7 @@ def cost(loss: Loss, x: torch.Tensor, by_hand: bool) -> tuple[float, int]:
 def trained(loss: Loss, seed: int, n_steps: int, checkpoints: list[int], x: torch.Tensor) -> list[float]:
     """The Fisher divergence over x after each of the steps named in ``checkpoints``."""
     p = mixture()
-    torch.manual_seed(seed)
-    model = MLP()
+    model = seeded(seed, MLP)
     found = {0: fisher_divergence(model, p, x, SIGMA)}
 
     def at_sigma(score, clean, *, generator):

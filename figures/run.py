@@ -10,8 +10,9 @@ A figure is a file ``figures/<id>.py`` with
 - ``draw(arrays) -> Figure``, or ``frames(arrays) -> (frames, fps)`` for a GIF;
 - ``caption(arrays) -> str``, made from the numbers.
 
-Figures are independent and run in parallel processes of one thread each. One that fails does not stop the others; the exit
-code says so.
+Figures are independent and run in parallel processes of one thread each. What several need is computed once (``shared``). All their
+random numbers come from generators of their own: one that reads or changes the global ones of torch, NumPy or Python is refused, since
+it would depend on what ran before it. One that fails does not stop the others; the exit code says so.
 """
 
 from __future__ import annotations
@@ -27,11 +28,14 @@ import math
 import multiprocessing
 import os
 import platform
+import random
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,7 +48,7 @@ PAPERS = ("ncsn-", "sde-")  # figures of the papers begin so
 
 def ids() -> list[str]:
     """The figures there are, in order."""
-    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("run", "__init__"))
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("run", "shared"))
 
 
 def load(name: str) -> ModuleType:
@@ -96,12 +100,26 @@ def takes_loss(name: str) -> bool:
     return "yours" in inspect.signature(load(name).compute).parameters
 
 
+def random_states() -> dict[str, Any]:
+    """Where the global random numbers stand."""
+    import numpy as np
+    import torch
+
+    with suppress(ImportError):  # it draws a number when scikit-learn, or another, first imports it
+        importlib.import_module("rich.style")
+    parts = [np.asarray(part).tolist() for part in np.random.get_state()]
+    return {"torch": torch.get_rng_state().tolist(), "NumPy": parts, "Python": random.getstate()}
+
+
 def make(
     name: str, quick: bool, out: str | None, seed: int = SEED, loss: str | None = None, clean: bool = False
 ) -> dict[str, Any]:
     """Compute a figure, draw it into ``out`` (or nowhere), and return its entry for numbers.json.
 
     ``loss``, a ``module:function`` that takes x drawn from q_sigma, or ``clean`` x, goes into the figures that take one.
+
+    Raises:
+        RuntimeError: the figure reads or changes global random numbers.
     """
     import matplotlib as mpl
     import torch
@@ -113,7 +131,7 @@ def make(
     from matplotlib import pyplot as plt
 
     torch.set_num_threads(1)
-    start = time.perf_counter()
+    start, before = time.process_time(), random_states()
     module = load(name)
     given = {} if loss is None else {"yours": find_loss(loss) if clean else perturbed(find_loss(loss))}
     arrays = module.compute(seed, quick, **given)
@@ -140,7 +158,12 @@ def make(
                 description = f"{entry['caption']} {plotting.alt_text(figure)}"
                 plotting.save(figure, Path(out) / f"{name}.png", description=description)
         plt.close("all")
-    entry["seconds"] = round(time.perf_counter() - start, 1)
+    if moved := [whose for whose, state in random_states().items() if state != before[whose]]:
+        raise RuntimeError(
+            f"{name} moved the global random numbers of {' and '.join(moved)}: it would depend on what ran before it; pass a generator, "
+            "and build networks by shared.seeded"
+        )
+    entry["seconds"] = round(time.process_time() - start, 1)  # of the processor, whatever else it does
     return entry
 
 
@@ -181,15 +204,14 @@ def for_a_reader(names: list[str]) -> list[str]:
 
 
 def run(names: list[str], quick: bool, out: str | None, *loss: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The entries of the figures that came out, and the names of those that failed; ``loss`` as ``make`` takes it."""
+    """The entries of the figures that came out, begun in the order given, and the names of those that failed; ``loss`` as for ``make``."""
     from tqdm import tqdm
 
-    entries, failed = {}, []
+    entries, failed, waiting = {}, [], [*names]
     os.environ["OMP_NUM_THREADS"] = "1"
     spawn = multiprocessing.get_context("spawn")
     n_processes = min(len(names), os.cpu_count() or 1)
     with ProcessPoolExecutor(n_processes, mp_context=spawn) as pool:
-        waiting = longest_first(names) if out is None else for_a_reader(names)
         running: dict[Future[dict[str, Any]], str] = {}
         with tqdm(total=len(names), unit="figure", disable=None) as bar:
             while waiting or running:
@@ -234,7 +256,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--quick", action="store_true", help="smaller computations, drawn into figures/quick; numbers are not kept"
     )
-    parser.add_argument("--check", action="store_true", help="recompute and compare with numbers.json; draw nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="recompute, draw, and compare with numbers.json; keep nothing"
+    )
     parser.add_argument(
         "--spread", metavar="N", type=int, help="mean and deviation of each number over seeds 0 to N - 1; draw nothing"
     )
@@ -282,7 +306,9 @@ def main(arguments: list[str] | None = None) -> int:
     folder = FOLDER / ("custom" if options.loss else "quick" if options.quick else "")
     folder.mkdir(exist_ok=True)
     start = time.perf_counter()
-    entries, failed = run(names, options.quick, None if options.check else str(folder), options.loss, options.clean)
+    with tempfile.TemporaryDirectory() as nowhere:
+        names, out = (longest_first(names), nowhere) if options.check else (for_a_reader(names), str(folder))
+        entries, failed = run(names, options.quick, out, options.loss, options.clean)
     stored = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
     if options.check:
         for name, entry in entries.items():

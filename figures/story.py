@@ -6,24 +6,23 @@ A score, two ways in which it fails, one cure, and digits by the same code. In t
 points to the data (1). Learned from samples alone, it is wrong where there are none (2). And Langevin dynamics forgets the weights of
 modes far apart, even with the exact score (3). Noise fills the gaps: at large noise a score is learned everywhere (4). At small noise it
 is not; but chains that come down the levels arrive at each where the one before has put them, which is where its data are, and they
-find the weights, nearly (5). The same loss, loop and sampler, with another network, draw digits (6). What is drawn in 2, 4 and 5 is
-learned; in 1 and 3 it is exact. The network of 2 is the paper's, by sliced score matching; that of 4 and 5 is told the level and learns by
-denoising. Arrows are scaled in each panel by themselves: noise makes scores short.
+find the weights, nearly (5). The same loss and loop give another network a score of digits, and ancestral sampling
+draws them (6). What is drawn in 2, 4 and 5 is learned; in 1 and 3 it is exact. The network of 2 is the
+paper's, by sliced score matching; that of 4 and 5 is given the level and learns by denoising. Arrows are scaled in each panel by
+themselves: noise makes scores short.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from toyscore import data, losses, noise, plotting, pretrained
-from toyscore.build import sampling_chain
+import shared
+from toyscore import data, losses, noise, plotting
 from toyscore.distributions import BOX, GaussianMixture, two_modes
 from toyscore.metrics import fit_classifier, mode_weights, relative_errors
 from toyscore.models import MLP
@@ -42,31 +41,20 @@ def mixture() -> GaussianMixture:
     return two_modes()
 
 
-def network() -> MLP:
-    """The paper's, for clean data."""
-    return MLP()
-
-
 def conditional() -> MLP:
-    """One that is told the level."""
+    """A network that is given the level."""
     return MLP(width=64, sigmas=noise.geometric(*LEVELS), data_variance=float(mixture().covariance.trace()) / 2)
-
-
-def trained(model: MLP, p: GaussianMixture, loss: Callable[..., Any], seed: int, n_steps: int) -> MLP:
-    """The network after so many steps."""
-    for _ in fit(model, p, loss, n_steps=n_steps, seed=seed):
-        pass
-    return model
 
 
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """Two networks, two sets of chains, and digits."""
     p, sigmas = mixture(), noise.geometric(*LEVELS)
     n_steps = 100 if quick else 2000
-    torch.manual_seed(seed)
-    clean = trained(network(), p, partial(losses.sliced_score_matching, slices="gaussian"), seed, n_steps)
+    weights = shared.paper_network(p, seed, n_steps)
+    clean, noisy = restored(MLP, weights), shared.seeded(seed, conditional)
     loss = losses.at_random_sigma(losses.denoising_score_matching, noise.levels(sigmas))
-    noisy = trained(conditional(), p, loss, seed, n_steps)
+    for _ in fit(noisy, p, loss, n_steps=n_steps, seed=seed):
+        pass
     box, sigma = plotting.grid(BOX, 200), float(sigmas[LEVEL])
     generator = torch.Generator().manual_seed(seed)
     start = BOX * (2 * torch.rand(200 if quick else N_CHAINS, 2, generator=generator) - 1)
@@ -76,10 +64,9 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     for name, score in (("annealed", noisy), ("exact", p.score)):
         chains[name] = annealed_langevin(score, start, sigmas, step_size=step, n_steps_each=each, generator=generator)
     ends = {name: final(chain) for name, chain in chains.items()}
-    found = pretrained.digits()
-    digits = final(sampling_chain(found.network, found.config, found.data, N_SIDE**2, seed))
+    digits = torch.from_numpy(shared.digits(seed, quick)[: N_SIDE**2])
     judge = fit_classifier(data.digits("train")).probabilities(digits).max(1).values
-    arrays = {f"clean.{name}": value.numpy() for name, value in clean.state_dict().items()}
+    arrays = {f"clean.{name}": value for name, value in weights.items()}
     arrays |= {f"noisy.{name}": value.numpy() for name, value in noisy.state_dict().items()}
     arrays |= {f"samples.{name}": x.contiguous().numpy() for name, x in ends.items()}
     arrays |= {f"share.{name}": mode_weights(x, p)[0].numpy() for name, x in ends.items()}
@@ -116,7 +103,7 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
         f"{share['plain']} end in the larger mode (3). With noise of sigma = {arrays['sigma']:.1f} a network told the level is "
         f"off by as much on {arrays['wrong.noisy']:.1%} of the box (4), at the last level, sigma = {LEVELS[1]:g}, on "
         f"{arrays['wrong.last']:.0%}; yet chains led by it from level to level end in the larger mode with a share of {share['annealed']}, "
-        f"with the exact score {share['exact']} (5). The same loss and sampler, with a network for images: {len(arrays['digits'])} digits "
+        f"with the exact score {share['exact']} (5). The same loss, with a network for images: {len(arrays['digits'])} digits "
         f"that no one wrote, of whose class a classifier is {arrays['confidence'].mean():.2f} sure (6)."
     )
 
@@ -126,10 +113,12 @@ def told(share: float, n: int) -> str:
     return f"{share:.2f} ± {(share * (1 - share) / n) ** 0.5:.2f}"
 
 
-def restored(model: MLP, arrays: dict[str, np.ndarray], prefix: str) -> MLP:
+def restored(build: Callable[[], MLP], arrays: dict[str, np.ndarray], prefix: str = "") -> MLP:
     """A network with its weights put back."""
-    kept = {k.removeprefix(prefix): torch.as_tensor(v) for k, v in arrays.items() if k.startswith(prefix)}
-    model.load_state_dict(kept)
+    model = shared.seeded(0, build)
+    model.load_state_dict(
+        {k.removeprefix(prefix): torch.as_tensor(v) for k, v in arrays.items() if k.startswith(prefix)}
+    )
     return model
 
 
@@ -142,7 +131,7 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     plotting.density(score, p.log_prob).set_cmap("Greys")
     plotting.vector_field(score, p.score, role="truth")
     score.set_title("1  a score points to the data")
-    clean, noisy = restored(network(), arrays, "clean."), restored(conditional(), arrays, "noisy.")
+    clean, noisy = restored(MLP, arrays, "clean."), restored(conditional, arrays, "noisy.")
     plotting.field_comparison(wrong, clean, p.score, threshold=THRESHOLD, n=200, n_arrows=13)
     wrong.set_title(
         f"2  learned, it is wrong where data is scarce:\noff by over half on {arrays['wrong.clean']:.0%} of the box"
@@ -165,6 +154,6 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
         f"5  learned score, from much noise to little:\n{arrays['share.annealed']:.2f} of the chains, nearly the {weight:.2f}"
     )
     images.imshow(plotting.mosaic(torch.from_numpy(1 - arrays["digits"]), n_columns=N_SIDE), origin="upper")
-    images.set(xticks=[], yticks=[], title="6  the same loss and sampler,\nanother network: digits")
+    images.set(xticks=[], yticks=[], title="6  the same loss, another network:\ndigits that no one wrote")
     images.set_gid(f"{len(arrays['digits'])} sampled digits of 8 x 8 pixels, black on white.")
     return figure

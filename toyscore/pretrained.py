@@ -54,7 +54,8 @@ def _network(checkpoint: Checkpoint) -> Pretrained:
         check(config)
         check_facts(data)
         _check_sizes(config, data, weights)
-        network = getattr((built := build_network(config, data)), "average", built)
+        with torch.random.fork_rng(devices=[]):  # weights are drawn, to be replaced
+            network = getattr((built := build_network(config, data)), "average", built)
         _check_shapes(network.state_dict(), weights)
         network.load_state_dict(weights)
     except (KeyError, ValueError) as error:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -28,9 +29,9 @@ def wasserstein2(x: Tensor, y: Tensor) -> float:
     """
     ot = _pot()
     a, b = as_doubles(x, y)
-    distances = ops.squared_distances(a, b).sqrt()
-    largest = float(distances.max()) or 1.0
-    cost = (distances / largest).square().numpy()  # POT takes what is small beside one for nothing
+    apart = distances(a, b)
+    largest = float(apart.max()) or 1.0
+    cost = (apart / largest).square().numpy()  # POT takes what is small beside one for nothing
     whole = math.lcm(len(a), len(b))  # masses are whole numbers: what rounding leaves of them would have to travel, too
     masses = [cloud.new_full((len(cloud),), whole / len(cloud)).numpy() for cloud in (a, b)]
     return largest * math.sqrt(max(0.0, float(ot.emd2(*masses, cost, numItermax=10_000_000))) / whole)
@@ -63,7 +64,7 @@ def _on_lines(directions: Tensor, a: Tensor, b: Tensor) -> float:
     n, m = len(a), len(b)
     steps = [torch.arange(1, size + 1, device=a.device) for size in (n, m)]
     ends = torch.cat([steps[0] * m, steps[1] * n]).unique()
-    along = [(directions @ cloud.mT).sort(dim=1).values for cloud in (a, b)]
+    along = [torch.from_numpy(np.sort((directions @ cloud.mT).numpy())) for cloud in (a, b)]  # thrice as fast as torch
     gaps = along[0][:, (ends - 1) // m] - along[1][:, (ends - 1) // n]
     return float((gaps.square() @ ends.diff(prepend=ends.new_zeros(1)).double()).sum()) / (n * m)
 
@@ -88,6 +89,11 @@ def mmd2(x: Tensor, y: Tensor, *, bandwidth: float | None = None) -> float:
 def _median_distance(points: Tensor) -> float:
     squared = ops.squared_distances(points, points)
     return float(squared[torch.ones_like(squared, dtype=torch.bool).triu(1)].median().sqrt())
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances [N, M] between rows [N, D] and [M, D], by differences: accurate at any distance."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def paired(a: Tensor, b: Tensor) -> Iterator[slice]:

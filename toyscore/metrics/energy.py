@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from toyscore import operators as ops
-from toyscore.metrics.clouds import as_doubles, unbiased_mmd2
+from toyscore.metrics.clouds import as_doubles, distances, unbiased_mmd2
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
@@ -24,7 +24,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
         TypeError, ValueError: not two clouds of like points; fewer than two in one.
     """
     a, b = as_doubles(x, y, 2)
-    return unbiased_mmd2(lambda p, q: -_distances(p, q), a, b)  # the same estimate, with the kernel -‖x - y‖
+    return unbiased_mmd2(lambda p, q: -distances(p, q), a, b)  # the same estimate, with the kernel -‖x - y‖
 
 
 def same_law(x: Tensor, y: Tensor, *, n_permutations: int = 500, generator: Generator | None = None) -> float:
@@ -46,21 +46,17 @@ def same_law(x: Tensor, y: Tensor, *, n_permutations: int = 500, generator: Gene
     a, b = as_doubles(x, y, 2)
     n, m = len(a), len(b)
     pooled = torch.cat([a, b])
-    distances = _distances(pooled, pooled)
+    apart = distances(pooled, pooled)
     signs = torch.cat([a.new_full((n,), 1 / n), a.new_full((m,), -1 / m)])  # the energy distance is -w^T d w
 
     orders = [
         torch.randperm(n + m, generator=generator, device=ops.source(generator, signs)) for _ in range(n_permutations)
     ]
     dealt = torch.stack([signs[order.to(signs.device)] for order in orders], 1)
-    found = -(signs @ distances @ signs)
-    null = -(dealt * (distances @ dealt)).sum(0)
+    found = -(signs @ apart @ signs)
+    null = -(dealt * (apart @ dealt)).sum(0)
     mean, std = null.mean(), null.std()
     if float(std) == 0:  # all points coincide
         return 1.0
     skew = float(((null - mean) / std).pow(3).mean())
     return float(stats.pearson3.sf(float((found - mean) / std), max(skew, 1e-3)))
-
-
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    return ops.squared_distances(a, b).sqrt()

@@ -202,7 +202,7 @@ def between(n: int) -> Noise:
         if len(like) % n:
             raise ValueError(f"x has {len(like)} rows: paths of n = {n} need a multiple of it; pass {n} rows per path")
         ends = ops.normal_like(like.new_empty(len(like) // n, 2, *like.shape[1:]), generator)
-        return torch.stack([_interpolate(a, b, n) for a, b in ends]).flatten(0, 1)
+        return _interpolate(ends[:, 0], ends[:, 1], n).transpose(0, 1).flatten(0, 1)
 
     return noise
 

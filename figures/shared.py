@@ -1,0 +1,115 @@
+"""What several figures need, computed once: sampled digits and a network, kept under ``build/cache``; and seeds for what is built.
+
+A file of the cache is named by a digest of all that its arrays follow from: the module of the function, the sources and weights of the
+package, the versions that compute, and the arguments. Whatever changes is computed anew, and so is what a damaged file held. Of two
+processes that want the same arrays one computes, and the other waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import platform
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import cache, partial, wraps
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+import toyscore
+from toyscore import losses, noise, pretrained, sde
+from toyscore._writing import replacing
+from toyscore.distributions import GaussianMixture
+from toyscore.models import MLP
+from toyscore.samplers import ancestral, final
+from toyscore.train import fit
+
+CACHE = Path(__file__).parent.parent / "build" / "cache"
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
+LEVELS = (20.0, 0.02, 25)  # of the digits' chains: a call of the network at each
+
+Arrays = dict[str, np.ndarray]
+T = TypeVar("T")
+
+
+def seeded(seed: int, build: Callable[[], T]) -> T:
+    """What ``build()`` makes of torch's global random numbers from ``seed`` on; afterwards they are as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+@cache
+def package() -> str:
+    """A digest of the sources and weights of the package, and of what computes with them."""
+    folder = Path(toyscore.__file__).parent
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".json", ".safetensors"))
+    found = [(path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
+    computing = [platform.machine(), platform.python_version(), *map(version, LIBRARIES)]
+    return hashlib.sha256(repr((found, computing)).encode()).hexdigest()
+
+
+def _told(argument: object) -> str:
+    """All that an argument is."""
+    if isinstance(argument, GaussianMixture):
+        return repr([part.tolist() for part in (argument.means, argument.covariances, argument.weights)])
+    return repr(argument)
+
+
+def once(compute: Callable[..., Arrays]) -> Callable[..., Arrays]:
+    """The function, its arrays being kept from one call, process and run to the next."""
+
+    @wraps(compute)
+    def kept(*arguments: object) -> Arrays:
+        source = Path(inspect.getfile(compute)).read_text()
+        name = repr((package(), source, compute.__name__, [_told(a) for a in arguments]))
+        path = CACHE / f"{compute.__name__}-{hashlib.sha256(name.encode()).hexdigest()[:32]}.npz"
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            try:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                    return dict(arrays)
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # none yet, or a damaged one
+                found = compute(*arguments)
+                with replacing(path) as new:
+                    np.savez(new, **found)
+                return found
+
+    return kept
+
+
+def chain_of_digits(n: int, seed: int) -> Iterator[torch.Tensor]:
+    """Ancestral sampling with the network of digits along ``LEVELS``, then to no noise: states [n, 1, 8, 8], the start first.
+    Source: song2021, Eq. (47).
+    """
+    trained, process = pretrained.digits(), sde.VE(LEVELS[1] / 2, LEVELS[0])
+    times = [*sde.level_times(process, noise.karras(*LEVELS)).tolist(), 0.0]
+    generator = torch.Generator().manual_seed(seed)
+    start = trained.data["mean"] + process.prior_sample((n, *trained.data["event"]), generator=generator)
+    return chain([start], ancestral(process, trained.network, start, times, generator=generator))
+
+
+@once
+def sampled_digits(n: int, seed: int) -> Arrays:
+    """The ends of such chains."""
+    return {"samples": final(chain_of_digits(n, seed)).numpy()}
+
+
+def digits(seed: int, quick: bool) -> np.ndarray:
+    """Samples of the network of digits, [360, 1, 8, 8], as many as there are held-out digits; 64 for a quick look."""
+    return sampled_digits(64 if quick else 360, seed)["samples"]
+
+
+@once
+def paper_network(p: GaussianMixture, seed: int, n_steps: int) -> Arrays:
+    """The weights of the paper's network after sliced score matching. Source: song2019, Figure 2."""
+    model, loss = seeded(seed, MLP), partial(losses.sliced_score_matching, slices="gaussian")
+    for _ in fit(model, p, loss, n_steps=n_steps, seed=seed):
+        pass
+    return {name: value.numpy() for name, value in model.state_dict().items()}
