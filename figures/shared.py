@@ -1,4 +1,4 @@
-"""What several figures need, computed once: sampled digits and a network, kept under ``build/cache``; and seeds for what is built.
+"""What several figures need, computed once: sampled digits and a network, kept under ``build/cache`` of a clone; and seeds for what is built.
 
 A file of the cache is named by a digest of all that its arrays follow from: the module of the function, the sources and weights of the
 package, the versions that compute, and the arguments. Whatever changes is computed anew, and so is what a damaged file held. Of two
@@ -25,12 +25,14 @@ from filelock import FileLock
 import toyscore
 from toyscore import losses, noise, pretrained, sde
 from toyscore._writing import replacing
+from toyscore.data.files import cache_folder
 from toyscore.distributions import GaussianMixture
 from toyscore.models import MLP
 from toyscore.samplers import ancestral, final
 from toyscore.train import fit
 
-CACHE = Path(__file__).parent.parent / "build" / "cache"
+CLONE = Path(__file__).parent.parent
+CACHE = CLONE / "build" / "cache" if (CLONE / "pyproject.toml").exists() else cache_folder() / "figures"
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
 LEVELS = (20.0, 0.02, 25)  # of the digits' chains: a call of the network at each
 

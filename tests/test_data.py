@@ -350,9 +350,9 @@ def test_the_cache_is_where_downloads_are(monkeypatch, tmp_path):
     """One folder for both, though pooch may not be installed"""
     import pooch
 
-    assert files._folder(None) == Path(pooch.os_cache("toyscore"))
+    assert files.cache_folder() == Path(pooch.os_cache("toyscore"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert files._folder(None) == Path(pooch.os_cache("toyscore"))
+    assert files.cache_folder() == Path(pooch.os_cache("toyscore"))
 
 
 @pytest.mark.parametrize(

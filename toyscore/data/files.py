@@ -20,8 +20,8 @@ class DownloadError(OSError):
     """A data set could not be fetched, or what came is not it; names the address and what to do by hand."""
 
 
-def _folder(folder: str | Path | None) -> Path:
-    """The user's cache unless told: where pooch has it, which only downloads need."""
+def cache_folder(folder: str | Path | None = None) -> Path:
+    """The folder, or the user's cache: where pooch has it, which only downloads need."""
     if folder is not None:
         return Path(folder)
     if sys.platform == "win32":
@@ -41,7 +41,7 @@ def fetched(url: str, sha256: str, folder: str | Path | None) -> Path:
     except ImportError as error:
         raise missing(url, "pooch", "images", "is fetched with") from error
 
-    place = _folder(folder)
+    place = cache_folder(folder)
     try:
         return Path(pooch.retrieve(url, f"sha256:{sha256}", fname=url.rsplit("/", 1)[1], path=place, progressbar=False))
     except requests.RequestException as error:
@@ -66,7 +66,7 @@ def stored(
     name: str, decode: Callable[[], dict[str, NDArray[Any]]], folder: str | Path | None
 ) -> dict[str, NDArray[Any]]:
     """Arrays decoded once, kept as ``.npy`` files, and mapped into memory."""
-    place = _folder(folder) / "arrays"
+    place = cache_folder(folder) / "arrays"
     place.mkdir(parents=True, exist_ok=True)
     index = place / f"{name}.txt"  # written last: where it stands, the arrays are whole
     if not index.exists():
