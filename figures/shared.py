@@ -1,4 +1,4 @@
-"""What several figures need, computed once: sampled digits and a network, kept under ``build/cache`` of a clone; and seeds for what is built.
+"""What several figures need, computed once: sampled digits and a network, kept under ``build/cache`` of a clone; and seeds.
 
 A file of the cache is named by a digest of all that its arrays follow from: the module of the function, the sources and weights of the
 package, the versions that compute, and the arguments. Whatever changes is computed anew, and so is what a damaged file held. Of two
