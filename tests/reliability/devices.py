@@ -15,6 +15,17 @@ import torch
 from helpers import F64
 from reliability.calls import CALLS, F32, World, leaves, run
 
+LAW = (  # calls that differ in kind; the others are a sweep
+    *(
+        "distributions.GaussianMixture.score",
+        "distributions.GaussianMixture.condition",
+        "distributions.Empirical.log_prob",
+    ),
+    *("losses.sliced_score_matching", "losses.at_random_sigma", "sde.geometric_times", "noise.levels"),
+    *("samplers.langevin", "samplers.predictor_corrector", "samplers.of_measurement"),
+    *("diagnostics.affine_law", "metrics.sliced_wasserstein2", "models.MLP.jvp", "train.fit"),
+)
+LAW_OF_WAITS = ("samplers.langevin (one level)", "samplers.annealed_langevin", "samplers.ancestral")
 BACKWARD = ("reverse_sde", "reverse_diffusion", "ancestral", "ddim", "probability_flow", "predictor_corrector")
 CHAINS = {  # the arguments that make a chain of n steps
     **dict.fromkeys(
@@ -86,30 +97,33 @@ def compared(name, found, kind, default):
     return None
 
 
-def calls(kind):
+def calls(kind, names):
     """What is wrong with each call, without a default device and with it, which comes first: what a call imports is imported there."""
-    names = [name for name in CALLS if name not in EXEMPT]
+    names = [name for name in names if name not in EXEMPT]
     with Emulator(kind) as emulator:
         found = {default: {name: tried(name, emulator, default) for name in names} for default in (kind, None)}
     return {name: [compared(name, found[default][name], kind, default) for default in (None, kind)] for name in names}
 
 
-def waits(kind):
+def waits(kind, names):
     """How often the host waits for the device in a step of each chain, copies to the device among it: in 32 steps, less in 16."""
     found = {}
     with Emulator(kind) as emulator:
-        for name, steps in CHAINS.items():
+        for name, steps in ((name, CHAINS[name]) for name in names):
             counts = []
             for n in (16, 32):
                 w = World(F32, kind)
                 arguments = CALLS[name].arguments(w) | steps(n)
                 with emulator.watch() as seen:
                     run(name, w, arguments)
-                counts.append(seen.n_waits + seen.n_uploads)
+                counts.append(seen.waits.total() + seen.uploads.total())
             found[name] = (counts[1] - counts[0]) / 16
     return found
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    json.dump({"calls": calls, "waits": waits}[sys.argv[1]](sys.argv[2]), sys.stdout)
+    names, chains = (LAW, LAW_OF_WAITS) if sys.argv[1:] == ["law"] else (CALLS, CHAINS)
+    json.dump(
+        {kind: {"calls": calls(kind, names), "waits": waits(kind, chains)} for kind in ("cuda", "mps")}, sys.stdout
+    )
