@@ -106,7 +106,6 @@ gradient | function=p.log_prob | [B, BD]
 vector_jacobian | | [BD, (2, 5, 3)]
 jacobian_trace | | [BD, B]
 jacobian_trace (a network's tangents) | score=net | [BD, B]
-
 distributions:
 GaussianMixture | means=p.means, covariances=p.covariances, weights=p.weights
 GaussianMixture (variances) | means=p.means, covariances=0.5
@@ -136,7 +135,6 @@ SampledToy.sample (circle) | self=tilted_circle(3) | BD | F32
 two_modes, eight_gaussians, grid, asymmetric | | | made
 tilted_line | dim=3 | | made
 tilted_circle | dim=3
-
 noise:
 check_sigmas | | (3,)
 check_range | low=0.5, high=2.0
@@ -146,7 +144,6 @@ annealed_steps
 linear_betas | | (4,) | made
 levels | | B | | result(5, generator=generator)
 log_uniform, log_normal | | B | F32 | result(5, generator=generator)
-
 losses:
 explicit_score_matching | score=net, target=p.score | B
 implicit_score_matching, denoising_score_matching | score=net | B
@@ -159,7 +156,6 @@ finite_difference_score_matching (its own step) | score=net | B
 noisy_cross_entropy | x=torch.cat([x, labels[:, None].to(x)], 1) | B
 perturbed | loss=implicit_score_matching | B | | result(net, x, sigma, generator=generator)
 at_random_sigma | loss=denoising_score_matching, draw=levels(sigmas) | B | | result(net, x, generator=generator)
-
 sde:
 VE, VP, SubVP, check_process, transition
 VE.marginal, VP.marginal, SubVP.marginal, VE.diffusion, VP.diffusion, SubVP.diffusion, noise_level | t=ts | B
@@ -181,7 +177,6 @@ reverse_drift | noise=0.5 | BD
 sigma_score | score=lambda x, t: -x | BD | | result(x, sigma)
 time_score | | BD | | result(x, 0.5)
 uniform_in_time | | B | F32 | result(5, generator=generator)
-
 samplers:
 langevin, langevin_step, tweedie, reverse_diffusion, ancestral, posterior_mean | | BD
 ancestral_step, reverse_diffusion_step, heun_step, predictor_corrector, corrected_step | | BD
@@ -212,12 +207,10 @@ of_mixture, of_measurement | y=tensor([0.5, -0.5]), noise_std=0.3 | B | | result
 of_measurement (a variance) | y=normal(5, 2), noise_std=0.3, data_variance=2.0 | B | | result(x, sigma)
 rows_of | | (2, 3) | made
 grey | event=(3, 2, 2) | (4, 12) | made
-
 likelihood:
 log_likelihood | generator=None | B
 log_likelihood (estimated) | sde=VE(0.1, 10.0), score=net, prior=p.perturb(10.0), t_min=0.5, exact_trace=False | B
 bits_per_dimension | log_prob=sigma, n_levels=17 | B
-
 diagnostics:
 affine_law | step=samplers.reverse_diffusion_step, gaussian=gaussian, times=ts[2:4].flip(0), start=moments | [(3,), (3, 3)] | F64
 gaussian_divergence | p=moments, q=gaussian.perturb(0.5)
@@ -261,7 +254,6 @@ objective_identities | score=gaussian.score, sigma=0.5, n=20, objectives=OBJECTI
 relaxed_variance | start=2.0 | B | F64
 stationary_variance | | B | F64
 stein_numbers | step_size=0.1, centre=x[0] | B | F64
-
 metrics:
 denoising_losses | | (3,)
 linear_losses | covariance=p.covariance | (3,)
@@ -283,7 +275,6 @@ fit_features | n_features=3, n_steps=1, seed=0 | | made
 Features | n_features=3, n_classes=2 | | made
 Features.forward | x=images | (5, 4) | F32
 Features.classes | x=images | B
-
 models:
 MLP | dim=3, width=4, depth=2, sigmas=sigmas, data_variance=2.0 | | made
 MLP.forward | | BD
@@ -310,12 +301,10 @@ adapters.epsilon_score | epsilon=x, std=sigma[:, None] | BD
 adapters.v_score | v=x, std=sigma[:, None] | BD
 adapters.x0_score | x0=x + 1, std=sigma[:, None] | BD
 adapters.alpha_of | | B
-
 train:
 fit | model=plain, data=flat, loss=implicit_score_matching, n_steps=2, batch_size=4, n_shards=2, clip=1.0 | | changes
 rate | step=3, n_steps=9, lr=0.01
 draw_seed | step=2, shard=1
-
 data:
 Images | values=bytes
 Images.sample | self=data.Images(bytes, flip=True) | IMAGES | F32
@@ -327,7 +316,6 @@ Labelled | source=labelled
 Labelled.sample | | (5, 4)
 images | x=images, labels=labels
 digits | part='held-out'
-
 plotting:
 grid | like=x | (25, 2)
 arrow_scale | norms=sigma
@@ -345,7 +333,6 @@ mosaic | x=images, n_columns=3
 canvas | n_columns=2, size=2.0
 renderer | | | | result()
 animate | update=lambda state: None, states=[x, y]
-
 widgets:
 Slider | low=0.0, high=1.0, value=0.5, step=0.1
 Slider.at | n=3
@@ -358,13 +345,11 @@ Toggle.parse | text='True'
 Seed | value=3
 Seed.parse | text='3'
 panel | draw=lambda **_: None, a=slider, play='a', interval=0.1
-
 config:
 Config.asdict, check, as_read
 Config.fromdict | values=toy_run.asdict()
 suggestion | key='sigma_mx', known=['sigma_max', 'sigma_min']
 check_used | values=toy_run
-
 build:
 build_data | config=toy_run.data | | made
 event_of | config=toy_run.data | | default

@@ -107,11 +107,6 @@ class Generator(_CGenerator, metaclass=_Meta):
     def device(self) -> torch.device:  # type: ignore[override]
         return self._said
 
-    def clone_state(self) -> Generator:
-        other = Generator(self._said)
-        other.set_state(self.get_state())
-        return other
-
 
 torch.Generator = Generator  # type: ignore[misc,assignment]
 
@@ -139,9 +134,6 @@ class Pretended(torch.Tensor):
 
     def __init__(self, elem: torch.Tensor, device: torch.device) -> None:
         self.elem = elem
-
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return f"Pretended({self.elem!r}, device={self.device})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

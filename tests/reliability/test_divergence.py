@@ -9,33 +9,13 @@ import torch
 
 from helpers import seeded
 from runs import said, tiny
+from toyscore import samplers
 from toyscore.distributions import GaussianMixture, asymmetric
 from toyscore.likelihood import log_likelihood
 from toyscore.losses import at_random_sigma, denoising_score_matching, implicit_score_matching
 from toyscore.models import EMA, MLP
 from toyscore.noise import levels
 from toyscore.operators import DivergenceError
-from toyscore.samplers import (
-    adaptive_flow,
-    ancestral,
-    annealed_langevin,
-    between,
-    ddim,
-    euler_maruyama_step,
-    guided,
-    inpaint,
-    langevin,
-    metropolis_langevin,
-    mixture_classes,
-    noise_std,
-    of_class,
-    of_measurement,
-    of_mixture,
-    predictor_corrector,
-    probability_flow,
-    reverse_diffusion,
-    reverse_sde,
-)
 from toyscore.sde import VE, VP, SubVP, geometric_times, uniform_times
 from toyscore.train import fit
 
@@ -56,7 +36,7 @@ def g():
 
 
 def of_p(x, sigma):
-    return of_class(mixture_classes(P), 0)(x, sigma)
+    return samplers.of_class(samplers.mixture_classes(P), 0)(x, sigma)
 
 
 STEPS = {"step_size": 0.1, "n_steps": N, "sigma": 0.5}
@@ -65,36 +45,46 @@ WIDE = VE(0.01, 10.0)
 MEASURED = {"noise_std": 0.5, "data_variance": 4.0}
 # name -> score -> chain of N states
 CHAINS = {
-    "langevin": lambda s: langevin(s, X, **STEPS, generator=g()),
-    "langevin, a level per row": lambda s: langevin(s, X, **STEPS | {"sigma": LEVELS}, generator=g()),
-    "metropolis_langevin": lambda s: metropolis_langevin(P.log_prob, s, X, **STEPS, generator=g()),
-    "annealed_langevin, denoised": lambda s: annealed_langevin(s, X, SIGMAS, **ANNEALED, denoise=True, generator=g()),
-    "annealed_langevin, clamped": lambda s: annealed_langevin(s, X, SIGMAS, **ANNEALED, clamp=(-8, 8), generator=g()),
-    "annealed_langevin, noise shared": lambda s: annealed_langevin(
-        s, X, SIGMAS, **ANNEALED, noise=between(2), generator=g()
+    "langevin": lambda s: samplers.langevin(s, X, **STEPS, generator=g()),
+    "langevin, a level per row": lambda s: samplers.langevin(s, X, **STEPS | {"sigma": LEVELS}, generator=g()),
+    "metropolis_langevin": lambda s: samplers.metropolis_langevin(P.log_prob, s, X, **STEPS, generator=g()),
+    "annealed_langevin, denoised": lambda s: samplers.annealed_langevin(
+        s, X, SIGMAS, **ANNEALED, denoise=True, generator=g()
     ),
-    "inpaint": lambda s: inpaint(s, X, SIGMAS, known=X, mask=MASK, **ANNEALED, generator=g()),
-    "inpaint, denoised": lambda s: inpaint(s, X, SIGMAS, known=X, mask=MASK, **ANNEALED, denoise=True, generator=g()),
-    "reverse_sde": lambda s: reverse_sde(WIDE, s, 10 * X, TIMES, generator=g()),
-    "reverse_sde without noise": lambda s: reverse_sde(VP(), s, X, EVEN, noise=0.0),
-    "reverse_diffusion": lambda s: reverse_diffusion(SubVP(), s, X, EVEN, generator=g()),
-    "ancestral": lambda s: ancestral(VP(), s, X, EVEN, generator=g()),
-    "ddim": lambda s: ddim(VP(), s, X, EVEN),
-    "ddim with noise": lambda s: ddim(WIDE, s, 10 * X, TIMES, eta=0.5, generator=g()),
-    "ddim, encoding": lambda s: ddim(VP(), s, X, EVEN.flip(0)),
-    "probability_flow": lambda s: probability_flow(VP(), s, X, EVEN),
-    "probability_flow, encoding": lambda s: probability_flow(WIDE, s, X, TIMES.flip(0)),
-    "predictor_corrector": lambda s: predictor_corrector(VP(), s, X, EVEN, snr=0.1, generator=g()),
-    "predictor_corrector of noise_std": lambda s: predictor_corrector(
-        WIDE, s, 10 * X, TIMES, snr=0.1, width=noise_std, predictor=euler_maruyama_step, generator=g()
+    "annealed_langevin, clamped": lambda s: samplers.annealed_langevin(
+        s, X, SIGMAS, **ANNEALED, clamp=(-8, 8), generator=g()
     ),
-    "corrector alone": lambda s: predictor_corrector(VP(), s, X, EVEN, snr=0.1, predictor=None, generator=g()),
-    "guided by a class": lambda s: langevin(guided(s, of_p), X, **STEPS, generator=g()),
-    "guided by a mixture": lambda s: ancestral(
-        VP(), guided(s, of_mixture(P, ROW, torch.ones(1), noise_std=0.5)), X, EVEN, generator=g()
+    "annealed_langevin, noise shared": lambda s: samplers.annealed_langevin(
+        s, X, SIGMAS, **ANNEALED, noise=samplers.between(2), generator=g()
     ),
-    "guided by its own measurement": lambda s: annealed_langevin(
-        guided(s, of_measurement(s, ROW, torch.ones(1), **MEASURED)), X, SIGMAS, **ANNEALED, generator=g()
+    "inpaint": lambda s: samplers.inpaint(s, X, SIGMAS, known=X, mask=MASK, **ANNEALED, generator=g()),
+    "inpaint, denoised": lambda s: samplers.inpaint(
+        s, X, SIGMAS, known=X, mask=MASK, **ANNEALED, denoise=True, generator=g()
+    ),
+    "reverse_sde": lambda s: samplers.reverse_sde(WIDE, s, 10 * X, TIMES, generator=g()),
+    "reverse_sde without noise": lambda s: samplers.reverse_sde(VP(), s, X, EVEN, noise=0.0),
+    "reverse_diffusion": lambda s: samplers.reverse_diffusion(SubVP(), s, X, EVEN, generator=g()),
+    "ancestral": lambda s: samplers.ancestral(VP(), s, X, EVEN, generator=g()),
+    "ddim": lambda s: samplers.ddim(VP(), s, X, EVEN),
+    "ddim with noise": lambda s: samplers.ddim(WIDE, s, 10 * X, TIMES, eta=0.5, generator=g()),
+    "ddim, encoding": lambda s: samplers.ddim(VP(), s, X, EVEN.flip(0)),
+    "probability_flow": lambda s: samplers.probability_flow(VP(), s, X, EVEN),
+    "probability_flow, encoding": lambda s: samplers.probability_flow(WIDE, s, X, TIMES.flip(0)),
+    "predictor_corrector": lambda s: samplers.predictor_corrector(VP(), s, X, EVEN, snr=0.1, generator=g()),
+    "predictor_corrector of noise_std": lambda s: samplers.predictor_corrector(
+        WIDE, s, 10 * X, TIMES, snr=0.1, width=samplers.noise_std, predictor=samplers.euler_maruyama_step, generator=g()
+    ),
+    "corrector alone": lambda s: samplers.predictor_corrector(VP(), s, X, EVEN, snr=0.1, predictor=None, generator=g()),
+    "guided by a class": lambda s: samplers.langevin(samplers.guided(s, of_p), X, **STEPS, generator=g()),
+    "guided by a mixture": lambda s: samplers.ancestral(
+        VP(), samplers.guided(s, samplers.of_mixture(P, ROW, torch.ones(1), noise_std=0.5)), X, EVEN, generator=g()
+    ),
+    "guided by its own measurement": lambda s: samplers.annealed_langevin(
+        samplers.guided(s, samplers.of_measurement(s, ROW, torch.ones(1), **MEASURED)),
+        X,
+        SIGMAS,
+        **ANNEALED,
+        generator=g(),
     ),
 }
 
@@ -132,14 +122,14 @@ def test_the_level_that_is_poisoned_is_named(level):
     poisoned = lambda x, sigma: P.score(x, sigma) * (math.nan if sigma == SIGMAS[level] else 1.0)  # noqa: E731
     for n_steps_each in (4, 16):
         with pytest.raises(DivergenceError) as error:
-            list(annealed_langevin(poisoned, X, SIGMAS, step_size=0.05, n_steps_each=n_steps_each))
+            list(samplers.annealed_langevin(poisoned, X, SIGMAS, step_size=0.05, n_steps_each=n_steps_each))
         named = [float(v) for v in re.findall(r"sigma = ([\d.]+)", str(error.value))]
         assert named == ([SIGMAS[level]] if n_steps_each == 16 else [SIGMAS[0], SIGMAS[-1]])
 
 
 FLOWS = {
-    "adaptive_flow": lambda s: list(adaptive_flow(VP(), s, X, [1.0, 0.5, 0.01])),
-    "adaptive_flow, encoding": lambda s: list(adaptive_flow(VE(0.01, 10.0), s, X, [0.1, 1.0])),
+    "adaptive_flow": lambda s: list(samplers.adaptive_flow(VP(), s, X, [1.0, 0.5, 0.01])),
+    "adaptive_flow, encoding": lambda s: list(samplers.adaptive_flow(VE(0.01, 10.0), s, X, [0.1, 1.0])),
     "log_likelihood": lambda s: log_likelihood(VP(), s, X),
     "log_likelihood, estimated": lambda s: log_likelihood(VE(0.01, 10.0), s, X, exact_trace=False, generator=g()),
 }
@@ -168,7 +158,7 @@ def test_a_step_that_is_too_long_stops_a_chain():
         DivergenceError,
         match=r"at sigma = 0 with step size 8: max .*stable only while .* below 4 v, so lower step_size",
     ):
-        seen.extend(langevin(p.score, X, step_size=8.0, n_steps=200, generator=g()))
+        seen.extend(samplers.langevin(p.score, X, step_size=8.0, n_steps=200, generator=g()))
     assert all(torch.isfinite(x).all() for x in seen)
     out = next(n for n, x in enumerate(seen, 1) if float(x.abs().max()) > 1e9 * max(1.0, float(X.abs().max())))
     assert len(seen) + 1 - out <= 16

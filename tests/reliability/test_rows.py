@@ -4,32 +4,9 @@ import pytest
 import torch
 
 from helpers import F64, seeded
+from toyscore import losses, samplers
 from toyscore.distributions import empirical
 from toyscore.likelihood import log_likelihood
-from toyscore.losses import (
-    denoising_score_matching,
-    explicit_score_matching,
-    finite_difference_score_matching,
-    implicit_score_matching,
-    sliced_score_matching,
-)
-from toyscore.samplers import (
-    adaptive_flow,
-    ancestral,
-    annealed_langevin,
-    ddim,
-    final,
-    inpaint,
-    langevin,
-    metropolis_langevin,
-    noise_std,
-    posterior_mean,
-    predictor_corrector,
-    probability_flow,
-    reverse_diffusion,
-    reverse_sde,
-    tweedie,
-)
 from toyscore.sde import VP, SubVP
 
 TIMES = [1.0, 0.6, 0.2]
@@ -44,45 +21,49 @@ def half(x):
 
 # name -> what it makes of a smoothed data set, rows x, a level and a generator, one row for each of x
 LOSSES = {
-    "explicit": lambda p, x, s, g: explicit_score_matching(lambda y, _: -y, x, s, target=p.score),
-    "implicit": lambda p, x, s, g: implicit_score_matching(p.score, x, s),
-    "sliced": lambda p, x, s, g: sliced_score_matching(p.score, x, s, n_slices=2, generator=g),
-    "sliced along s": lambda p, x, s, g: sliced_score_matching(p.score, x, s, variance_reduced=False, generator=g),
-    "finite difference": lambda p, x, s, g: finite_difference_score_matching(p.score, x, s, step=0.01, generator=g),
-    "denoising": lambda p, x, s, g: denoising_score_matching(p.score, x, s, generator=g),
+    "explicit": lambda p, x, s, g: losses.explicit_score_matching(lambda y, _: -y, x, s, target=p.score),
+    "implicit": lambda p, x, s, g: losses.implicit_score_matching(p.score, x, s),
+    "sliced": lambda p, x, s, g: losses.sliced_score_matching(p.score, x, s, n_slices=2, generator=g),
+    "sliced along s": lambda p, x, s, g: losses.sliced_score_matching(
+        p.score, x, s, variance_reduced=False, generator=g
+    ),
+    "finite difference": lambda p, x, s, g: losses.finite_difference_score_matching(
+        p.score, x, s, step=0.01, generator=g
+    ),
+    "denoising": lambda p, x, s, g: losses.denoising_score_matching(p.score, x, s, generator=g),
 }
 SCORES = {
     "score": lambda p, x, s, g: p.score(x, s),
     "log density": lambda p, x, s, g: p.log_prob(x, s),
     "responsibilities": lambda p, x, s, g: p.responsibilities(x, s),
-    "posterior mean by Tweedie": lambda p, x, s, g: tweedie(p.score, x, s),
+    "posterior mean by Tweedie": lambda p, x, s, g: samplers.tweedie(p.score, x, s),
 }
 CHAINS = {
-    "langevin": lambda p, x, g: langevin(p.score, x, **STEPS, generator=g),
-    "annealed": lambda p, x, g: annealed_langevin(p.score, x, [2.0, 0.8], **EACH, generator=g),
-    "metropolis": lambda p, x, g: metropolis_langevin(p.log_prob, p.score, x, **STEPS, generator=g),
-    "inpainting": lambda p, x, g: inpaint(
+    "langevin": lambda p, x, g: samplers.langevin(p.score, x, **STEPS, generator=g),
+    "annealed": lambda p, x, g: samplers.annealed_langevin(p.score, x, [2.0, 0.8], **EACH, generator=g),
+    "metropolis": lambda p, x, g: samplers.metropolis_langevin(p.log_prob, p.score, x, **STEPS, generator=g),
+    "inpainting": lambda p, x, g: samplers.inpaint(
         p.score, x, [2.0, 0.8], known=0.1 + 0 * x[0], mask=half(x), **EACH, generator=g
     ),
-    "reverse SDE": lambda p, x, g: reverse_sde(VP(), p.score, x, TIMES, generator=g),
-    "reverse diffusion": lambda p, x, g: reverse_diffusion(SubVP(), p.score, x, TIMES, generator=g),
-    "ancestral": lambda p, x, g: ancestral(VP(), p.score, x, TIMES, generator=g),
-    "DDIM": lambda p, x, g: ddim(VP(), p.score, x, TIMES, eta=0.5, generator=g),
-    "predictor and corrector": lambda p, x, g: predictor_corrector(
-        VP(), p.score, x, TIMES, snr=0.1, width=noise_std, generator=g
+    "reverse SDE": lambda p, x, g: samplers.reverse_sde(VP(), p.score, x, TIMES, generator=g),
+    "reverse diffusion": lambda p, x, g: samplers.reverse_diffusion(SubVP(), p.score, x, TIMES, generator=g),
+    "ancestral": lambda p, x, g: samplers.ancestral(VP(), p.score, x, TIMES, generator=g),
+    "DDIM": lambda p, x, g: samplers.ddim(VP(), p.score, x, TIMES, eta=0.5, generator=g),
+    "predictor and corrector": lambda p, x, g: samplers.predictor_corrector(
+        VP(), p.score, x, TIMES, snr=0.1, width=samplers.noise_std, generator=g
     ),
-    "predictor and corrector, matched norms": lambda p, x, g: predictor_corrector(
+    "predictor and corrector, matched norms": lambda p, x, g: samplers.predictor_corrector(
         VP(), p.score, x, TIMES, snr=0.1, generator=g
     ),
-    "flow": lambda p, x, g: probability_flow(VP(), p.score, x, TIMES),
-    "adaptive flow": lambda p, x, g: adaptive_flow(VP(), p.score, x, [1.0, 0.2]),
+    "flow": lambda p, x, g: samplers.probability_flow(VP(), p.score, x, TIMES),
+    "adaptive flow": lambda p, x, g: samplers.adaptive_flow(VP(), p.score, x, [1.0, 0.2]),
 }
 ROWS = (
     LOSSES
     | SCORES
-    | {name: lambda p, x, s, g, c=chain: final(c(p, x, g)) for name, chain in CHAINS.items()}
+    | {name: lambda p, x, s, g, c=chain: samplers.final(c(p, x, g)) for name, chain in CHAINS.items()}
     | {
-        "posterior mean": lambda p, x, s, g: posterior_mean(VP(), p.score, x, 0.5),
+        "posterior mean": lambda p, x, s, g: samplers.posterior_mean(VP(), p.score, x, 0.5),
         "likelihood": lambda p, x, s, g: log_likelihood(VP(), p.score, x, t_min=0.3),
     }
 )
