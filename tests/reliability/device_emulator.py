@@ -490,7 +490,8 @@ def _refused(kind: type[Exception], words: str, act: Callable[[], Any]) -> None:
     assert words in found, found
 
 
-def _tests() -> None:
+def check_refusals() -> None:
+    """What is pretended refuses what real devices do, and counts what they wait for."""
     with Emulator("cuda") as gpu:
         x = torch.arange(6.0, device="cuda").view(3, 2)
         assert x.device == torch.device("cuda", 0)
@@ -540,4 +541,4 @@ def _tests() -> None:
 
 
 if __name__ == "__main__":
-    _tests()
+    check_refusals()

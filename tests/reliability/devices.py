@@ -6,7 +6,12 @@ import sys
 import traceback
 from contextlib import nullcontext
 
-from reliability.device_emulator import OWN, Emulator, to_cpu  # before toyscore: it stands in for torch.Generator
+from reliability.device_emulator import (
+    OWN,
+    Emulator,
+    check_refusals,
+    to_cpu,
+)  # before toyscore: it stands in for torch.Generator
 
 # isort: split
 import numpy as np
@@ -97,12 +102,12 @@ def compared(name, found, kind, default):
     return None
 
 
-def calls(kind, names):
-    """What is wrong with each call, without a default device and with it, which comes first: what a call imports is imported there."""
+def calls(kind, names, defaults):
+    """What is wrong with each call, with each default device; that one comes first, for what a call imports is imported there."""
     names = [name for name in names if name not in EXEMPT]
     with Emulator(kind) as emulator:
-        found = {default: {name: tried(name, emulator, default) for name in names} for default in (kind, None)}
-    return {name: [compared(name, found[default][name], kind, default) for default in (None, kind)] for name in names}
+        found = {default: {name: tried(name, emulator, default) for name in names} for default in defaults}
+    return {name: [compared(name, found[default][name], kind, default) for default in defaults] for name in names}
 
 
 def waits(kind, names):
@@ -123,7 +128,12 @@ def waits(kind, names):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    names, chains = (LAW, LAW_OF_WAITS) if sys.argv[1:] == ["law"] else (CALLS, CHAINS)
-    json.dump(
-        {kind: {"calls": calls(kind, names), "waits": waits(kind, chains)} for kind in ("cuda", "mps")}, sys.stdout
-    )
+    check_refusals()  # what is pretended refuses what real ones do
+    found = {}
+    for kind in ("cuda", "mps"):
+        if sys.argv[1:] == ["law"]:
+            found[kind] = {"calls": calls(kind, LAW, (kind, None)), "waits": waits(kind, LAW_OF_WAITS)}
+        else:  # mixed devices show on either, without a default device; float64 on one, with it most
+            found[kind] = {"calls": calls(kind, CALLS, ({"cuda": None, "mps": "mps"}[kind],)), "waits": {}}
+    found["cuda"]["waits"] |= waits("cuda", CHAINS) if sys.argv[1:] != ["law"] else {}
+    json.dump(found, sys.stdout)

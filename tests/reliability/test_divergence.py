@@ -252,12 +252,17 @@ def test_training_stops_at_the_step_that_is_not_finite(place, value):
         assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_the_command_line_ends_with_its_own_code(tmp_path):
+def test_training_that_diverges_ends_with_its_own_code(tmp_path):
     code, text = said(*tiny(tmp_path / "run", "--training.lr", "1e12", "--training.precision", "bfloat16"))
     assert (code, text.splitlines()[-1].startswith("toyscore: training diverged at step ")) == (7, True), text
     assert "lower lr, set clip" in text
+
+
+@pytest.mark.parametrize(
+    "command", ["sample", *(pytest.param(c, marks=pytest.mark.slow) for c in ("animate", "evaluate"))]
+)
+def test_sampling_that_diverges_ends_with_its_own_code(command):
     sampling = ["--sampling.step_size", "1e9", "--sampling.n_levels", 2, "--sampling.n_steps_each", 20]
-    for command in ("sample", "animate", "evaluate"):
-        code, text = said(command, "--samples", 5, *sampling)
-        assert code == 7, text
-        assert re.fullmatch(r"toyscore: the chain diverged between states \d+ and \d+, .* lower step_size.*\n", text)
+    code, text = said(command, "--samples", 5, *sampling)
+    assert code == 7, text
+    assert re.fullmatch(r"toyscore: the chain diverged between states \d+ and \d+, .* lower step_size.*\n", text)

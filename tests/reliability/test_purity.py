@@ -138,11 +138,8 @@ def in_a_process_of_its_own(script, *arguments):
 @pytest.mark.parametrize("which", ["law", pytest.param("sweep", marks=pytest.mark.slow)])
 def test_a_call_gives_on_a_pretended_device_what_it_gives_on_the_cpu(which):
     """Calls that differ in kind, or all, with that default device and without: no mixed devices, no float64 on the device, results
-    where the inputs are; and a chain waits for its device once in sixteen steps, where it looks for divergence."""
+    where the inputs are; and a chain waits for its device once in sixteen steps, where it looks for divergence. What is pretended refuses
+    what real devices refuse, see check_refusals."""
     for kind, found in json.loads(in_a_process_of_its_own("devices.py", which)).items():
         assert {name: words for name, words in found["calls"].items() if any(words)} == {}, kind
         assert {name: waits for name, waits in found["waits"].items() if waits > 1 / CHECK_EVERY} == {}, kind
-
-
-def test_the_pretended_devices_refuse_what_real_ones_do():
-    in_a_process_of_its_own("device_emulator.py")

@@ -204,29 +204,26 @@ def test_levels_are_mended(levels):
     check_sigmas(levels)
 
 
+FEWER = "n_levels = 100000: .*; pass fewer"
+NEARER = "float32 does not hold all levels; pass ends nearer to 1"
+LARGER = "a larger one, e.g. rho=7.0"
+
+
 @pytest.mark.parametrize(
-    ("call", "words", "better"),
+    ("call", "given", "words", "better"),
     [
-        (lambda n=100_000: geometric(1.0001, 1.0, n), "n_levels = 100000: .*; pass fewer", {"n": 10}),
-        (lambda n=10**5: karras(1.0001, 1.0, n), "n_levels = 100000: .*; pass fewer", {"n": 10}),
-        (
-            lambda high=1e300: geometric(high, 1.0, 5),
-            "float32 does not hold all levels; pass ends nearer to 1",
-            {"high": 1e30},
-        ),
-        (
-            lambda low=1e-60: karras(1.0, low, 5),
-            "float32 does not hold all levels; pass ends nearer to 1",
-            {"low": 1e-30},
-        ),
-        (lambda rho=1e-3: karras(10.0, 1.0, 5, rho=rho), "a larger one, e.g. rho=7.0", {"rho": 7.0}),
-        (lambda rho=1e-4: karras(0.5, 0.1, 5, rho=rho), "a larger one, e.g. rho=7.0", {"rho": 7.0}),
-        (lambda b=(0.1, 0.1): linear_betas(*b), "DDPM uses 1e-4 and 0.02", {"b": (1e-4, 0.02)}),
-        (lambda b=(0.1, 1.0): ddpm_levels(b), r"pass betas\[:1\]", {"b": (0.1,)}),
-        (lambda n=1: geometric(2.0, 1.0, n), "pass n_levels >= 2, or equal ends", {"n": 2}),
+        (geometric, (1.0001, 1.0, 100_000), FEWER, (1.0001, 1.0, 10)),
+        (karras, (1.0001, 1.0, 100_000), FEWER, (1.0001, 1.0, 10)),
+        (geometric, (1e300, 1.0, 5), NEARER, (1e30, 1.0, 5)),
+        (karras, (1.0, 1e-60, 5), NEARER, (1.0, 1e-30, 5)),
+        (lambda rho: karras(10.0, 1.0, 5, rho=rho), (1e-3,), LARGER, (7.0,)),
+        (lambda rho: karras(0.5, 0.1, 5, rho=rho), (1e-4,), LARGER, (7.0,)),
+        (linear_betas, (0.1, 0.1), "DDPM uses 1e-4 and 0.02", (1e-4, 0.02)),
+        (ddpm_levels, ((0.1, 1.0),), r"pass betas\[:1\]", ((0.1,),)),
+        (geometric, (2.0, 1.0, 1), "pass n_levels >= 2, or equal ends", (2.0, 1.0, 2)),
     ],
 )
-def test_ladders_that_cannot_be_held_are_mended(call, words, better):
+def test_levels_that_cannot_be_held_are_mended(call, given, words, better):
     with pytest.raises(ValueError, match=words):
-        call()
-    call(**better)
+        call(*given)
+    call(*better)

@@ -64,7 +64,7 @@ ROWS = (
     | {name: lambda p, x, s, g, c=chain: samplers.final(c(p, x, g)) for name, chain in CHAINS.items()}
     | {
         "posterior mean": lambda p, x, s, g: samplers.posterior_mean(VP(), p.score, x, 0.5),
-        "likelihood": lambda p, x, s, g: log_likelihood(VP(), p.score, x, t_min=0.3),
+        "likelihood": lambda p, x, s, g: log_likelihood(VP(), p.score, x, t_min=0.6),
     }
 )
 
