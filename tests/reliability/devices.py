@@ -1,17 +1,13 @@
-"""Every call of calls.py, or the waits of every chain, on a pretended device, as JSON on stdout: run by test_purity.py, each time in a
-fresh process, as ``devices.py calls cuda``."""
+"""Calls of calls.py, and the waits of chains, on pretended devices, as JSON on stdout: run by test_purity.py in a fresh process, as
+``devices.py law`` (calls that differ in kind) or ``devices.py sweep`` (all of them)."""
 
 import json
 import sys
 import traceback
 from contextlib import nullcontext
 
-from reliability.device_emulator import (
-    OWN,
-    Emulator,
-    check_refusals,
-    to_cpu,
-)  # before toyscore: it stands in for torch.Generator
+# before toyscore: it stands in for torch.Generator
+from reliability.device_emulator import OWN, Emulator, check_refusals, to_cpu
 
 # isort: split
 import numpy as np
