@@ -70,6 +70,7 @@ def follow(name, key, arguments, error):
             error = other
 
 
+@pytest.mark.filterwarnings("ignore:sigma_1:UserWarning")  # what is advised may be warned of
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_is_advised_passes(every):
     """Whatever is put in the place of an argument, where the remedy is one of ``ADVICE``: of each line that refuses and each advice one."""
