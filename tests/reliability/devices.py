@@ -1,12 +1,13 @@
-"""Every call of calls.py, or the waits of every chain, on a pretended device, as JSON on stdout: run by test_purity.py, each time in a
-fresh process, as ``devices.py calls cuda``."""
+"""Calls of calls.py, and the waits of chains, on pretended devices, as JSON on stdout: run by test_purity.py in a fresh process, as
+``devices.py law`` (calls that differ in kind) or ``devices.py sweep`` (all of them)."""
 
 import json
 import sys
 import traceback
 from contextlib import nullcontext
 
-from reliability.device_emulator import OWN, Emulator, to_cpu  # before toyscore: it stands in for torch.Generator
+# before toyscore: it stands in for torch.Generator
+from reliability.device_emulator import OWN, Emulator, check_refusals, to_cpu
 
 # isort: split
 import numpy as np
@@ -15,6 +16,17 @@ import torch
 from helpers import F64
 from reliability.calls import CALLS, F32, World, leaves, run
 
+LAW = (  # calls that differ in kind; the others are a sweep
+    *(
+        "distributions.GaussianMixture.score",
+        "distributions.GaussianMixture.condition",
+        "distributions.Empirical.log_prob",
+    ),
+    *("losses.sliced_score_matching", "losses.at_random_sigma", "sde.geometric_times", "noise.levels"),
+    *("samplers.langevin", "samplers.predictor_corrector", "samplers.of_measurement"),
+    *("diagnostics.affine_law", "metrics.sliced_wasserstein2", "models.MLP.jvp", "train.fit"),
+)
+LAW_OF_WAITS = ("samplers.langevin (one level)", "samplers.annealed_langevin", "samplers.ancestral")
 BACKWARD = ("reverse_sde", "reverse_diffusion", "ancestral", "ddim", "probability_flow", "predictor_corrector")
 CHAINS = {  # the arguments that make a chain of n steps
     **dict.fromkeys(
@@ -86,30 +98,38 @@ def compared(name, found, kind, default):
     return None
 
 
-def calls(kind):
-    """What is wrong with each call, without a default device and with it, which comes first: what a call imports is imported there."""
-    names = [name for name in CALLS if name not in EXEMPT]
+def calls(kind, names, defaults):
+    """What is wrong with each call, with each default device; that one comes first, for what a call imports is imported there."""
+    names = [name for name in names if name not in EXEMPT]
     with Emulator(kind) as emulator:
-        found = {default: {name: tried(name, emulator, default) for name in names} for default in (kind, None)}
-    return {name: [compared(name, found[default][name], kind, default) for default in (None, kind)] for name in names}
+        found = {default: {name: tried(name, emulator, default) for name in names} for default in defaults}
+    return {name: [compared(name, found[default][name], kind, default) for default in defaults] for name in names}
 
 
-def waits(kind):
+def waits(kind, names):
     """How often the host waits for the device in a step of each chain, copies to the device among it: in 32 steps, less in 16."""
     found = {}
     with Emulator(kind) as emulator:
-        for name, steps in CHAINS.items():
+        for name, steps in ((name, CHAINS[name]) for name in names):
             counts = []
             for n in (16, 32):
                 w = World(F32, kind)
                 arguments = CALLS[name].arguments(w) | steps(n)
                 with emulator.watch() as seen:
                     run(name, w, arguments)
-                counts.append(seen.n_waits + seen.n_uploads)
+                counts.append(seen.waits.total() + seen.uploads.total())
             found[name] = (counts[1] - counts[0]) / 16
     return found
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    json.dump({"calls": calls, "waits": waits}[sys.argv[1]](sys.argv[2]), sys.stdout)
+    check_refusals()  # what is pretended refuses what real ones do
+    found = {}
+    for kind in ("cuda", "mps"):
+        if sys.argv[1:] == ["law"]:
+            found[kind] = {"calls": calls(kind, LAW, (kind, None)), "waits": waits(kind, LAW_OF_WAITS)}
+        else:  # mixed devices show on either, without a default device; float64 on one, with it most
+            found[kind] = {"calls": calls(kind, CALLS, ({"cuda": None, "mps": "mps"}[kind],)), "waits": {}}
+    found["cuda"]["waits"] |= waits("cuda", CHAINS) if sys.argv[1:] != ["law"] else {}
+    json.dump(found, sys.stdout)
