@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from helpers import seeded
-from runs import ROOT, digest, ended, finished, forked, said, tiny, torchrun, two_processes
+from runs import ROOT, digest, ended, finished, forked, said, tiny, two_processes
 from toyscore import data, evaluation, metrics, pretrained
 from toyscore.build import draw_samples, event_of
 from toyscore.cli import main
@@ -131,13 +131,12 @@ def alike(a, b):
     return a == b or (isinstance(a, float) and math.isclose(a, b, rel_tol=1e-6))
 
 
-@pytest.mark.parametrize("launch", [two_processes, pytest.param(torchrun, marks=pytest.mark.slow)])
-def test_processes_share_samples_and_judgement(tmp_path, pictures, launch):
+def test_processes_share_samples_and_judgement(tmp_path, pictures):
     """Two processes draw and judge what one does, and one of them writes"""
     one, two = tmp_path / "one", tmp_path / "two"
     options = ["--folder", str(pictures), "--samples", "24", "--batch", "7", "--device", "cpu", "--threads", "1"]
     told("evaluate", *options, "--out", one)
-    assert launch("evaluate", *options, "--out", two).count("against the training set") == 1
+    assert two_processes("evaluate", *options, "--out", two).count("against the training set") == 1
     assert (one / "samples.png").read_bytes() == (two / "samples.png").read_bytes()
     a, b = (json.loads((folder / "evaluation.json").read_text()) for folder in (one, two))
     assert alike(a, b)  # but for last digits: this process may have more threads

@@ -45,6 +45,7 @@ from toyscore.sde import (
     level_times,
     noise_level,
     reverse_drift,
+    solver,
     time_score,
     uniform_times,
 )
@@ -744,7 +745,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG, ids=lambda name: name.replace(" ", "-"))
-def test_bad_input_is_named(case):
+def test_bad_input_is_named(case, monkeypatch):
     call, kind, words = WRONG[case]
+    monkeypatch.setattr(solver, "_MOST", 100)  # steps between two levels, of the flow that has no end
     with pytest.raises(kind, match=words):
         call()
