@@ -287,9 +287,9 @@ def test_hops_are_counted_at_the_rate_of_the_gap():
     """Two dimensions, unequal tilted modes; the 95 % interval of some hundred hops, of a fine chain in equilibrium"""
     gap, second = slow_modes(TILTED, n_modes=2, nodes_per_std=4).rates.tolist()
     assert second > 30 * gap
-    start = TILTED.sample(10_000, generator=seeded())
+    start = TILTED.sample(4000, generator=seeded())
     counted = hop_rate(
-        langevin(TILTED.score, start, step_size=0.01, n_steps=1600, generator=seeded(1)), TILTED, step_size=0.01
+        langevin(TILTED.score, start, step_size=0.01, n_steps=4000, generator=seeded(1)), TILTED, step_size=0.01
     )
     assert counted.low < gap < counted.high
     assert counted.n_hops > 300
