@@ -193,7 +193,7 @@ def test_inpainting_samples_the_conditional_law(value):
             known=torch.tensor([value, 0.0], dtype=F64),
             mask=torch.tensor([True, False]),
             step_size=0.05**2 * 0.2,
-            n_steps_each=200,
+            n_steps_each=100,
             generator=seeded(),
         )
     )
