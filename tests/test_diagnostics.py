@@ -283,6 +283,7 @@ TILTED = GaussianMixture(
 )
 
 
+@pytest.mark.slow
 def test_hops_are_counted_at_the_rate_of_the_gap():
     """Two dimensions, unequal tilted modes; the 95 % interval of some hundred hops, of a fine chain in equilibrium"""
     gap, second = slow_modes(TILTED, n_modes=2, nodes_per_std=4).rates.tolist()

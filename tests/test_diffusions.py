@@ -64,15 +64,6 @@ def sde(request):
     return PROCESSES[request.param]
 
 
-def in_turn(names):
-    """Each name with each process: the first with the first, the second with the second and so on always, all others as a sweep"""
-    marks = [
-        () if j == i % len(PROCESSES) else pytest.mark.slow for i in range(len(names)) for j in range(len(PROCESSES))
-    ]
-    pairs = [(name, kind) for name in names for kind in PROCESSES]
-    return [pytest.param(*pair, marks=mark, id="-".join(pair)) for pair, mark in zip(pairs, marks, strict=True)]
-
-
 def affine(step, sde, t, s, **options):
     """A, b and c of a step x -> A x + b + c z on GAUSSIAN, read off the step itself: two draws of z tell c, a basis tells A"""
     rows = torch.cat([torch.zeros(2, 3, dtype=F64), EYE])
@@ -182,7 +173,7 @@ def law_of_chain(step, sde, times, **options):
 ORDERS = {**{name: (*pair, 1) for name, pair in STEPS.items()}, "Heun": (heun_step, {}, 2)}
 
 
-@pytest.mark.parametrize(("name", "kind"), in_turn(ORDERS))
+@pytest.mark.parametrize(("name", "kind"), [*zip(ORDERS, cycle(PROCESSES), strict=False)])
 def test_the_order_of_convergence(name, kind):
     """Halving the steps divides the error of the distribution by 2 or, for Heun, by 4; no sampling, and at 1,280 steps it is small"""
     (step, options, order), sde = ORDERS[name], PROCESSES[kind]

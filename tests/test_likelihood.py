@@ -19,7 +19,7 @@ P = CASES["asymmetric"]
 PROCESSES = {"VE": VE(), "VP": VP(), "SubVP": SubVP()}
 
 
-@pytest.fixture(params=PROCESSES)
+@pytest.fixture(params=["VP", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("VE", "SubVP"))])
 def sde(request):
     return PROCESSES[request.param]
 
