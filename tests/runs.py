@@ -1,12 +1,19 @@
 """Runs of the command line, in this process and in others."""
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import io
 import os
+import shutil
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -76,6 +83,15 @@ def digest(run):
     ).hexdigest()
 
 
+@functools.cache
+def finished():
+    """A tiny run of 40 steps that nothing interrupted, trained once in a session: copy it before it is changed."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    assert main(tiny(folder / "run")) == 0
+    return folder / "run"
+
+
 def in_child(work):
     """Begin ``work`` in a process of its own, which has everything imported already; it exits with what that returns.
 
@@ -105,6 +121,34 @@ def forked(*arguments, errors=os.devnull, before=lambda: None):
             return main([str(a) for a in arguments])
 
     return in_child(work)
+
+
+def two_processes(*arguments):
+    """What the command prints in two processes, forked, that find each other as those of torchrun do."""
+    import accelerate  # noqa: F401 - before the fork, so that the two need not
+
+    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
+        free.bind(("127.0.0.1", 0))
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        free.close()
+
+        def one_of(rank):
+            os.environ.update(place | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+            sys.stdout = open(f"{folder}/{rank}", "w", buffering=1)  # noqa: SIM115
+
+        children = [forked(*arguments, errors=f"{folder}/errors{r}", before=partial(one_of, r)) for r in range(2)]
+        told = [ended(child) for child in children], "".join(Path(f"{folder}/errors{r}").read_text() for r in range(2))
+        assert told[0] == [0, 0], told
+        return "".join(Path(f"{folder}/{rank}").read_text() for rank in range(2))
+
+
+def torchrun(*arguments):
+    """What the command prints in two processes of torchrun."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "toyscore"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *map(str, arguments)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def wait(condition, seconds=120):

@@ -114,7 +114,7 @@ def test_quick_networks_are_the_same_networks(monkeypatch):
         quicken(plain, compile=True)
 
 
-@pytest.mark.parametrize("kind", ["continuous", "ncsn"])
+@pytest.mark.parametrize("kind", ["continuous", pytest.param("ncsn", marks=pytest.mark.slow)])
 def test_networks_compile_whole(kind):
     """One graph without a break, for sigma as samplers pass it; the same scores"""
     config = Config(network=Network(kind=kind, width=2), training=Training(ema=None))

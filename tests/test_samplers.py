@@ -80,7 +80,7 @@ def test_langevin_settles_at_the_discrete_stationary_variance():
 def test_metropolis_keeps_the_law_that_langevin_does_not(name):
     """roberts1996, Sec. 1.4: started at the law, 40 coarse steps later still there"""
     p = CASES[name]
-    start = p.sample(60_000, generator=seeded(1))
+    start = p.sample(30_000, generator=seeded(1))
     x = final(metropolis_langevin(p.log_prob, p.score, start, step_size=0.8, n_steps=40, generator=seeded()))
     assert_gaussian(x, p.mean, p.covariance)
     moved = (x != start).all(1).double().mean()
@@ -179,7 +179,7 @@ def test_inpainting_watches_its_chains_and_what_is_known():
         inpaint(lambda x, s: -x, start, [2.0, 1.0], known=half, mask=mask, step_size=0.1, n_steps_each=2)
 
 
-@pytest.mark.parametrize("value", [-0.5, 1.0])
+@pytest.mark.parametrize("value", [-0.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_inpainting_samples_the_conditional_law(value):
     """song2019, Algorithm 2 on three unequal modes that overlap: quantiles of what ``condition`` gives, at 5 standard errors"""
     covariances = [[[1.0, 0.5], [0.5, 0.6]], [[0.7, -0.2], [-0.2, 0.9]], [[0.5, 0.0], [0.0, 1.2]]]
@@ -193,7 +193,7 @@ def test_inpainting_samples_the_conditional_law(value):
             known=torch.tensor([value, 0.0], dtype=F64),
             mask=torch.tensor([True, False]),
             step_size=0.05**2 * 0.2,
-            n_steps_each=200,
+            n_steps_each=100,
             generator=seeded(),
         )
     )
@@ -217,30 +217,18 @@ def test_noise_between_two_chains():
 
 
 def test_a_path_leads_from_one_chain_to_another():
-    """Chains of shared noise each follow the law, and are close to their neighbours; their ends are strangers"""
-    p, n = CASES["three dimensions"], 9
-    like = torch.zeros(2000 * n, 3, dtype=F64)
-    g = seeded()
-    start = p.mean + 8.0 * between(n)(like, g)
+    """Chains of shared noise each follow the exact recursion on a Gaussian, and are close to their neighbours; their ends are not"""
+    n, sigmas = 9, [4.0, 1.0, 0.3]
+    start = torch.zeros(4000 * n, 2, dtype=F64)
     chain = annealed_langevin(
-        p.score, start, geometric(8.0, 0.3, 10), step_size=0.02, n_steps_each=20, noise=between(n), generator=g
+        GAUSSIAN.score, start, sigmas, step_size=0.02, n_steps_each=3, noise=between(n), generator=seeded()
     )
-    x = final(chain).view(2000, n, 3)
+    x = final(chain).view(4000, n, 2)
+    schedule = [(s, 0.02 * s**2 / 0.3**2) for s in sigmas for _ in range(3)]
+    for place in (0, n // 2, n - 1):
+        assert_gaussian(x[:, place], *propagate(GAUSSIAN, start[0], torch.zeros(2, 2, dtype=F64), schedule))
     steps = (x[:, 1:] - x[:, :-1]).norm(dim=2)
     assert float(steps.median()) < 0.2 * float((x[:, 0] - x[:, -1]).norm(dim=1).median())
-    alone = final(
-        annealed_langevin(
-            p.score,
-            p.mean + 8.0 * torch.randn(20_000, 3, generator=seeded(5), dtype=F64),
-            geometric(8.0, 0.3, 10),
-            step_size=0.02,
-            n_steps_each=20,
-            generator=seeded(6),
-        )
-    )
-    middle = x[:, n // 2]
-    for d in range(3):
-        assert_mean(middle[:, d], alone[:, d].mean())
 
 
 def test_denoising_appends_the_posterior_mean():

@@ -158,12 +158,12 @@ def test_a_centre_is_what_broadcasts_to_an_event():
 def test_stein_numbers_of_a_chain_are_one_at_any_step():
     """Though its law is not the target's: a step of half the bound, on three modes; a lost root of two gives a half"""
     p = asymmetric().to(dtype=F64)
-    x = final(langevin(p.score, p.sample(40_000, generator=seeded()), step_size=0.3, n_steps=200, generator=seeded(1)))
+    x = final(langevin(p.score, p.sample(40_000, generator=seeded()), step_size=0.3, n_steps=80, generator=seeded(1)))
     numbers = stein_numbers(p.score, x, step_size=0.3, centre=p.mean)
     assert_mean(numbers, 1.0)
     assert float(stein_numbers(p.score, x, centre=p.mean).mean()) > 1 + 10 * float(numbers.std()) / 200
     generator = seeded(2)
-    for _ in range(200):
+    for _ in range(100):
         x = x + 0.1 * p.score(x) + 0.1**0.5 * torch.randn(x.shape, generator=generator, dtype=F64)
     assert float(stein_numbers(p.score, x, step_size=0.2, centre=p.mean).mean()) == pytest.approx(0.5, abs=0.05)
 
@@ -264,7 +264,10 @@ PUBLISHED = {  # sigma_1, L, T, eta, D
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name",
+    ["CIFAR-10", "CelebA", "church", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bedroom", "FFHQ"))],
+)
 def test_published_configurations(name):
     """song2020, Technique 2, Technique 4: the step to the digits printed, but for the church; the levels for an overlap of 0.567"""
     sigma_max, n_levels, n_steps, eta, dim = PUBLISHED[name]
@@ -413,7 +416,7 @@ def test_divergences_follow_both_densities(name):
         assert abs(found.fisher - fisher) <= found.fisher_error + 1e-13 * fisher < 1e-9 * fisher
 
 
-@pytest.mark.parametrize("angle", [0.0, 0.4])
+@pytest.mark.parametrize("angle", [pytest.param(0.0, marks=pytest.mark.slow), 0.4])
 def test_divergences_in_the_plane_are_those_on_the_line(angle):
     """Of laws that agree in the other coordinate, however they are turned; the narrow component is a thin ridge"""
     line = divergences(line_mixture([0.0], [1.0], [1.0]), line_mixture([0.0123, 0.0], [1e-4, 1.0], [0.5, 0.5]))
@@ -522,7 +525,7 @@ def test_three_modes_in_the_plane_freeze_too():
         torch.tensor([[3.0, 0.0], [-2.0, 2.0], [0.0, -4.0]], dtype=F64), [0.5, 0.8, 0.6], [0.5, 0.3, 0.2]
     )
     stages = [Stage(3.0, 0.9, 20), Stage(1.2, 0.3, 20)]
-    found = freeze_out(p, uniform_cloud(-8.0, 8.0, 2, 60), stages)
+    found = freeze_out(p, uniform_cloud(-8.0, 8.0, 2, 40), stages)
     assert found.weights.shape == (2, 3)
     slow = float(slow_modes(p, sigma=1.2, nodes_per_std=4.0).rates[0])
     assert float(found.gap_times[1]) == pytest.approx(slow * 6.0, rel=1e-2)
@@ -544,7 +547,7 @@ def test_shares_do_not_depend_on_the_grid():
     line, start, _ = official()
     shares = [
         float(last_laws(line, start, [Stage(20.0, 40.0, 2)], nodes_per_std=n)[-1].mode_weights(line)[0])
-        for n in (3.0, 4.0, 64.0)
+        for n in (3.0, 4.0, 24.0)
     ]
     assert shares == pytest.approx([shares[-1]] * 3, abs=1e-6)
 
@@ -921,8 +924,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_named(case, measured):
-    measured.count("bad inputs, each named")
+def test_bad_input_is_named(case):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call()
