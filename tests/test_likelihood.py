@@ -49,6 +49,14 @@ def test_other_beginnings_and_single_precision(sde):
     assert torch.allclose(rough.double(), law.log_prob(x), atol=2e-3)
 
 
+def test_begun_where_the_signal_is_halved(sde):
+    p = CASES["single"]
+    law, prior = law_at(sde, p, 0.4), law_at(sde, p, 1.0)
+    x = law.sample(3, generator=seeded())
+    found = log_likelihood(sde, p.score, x, prior=prior, t_min=0.4, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(found, law.log_prob(x), atol=1e-3)
+
+
 def test_the_gaussian_prior_leaves_its_mismatch(sde):
     """What is wrong is log N(x(1)) - log p_1(x(1)), at the end of the flow and nowhere else"""
     law = law_at(sde, P, 1e-5)

@@ -244,6 +244,15 @@ def test_perturbed_makes_a_loss_take_clean_data():
     assert float((wrong.mean() - expected.mean()).detach().abs()) > 10 * float(expected.detach().std()) / 100_000**0.5
 
 
+def test_perturbed_adds_noise_of_the_given_deviation():
+    def first(score, x, sigma, *, generator):
+        return x[:, 0]
+
+    values = perturbed(first)(bent, torch.ones(20_000, 2, dtype=F64), 3.0, generator=seeded())
+    assert_mean(values, 1.0)
+    assert_mean((values - 1).square(), 9.0)
+
+
 def test_conditional_objectives_draw_from_the_generator_alone():
     """Levels, noise and directions: seeded, and the default generator untouched"""
     x = ASYMMETRIC.sample(50, generator=seeded())
