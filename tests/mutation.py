@@ -37,7 +37,8 @@ SURVEYS = {  # name: (modules, tests)
     "core": (
         "operators.py noise.py losses.py likelihood.py distributions/*.py samplers/*.py sde/*.py",
         "test_field_mistakes test_control test_operators test_noise test_losses test_likelihood test_distributions test_empirical "
-        "test_toys test_samplers test_guidance test_sde test_diffusions test_diffusion_laws reliability/test_exactness reliability/test_identities",
+        "test_toys test_samplers test_guidance test_sde test_diffusions test_diffusion_laws "
+        "reliability/test_exactness reliability/test_identities",
     ),
     "formulas": (
         "diagnostics/*.py metrics/*.py models/adapters.py models/calibration.py models/ema.py",
@@ -126,14 +127,15 @@ def measured(items, tracer):
     for test, item in items.items():
         tracer.called, begun = set(), time.process_time()
         try:
-            signal.setitimer(signal.ITIMER_PROF, SLOW)
-            sys.settrace(tracer)
-            good = not red(item)
-        except TooSlowError:
+            try:
+                signal.setitimer(signal.ITIMER_PROF, SLOW)
+                sys.settrace(tracer)
+                good = not red(item)
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+        except TooSlowError:  # also in the last moment
             good = False
-        finally:
-            sys.settrace(None)
-            signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.settrace(None)
         if good:
             green.append((time.process_time() - begun, test, tracer.called))
         elif (
@@ -162,7 +164,8 @@ class Session:
         self.use, self.result = use, "the tests cannot be collected"
 
     def pytest_runtestloop(self, session):
-        self.result = self.use({item.nodeid: item for item in session.items})
+        if not session.testsfailed:  # while they were collected
+            self.result = self.use({item.nodeid: item for item in session.items})
         return True
 
 
