@@ -23,6 +23,7 @@ import resource
 import signal
 import sys
 import time
+import tomllib
 import types
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from _pytest.runner import runtestprotocol
 from mutants import codes, mutants, name
 
 ROOT = Path(__file__).parent.parent
+SURVIVORS = ROOT / "tests" / "survivors.toml"
 SURVEYS = {  # name: (modules, tests)
     "core": (
         "operators.py noise.py losses.py likelihood.py distributions/*.py samplers/*.py sde/*.py",
@@ -254,6 +256,8 @@ def main():
     parser.add_argument("--sample", type=int)
     parser.add_argument("--seed", type=int, default=0)
     args = vars(parser.parse_args())
+    if args["sample"] is not None:  # those that are known to survive are not asked again
+        args["without"] = tomllib.loads(SURVIVORS.read_text())
     killers, red, n_tests = survey(args.pop("survey"), log=lambda line: sys.stderr.write(line + "\n"), **args)
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build" / "mutants.json").write_text(

@@ -18,7 +18,7 @@ import mutation
 from mutants import codes, mutants, name
 
 ROOT = Path(__file__).parent.parent
-SURVIVORS = tomllib.loads((ROOT / "tests" / "survivors.toml").read_text())
+SURVIVORS = tomllib.loads(mutation.SURVIVORS.read_text())
 SOURCE = '''
 def spread(x, std):
     """The - of "a + b" is no place."""

@@ -424,7 +424,7 @@ def test_final_keeps_one_state_and_refuses_an_empty_chain():
         final(chain)
 
 
-@pytest.mark.parametrize("kind", ["annealed", "inpaint", "inpaint, denoised", "diffusion"])
+@pytest.mark.parametrize("kind", ["annealed, denoised", "inpaint", "inpaint, denoised", "diffusion"])
 def test_the_last_state_is_watched(kind):
     """A chain of four states, five where it is denoised: shorter than what is looked at between"""
     calls, last, x = [], 4 + kind.endswith("ised"), torch.ones(2, 2)
@@ -436,7 +436,7 @@ def test_the_last_state_is_watched(kind):
     options = {"sigmas": [2.0, 1.0], "step_size": 0.1, "n_steps_each": 2, "generator": seeded()}
     held = {"known": torch.ones(2), "mask": torch.tensor([True, False]), "denoise": last > 4}
     chain = {
-        "annealed": lambda: annealed_langevin(score, x, **options),
+        "annealed, denoised": lambda: annealed_langevin(score, x, **options, denoise=True),
         "diffusion": lambda: reverse_sde(VE(), score, x, [0.5, 0.4, 0.3, 0.2, 0.1], generator=seeded()),
     }.get(kind, lambda: inpaint(score, x, **options, **held))
     with pytest.raises(DivergenceError, match=f"between states 1 and {last}"):
