@@ -3,7 +3,7 @@
     python tests/mutation.py                                   # every mutant of the core; results go to build/mutants.json
     python tests/mutation.py --sample 130 --seed 7             # some, of every module
     python tests/mutation.py --only samplers/langevin.py:      # those whose names match
-    python tests/mutation.py --survey formulas                 # diagnostics, metrics, adapters
+    python tests/mutation.py --survey formulas                 # diagnostics, metrics, networks, images
 
 A mutant lives in a forked process, where the code of its function is exchanged; no file is written. The tests that call the function
 follow, the fastest first, until one fails. One that takes far longer than it should, as in an endless loop, has failed.
@@ -42,8 +42,9 @@ SURVEYS = {  # name: (modules, tests)
         "reliability/test_exactness reliability/test_identities",
     ),
     "formulas": (
-        "diagnostics/*.py metrics/*.py models/adapters.py models/calibration.py models/ema.py",
-        "test_diagnostics test_theory test_metrics test_image_metrics test_adapters test_models test_sde test_diffusion_laws",
+        "diagnostics/*.py metrics/*.py models/*.py data/sets.py plotting/plane.py",
+        "test_diagnostics test_theory test_metrics test_image_metrics test_adapters test_models test_ncsn test_data test_plotting test_sde "
+        "test_control test_losses test_diffusion_laws",
     ),
 }
 LAZY = (
@@ -54,7 +55,7 @@ LAZY = (
     "torchdiffeq",
 )  # imported where first used: here, once for all
 # CPU seconds: after which a test is stopped while it is measured; for which it is taken then; that tests of one mutant take together
-SLOW, STOPPED, MOST = 0.2, 3.0, 10.0
+SLOW, STOPPED, MOST = 0.1, 3.0, 10.0
 OPTIONS = (
     "-q -p no:cacheprovider -p no:xdist -p no:cov --capture=sys -W ignore::pytest.PytestAssertRewriteWarning -m".split()  # noqa: SIM905
 )
