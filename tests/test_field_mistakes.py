@@ -25,10 +25,10 @@ MANY = P.sample(20_000, generator=seeded(2))
 
 
 def refused(law, right, *wrong, tolerance=1e-8, far=1e-2):
-    """The law holds of the right formula, and of no wrong one."""
-    assert law(right) <= tolerance, f"the library is {law(right):.2g} off"
-    for formula in wrong:
-        assert law(formula) >= far, f"a mistake is only {law(formula):.2g} off"
+    """The law holds of the right formula, and of no wrong one: of functions, or of what they return."""
+    residuals = [law(formula) for formula in (right, *wrong)]
+    assert residuals[0] <= tolerance, f"the library is {residuals[0]:.2g} off"
+    assert min(residuals[1:]) >= far, f"of the library and of mistakes: {residuals}"
 
 
 def off(a, b):
@@ -44,9 +44,6 @@ def errors(values, expected=0.0):
 def slope(function, t):
     t = torch.tensor(t, dtype=F64, requires_grad=True)
     return float(torch.autograd.grad(function(t), t)[0])
-
-
-# Densities and scores.
 
 
 def convolved(x, n=60):
@@ -67,34 +64,29 @@ def test_the_score_of_noisy_points():
     x, equal = X[:12], GaussianMixture(P.means, P.covariances)
     gradient = ops.gradient(convolved, x)[1]
     refused(
-        lambda score: off(score(x, SIGMA), gradient),
-        P.score,
-        lambda x, sigma: -P.score(x, sigma),  # the sign
-        lambda x, sigma: GaussianMixture(P.means, P.covariances + sigma * EYE, P.weights).score(x),  # sigma for sigma²
-        lambda x, sigma: GaussianMixture(P.means, sigma**2 * EYE[None], P.weights).score(x),  # replaced for convolved
-        lambda x, sigma: torch.einsum("bk,kbi->bi", equal.responsibilities(x, sigma), parts(x)),  # no weights
-        lambda x, sigma: torch.einsum("bk,kbi->bi", P.responsibilities(x), parts(x)),  # those of clean points
-        lambda x, sigma: parts(x).sum(0),  # summed, not averaged
+        lambda score: off(score, gradient),
+        P.score(x, SIGMA),
+        -P.score(x, SIGMA),  # the sign
+        GaussianMixture(P.means, P.covariances + SIGMA * EYE, P.weights).score(x),  # sigma for sigma²
+        GaussianMixture(P.means, SIGMA**2 * EYE[None], P.weights).score(x),  # replaced for convolved
+        torch.einsum("bk,kbi->bi", equal.responsibilities(x, SIGMA), parts(x)),  # no weights
+        torch.einsum("bk,kbi->bi", P.responsibilities(x), parts(x)),  # those of clean points
+        parts(x).sum(0),  # summed, not averaged
     )
 
 
 def test_a_density_integrates_to_one():
     x, area = plane()
-    refused(
-        lambda log_prob: abs(float(log_prob(x).exp().sum()) * area - 1),
-        P.log_prob,
-        lambda x: P.log_prob(x) + 0.5 * math.log(2 * math.pi),  # (2 pi)^(1/2) for (2 pi)^(D/2)
-    )
+    logs = P.log_prob(x)
+    wrong = logs + 0.5 * math.log(2 * math.pi)  # (2 pi)^(1/2) for (2 pi)^(D/2)
+    refused(lambda logs: abs(float(logs.exp().sum()) * area - 1), logs, wrong)
 
 
 def test_the_posterior_mean_is_that_of_linear_regression():
-    means = torch.stack([P.observe(EYE, x, SIGMA).mean for x in X[:12]])
-    refused(
-        lambda tweedie: off(tweedie(P.score, X[:12], SIGMA), means),
-        samplers.tweedie,
-        lambda score, x, sigma: x + sigma * score(x, sigma),  # sigma for sigma²
-        lambda score, x, sigma: x - sigma**2 * score(x, sigma),  # towards the noise
-    )
+    x, s = X[:12], P.score(X[:12], SIGMA)
+    means = torch.stack([P.observe(EYE, row, SIGMA).mean for row in x])
+    wrong = x + SIGMA * s, x - SIGMA**2 * s  # sigma for sigma²; away from the data
+    refused(lambda clean: off(clean, means), samplers.tweedie(P.score, x, SIGMA), *wrong)
 
 
 def test_guidance_is_bayes_rule():
@@ -104,9 +96,6 @@ def test_guidance_is_bayes_rule():
         samplers.of_mixture(P, a, y, noise_std=tau),
         lambda x, sigma: -((x @ a.mT - y) ** 2).sum(1) / (2 * tau**2),  # how likely y is of a clean x
     )
-
-
-# Objectives.
 
 
 def scaled(a):
@@ -130,21 +119,15 @@ def test_score_matching_is_the_fisher_divergence_plus_a_constant():
 
 
 def test_slices_are_as_long_as_the_identity():
-    def unit(like, generator):
-        return torch.nn.functional.normalize(ops.normal_like(like, generator), dim=2)
-
-    draws = torch.empty(3, 50, 2, dtype=F64)
-    refused(lambda law: off(law(draws, seeded()).square().sum(2), torch.tensor(2.0)), ops.sphere_like, unit)
+    v = ops.sphere_like(torch.empty(3, 50, 2, dtype=F64), seeded())
+    refused(lambda v: off(v.square().sum(2), torch.tensor(2.0)), v, v / v.norm(dim=2, keepdim=True))  # unit projections
 
 
 def test_an_estimated_trace_is_the_trace():
     signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=F64)[:, None].expand(2, len(X), 2)  # all, but for a sign
     trace = P.jacobian(X, SIGMA).diagonal(dim1=1, dim2=2).sum(1)
-    refused(
-        lambda v: off(ops.quadratic_form(P.score, X, SIGMA, v)[1].mean(0), trace),
-        signs,
-        signs / 2**0.5,  # unit vectors
-    )
+    law = lambda v: off(ops.quadratic_form(P.score, X, SIGMA, v)[1].mean(0), trace)  # noqa: E731
+    refused(law, signs, signs / 2**0.5)  # unit vectors
 
 
 def test_a_difference_is_over_its_width():
@@ -176,16 +159,12 @@ def test_denoising_is_minimal_at_the_score():
 
 
 def test_levels_weigh_alike():
-    zero = partial(losses.denoising_score_matching, lambda x, sigma: torch.zeros_like(x), X)
-
     def ratio(weight):
-        low, high = (zero(sigma, weight=weight, generator=seeded()) for sigma in (0.1, 10.0))
+        zero = partial(losses.denoising_score_matching, lambda x, _: 0 * x, X, weight=weight)
+        low, high = (zero(sigma=sigma, generator=seeded()) for sigma in (0.1, 10.0))
         return abs(float((low / high).log().mean()))
 
     refused(ratio, None, lambda sigma: sigma, lambda sigma: 1.0)  # lambda = sigma; none
-
-
-# Langevin dynamics.
 
 
 def test_small_steps_settle_at_the_density():
@@ -206,18 +185,9 @@ def test_small_steps_settle_at_the_density():
 
 def test_levels_contract_alike():
     sigmas = noise.geometric(10.0, 0.1, 5).double()
-
-    def spread(steps):
-        factors = torch.as_tensor(steps(sigmas, 2e-3)) / sigmas**2  # of a step on N(0, sigma²): 1 - factor / 2
-        return float(factors.max() / factors.min()) - 1
-
-    refused(
-        spread,
-        noise.annealed_steps,
-        lambda sigmas, step_size: [step_size] * len(sigmas),  # one step size
-        lambda sigmas, step_size: step_size * sigmas / sigmas[-1],  # sigma for sigma²
-        tolerance=1e-6,
-    )
+    wrong = torch.ones(5), sigmas / sigmas[-1]  # one step size; sigma for sigma²
+    law = lambda steps: float((steps / sigmas**2).log().std())  # noqa: E731  (a step on N(0, sigma²) is by 1 - step / 2 sigma²)
+    refused(law, torch.tensor(noise.annealed_steps(sigmas, 2e-3)), *wrong, tolerance=1e-6)
 
 
 def test_levels_descend():
@@ -266,9 +236,6 @@ def test_a_correctors_drift_is_to_its_noise_as_asked():
     refused(ratio, library, lambda width: 4 * r**2 * width, lambda width: 2 * (r * width) ** 2)
 
 
-# Diffusions.
-
-
 @pytest.mark.parametrize("sde", [VP(), SubVP()], ids=repr)
 def test_the_signal_decays_by_its_drift(sde):
     one = torch.ones(1, 1, dtype=F64)
@@ -310,11 +277,8 @@ def test_ddpms_levels_are_those_of_its_chain():
     betas, signal, variance = noise.linear_betas(n_steps=20, beta_max=0.3).double(), 1.0, 0.0
     for beta in betas.tolist():
         signal, variance = signal * (1 - beta) ** 0.5, (1 - beta) * variance + beta
-    refused(
-        lambda levels: abs(float(levels(betas)[0]) / (variance**0.5 / signal) - 1),
-        noise.ddpm_levels,
-        lambda betas: (betas / (1 - betas)).sqrt().flip(0),  # alpha for alpha bar
-    )
+    wrong = (betas / (1 - betas)).sqrt().flip(0)  # alpha for alpha bar
+    refused(lambda levels: abs(float(levels[0]) / (variance**0.5 / signal) - 1), noise.ddpm_levels(betas), wrong)
 
 
 def test_what_the_mean_noise_says_of_the_score():
@@ -346,9 +310,6 @@ def test_the_last_step_leads_to_the_posterior_mean():
     refused(law, samplers.ancestral_step, noisy)
 
 
-# Likelihoods, bits and averages.
-
-
 def test_the_density_of_the_flow():
     sde, t, tolerances = VP(), 0.01, {"rtol": 1e-6, "atol": 1e-6}
     x, prior = law_at(sde, P, t).sample(4, generator=seeded(9)), law_at(sde, P, 1.0)
@@ -367,30 +328,19 @@ def test_the_density_of_the_flow():
 
 
 def test_bits_of_equally_likely_numbers():
+    """Of 256: their density on [0, 1] is one."""
+    nats, no_offset = math.log(256.0), 0.0  # nats; the density of k + u for that of (k + u) / 256
     refused(
-        lambda bits: abs(float(bits(torch.zeros(()), 12, 256)) - 8),  # of 256; their density on [0, 1] is one
-        bits_per_dimension,
-        lambda log_prob, dim, q: math.log(q) - log_prob / dim,  # nats
-        lambda log_prob, dim, q: -log_prob / dim / math.log(2),  # the density of k + u for that of (k + u) / q
-        tolerance=1e-6,
+        lambda bits: abs(float(bits) - 8), bits_per_dimension(torch.zeros(()), 12, 256), nats, no_offset, tolerance=1e-6
     )
 
 
 def test_an_average_forgets_where_it_began():
+    """What is left of the initial weight after ten steps of an average over a thousand."""
     network = torch.nn.Linear(1, 1, bias=False)
     ema = models.EMA(network, decay=0.999)
     network.weight.data.fill_(0.0)
     ema.average.weight.data.fill_(1.0)
-
-    def library(weight):
+    for _ in range(10):
         ema.update()
-        return float(ema.average.weight.detach())
-
-    def left(update):
-        """Of the initial weight, after ten steps of an average over a thousand."""
-        weight = 1.0
-        for _ in range(10):
-            weight = update(weight)
-        return weight
-
-    refused(left, library, lambda weight: 0.999 * weight, tolerance=1e-3, far=0.9)
+    refused(float, ema.average.weight.detach(), 0.999**10, tolerance=1e-3, far=0.9)
