@@ -24,6 +24,7 @@ import signal
 import sys
 import time
 import tomllib
+import traceback
 import types
 from pathlib import Path
 
@@ -85,19 +86,23 @@ def forked(call):
         os.close(write)
         return pid, read
     try:
-        answer = call()
-    except BaseException as error:  # of a test file that cannot be imported any more: noticed
-        answer = repr(error)
-    with open(write, "wb") as pipe:
-        pickle.dump(answer, pipe)
-    os._exit(0)
+        with open(write, "wb") as pipe:
+            pickle.dump(call(), pipe)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 def answered(pid, read):
     with open(read, "rb") as pipe:
         data = pipe.read()
-    os.waitpid(pid, 0)
-    return pickle.loads(data) if data else "out of time"
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        return f"signal {os.WTERMSIG(status)}"  # mostly SIGXCPU: out of time
+    if status:
+        raise RuntimeError("a process failed: the fault is that of this file, not of a test")
+    return pickle.loads(data)
 
 
 def red(item):
