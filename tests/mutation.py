@@ -124,34 +124,48 @@ class Tracer:
             self.called.add((frame.f_code.co_filename, frame.f_code.co_qualname.replace(".<locals>", "")))
 
 
-def measured(items, tracer):
-    """(seconds, node id, functions) of each test, the fastest first, of slow ones as far as they came; the node ids of red ones."""
+def batch(items, tracer):
+    """(seconds, node id, functions, red) of tests, until one is stopped: what that one leaves behind is no place for others."""
+    stopped, found = [], []
 
     def stop(*_):
+        stopped.append(True)
         raise TooSlowError
 
     signal.signal(signal.SIGPROF, stop)
-    green, failed = [], []
-    for test, item in items.items():
-        tracer.called, begun = set(), time.process_time()
+    for item in items:
+        tracer.called, begun, failed = set(), time.process_time(), True
         try:
-            try:
-                signal.setitimer(signal.ITIMER_PROF, SLOW)
-                sys.settrace(tracer)
-                good = not red(item)
-            finally:
-                signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_PROF, SLOW)
+            sys.settrace(tracer)
+            failed = red(item)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         except BaseException:  # what pytest makes of a stop in its own midst
-            good = False
+            pass
         sys.settrace(None)
-        item.session._setupstate.teardown_exact(None)
-        if good:
-            green.append((time.process_time() - begun, test, tracer.called))
-        elif (
-            time.process_time() - begun < SLOW
-        ):  # a stopped import may have left the module of this one in pieces: once more, alone
-            failed += [test] * answered(*forked(lambda item=item: red(item)))
-    return sorted(green, key=lambda g: g[:2]), failed
+        if stopped:
+            return [*found, (STOPPED, item.nodeid, tracer.called, False)]
+        found.append((time.process_time() - begun, item.nodeid, tracer.called, failed))
+    return found
+
+
+def measured(items, tracer):
+    """(seconds, node id, functions) of each test, the fastest first; the node ids of those that are red.
+
+    A test that was stopped may call what any test of its file does.
+    """
+    found, items, whole = [], list(items), collections.defaultdict(set)
+    while len(found) < len(items):
+        rest = items[len(found) :]
+        found += answered(*forked(lambda rest=rest: batch(rest, tracer)))
+    for _, test, called, _ in found:
+        whole[test.partition("::")[0]] |= called
+    green = [
+        (s, test, whole[test.partition("::")[0]] if s == STOPPED else called)
+        for s, test, called, bad in found
+        if not bad
+    ]
+    return sorted(green, key=lambda g: g[:2]), [test for _, test, _, bad in found if bad]
 
 
 def first_red(items, order):
@@ -226,7 +240,7 @@ def survey(name_of_survey="core", *, tests=None, log=print, **options):
     def judge(items):
         sys.settrace(None)
         imported = tracer.called  # by the tests, while they were collected
-        green, failed = answered(*forked(lambda: measured(items, tracer)))
+        green, failed = measured(items.values(), tracer)
         live = functions()
         gc.freeze()  # what is shared with the processes stays shared
         for file, mutant in planted:

@@ -328,11 +328,10 @@ def test_the_density_of_the_flow():
 
 
 def test_bits_of_equally_likely_numbers():
-    """Of 256: their density on [0, 1] is one."""
-    nats, no_offset = math.log(256.0), 0.0  # nats; the density of k + u for that of (k + u) / 256
-    refused(
-        lambda bits: abs(float(bits) - 8), bits_per_dimension(torch.zeros(()), 12, 256), nats, no_offset, tolerance=1e-6
-    )
+    """Twelve, each below 128 of 256: their density on [0, 1] is two each."""
+    logs = torch.tensor(12 * math.log(2))
+    nats, no_offset = math.log(128), -1.0  # nats; the density of k + u for that of (k + u) / 256
+    refused(lambda bits: abs(float(bits) - 7), bits_per_dimension(logs, 12, 256), nats, no_offset, tolerance=1e-6)
 
 
 def test_an_average_forgets_where_it_began():
