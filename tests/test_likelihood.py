@@ -59,6 +59,18 @@ def test_other_beginnings_and_single_precision(sde):
     assert torch.allclose(rough.double(), law.log_prob(x), atol=2e-3)
 
 
+def test_begun_where_the_signal_is_halved(sde):
+    p = CASES["single"]
+    law, prior = law_at(sde, p, 0.4), law_at(sde, p, 1.0)
+    x = law.sample(1, generator=seeded())
+    options = {"t_min": 0.4, "rtol": 1e-4, "atol": 1e-4}
+    found = log_likelihood(sde, p.score, x, prior=prior, **options)
+    assert torch.allclose(found, law.log_prob(x), atol=1e-3)
+    end = final(adaptive_flow(sde, p.score, x, [0.4, 1.0], rtol=1e-6, atol=1e-6))
+    normal = torch.distributions.Normal(0.0, sde.prior_std).log_prob(end).sum(1)
+    assert torch.allclose(log_likelihood(sde, p.score, x, **options) - found, normal - prior.log_prob(end), atol=1e-3)
+
+
 def test_the_gaussian_prior_leaves_its_mismatch(sde):
     """What is wrong is log N(x(1)) - log p_1(x(1)), at the end of the flow and nowhere else"""
     law = law_at(sde, P, 1e-5)

@@ -244,6 +244,15 @@ def test_perturbed_makes_a_loss_take_clean_data():
     assert float((wrong.mean() - expected.mean()).detach().abs()) > 10 * float(expected.detach().std()) / 100_000**0.5
 
 
+def test_perturbed_adds_noise_of_the_given_deviation():
+    def first(score, x, sigma, *, generator):
+        return x[:, 0]
+
+    values = perturbed(first)(bent, torch.ones(20_000, 2, dtype=F64), 3.0, generator=seeded())
+    assert_mean(values, 1.0)
+    assert_mean((values - 1).square(), 9.0)
+
+
 def test_conditional_objectives_draw_from_the_generator_alone():
     """Levels, noise and directions: seeded, and the default generator untouched"""
     x = ASYMMETRIC.sample(50, generator=seeded())
@@ -283,17 +292,17 @@ def test_finite_differences_survive_a_sigma_far_below_the_width(sigma):
 @pytest.mark.parametrize(("dtype", "unit"), [(torch.float32, 2.0**-8), (F64, 2.0**-17)])
 def test_the_default_step_of_a_finite_difference(dtype, unit):
     """eps^(1/3) times sigma, or one where there is no noise, to the nearest power of two: read off what the score is called with"""
+
+    def steps(x, sigma):
+        seen = []
+        finite_difference_score_matching(lambda x, s: seen.append(x) or -x, x, sigma)
+        return ((seen[1] - seen[2]).abs() / 2).tolist()
+
     sigmas = torch.tensor([0.0, 1.0, 8.0], dtype=dtype)
     for sigma, widths in ((0.0, [1.0] * 3), (4.0, [4.0] * 3), (sigmas, [1.0, 1.0, 8.0])):
-        seen = []
-
-        def spy(x, s, seen=seen):
-            seen.append(x)
-            return -x
-
-        finite_difference_score_matching(spy, torch.zeros(3, 2, dtype=dtype), sigma)
-        _, ahead, behind = seen
-        assert ((ahead - behind).abs() / 2).tolist() == [[unit * width] * 2 for width in widths]
+        assert steps(torch.zeros(3, 2, dtype=dtype), sigma) == [[unit * width] * 2 for width in widths]
+    far = unit / (8 * torch.finfo(dtype).eps)
+    assert steps(torch.tensor([[0.0, far]], dtype=dtype), 0.0) == [[2 * unit] * 2]  # by the largest coordinate
 
 
 def test_losses_keep_their_trace_in_inference_mode():

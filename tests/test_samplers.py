@@ -18,8 +18,10 @@ from toyscore.samplers import (
     langevin,
     langevin_step,
     metropolis_langevin,
+    reverse_sde,
     tweedie,
 )
+from toyscore.sde import VE
 
 CASES = cases()
 GAUSSIAN = CASES["single"]  # correlated, off-centre
@@ -408,3 +410,31 @@ def test_final_keeps_one_state_and_refuses_an_empty_chain():
     final(chain)
     with pytest.raises(ValueError, match="the chain has no state"):
         final(chain)
+
+
+@pytest.mark.parametrize("kind", ["annealed, denoised", "inpaint", "inpaint, denoised", "diffusion"])
+def test_the_last_state_is_watched(kind):
+    """A chain of four states, five where it is denoised: shorter than what is looked at between"""
+    calls, last, x = [], 4 + kind.endswith("ised"), torch.ones(2, 2)
+
+    def score(x, sigma):
+        calls.append(sigma)
+        return torch.full_like(x, math.inf if len(calls) == last else 0.0)
+
+    options = {"sigmas": [2.0, 1.0], "step_size": 0.1, "n_steps_each": 2, "generator": seeded()}
+    held = {"known": torch.ones(2), "mask": torch.tensor([True, False]), "denoise": last > 4}
+    chain = {
+        "annealed, denoised": lambda: annealed_langevin(score, x, **options, denoise=True),
+        "diffusion": lambda: reverse_sde(VE(), score, x, [0.5, 0.4, 0.3, 0.2, 0.1], generator=seeded()),
+    }.get(kind, lambda: inpaint(score, x, **options, **held))
+    with pytest.raises(DivergenceError, match=f"between states 1 and {last}"):
+        final(chain())
+
+
+def test_what_is_held_has_the_noise_of_the_level():
+    x = torch.zeros(4000, 2, dtype=F64)
+    held = {"known": torch.tensor([2.0, 0.0], dtype=F64), "mask": torch.tensor([True, False])}
+    state = next(inpaint(lambda x, _: 0 * x, x, [3.0], **held, step_size=0.5, n_steps_each=1, generator=seeded()))
+    for values, mean, variance in ((state[:, 0], 2.0, 9.0), (state[:, 1], 0.0, 0.5)):
+        assert_mean(values, mean)
+        assert_mean((values - mean).square(), variance)

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from helpers import seeded
+from helpers import assert_mean, seeded
 from toyscore.distributions import BOX, TOYS, GaussianMixture, two_modes
+from toyscore.distributions.manifolds import tilted_circle, tilted_line
 
 
 def test_the_papers_toy():
@@ -68,6 +69,18 @@ def test_pinwheel_and_spirals_have_their_arms():
     turn = y.norm(dim=1) * 3 * torch.pi / 7
     on_arm = torch.cos(2 * (torch.atan2(y[:, 1], y[:, 0]) - turn))
     assert float(on_arm[turn > 3].mean()) > 0.9
+
+
+def test_a_tilted_line_and_circle():
+    """The line is along (1, ..., D); of the circle every axis has as much, and no point is off it or off its plane"""
+    along = torch.arange(1.0, 5.0)
+    assert torch.allclose(tilted_line(4).covariances[0], torch.outer(along, along) / along.square().sum())
+    x = tilted_circle(5, radius=3.0).sample(4000, generator=seeded())
+    assert torch.allclose(x.norm(dim=1), torch.tensor(3.0))
+    assert int(torch.linalg.matrix_rank(x, rtol=1e-4)) == 2
+    for axis in x.T:
+        assert_mean(axis, 0.0)
+        assert_mean(axis.square(), 9.0 / 5)
 
 
 def test_toys_are_float32_whatever_the_default():
