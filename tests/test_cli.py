@@ -134,7 +134,7 @@ def change(place, made):
 
 def test_a_folder_that_was_mirrored_stays_so(tmp_path, monkeypatch):
     """A run of before ``data.flip`` goes on with mirrored pictures, to the same bits; a new one has them as they are"""
-    monkeypatch.setattr(files, "_folder", lambda folder: folder or tmp_path / "cache")
+    monkeypatch.setattr(files, "cache_folder", lambda folder: folder or tmp_path / "cache")
     (tmp_path / "pictures").mkdir()
     for i in range(3):
         values = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -183,7 +183,7 @@ def test_a_run_that_kept_what_nothing_read_goes_on(tmp_path, whole):
 
 
 def test_warnings_of_data_are_told_in_a_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_folder", lambda folder: folder or tmp_path / "cache")
+    monkeypatch.setattr(files, "cache_folder", lambda folder: folder or tmp_path / "cache")
     (tmp_path / "pictures").mkdir()
     Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "pictures" / "a.png")
     (tmp_path / "pictures" / "b.gif").write_bytes(b"")
@@ -268,7 +268,7 @@ def test_a_run_that_has_ended_is_not_begun_elsewhere(tmp_path, whole):
 
 
 def test_other_pictures_are_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_folder", lambda folder: folder or tmp_path / "cache")
+    monkeypatch.setattr(files, "cache_folder", lambda folder: folder or tmp_path / "cache")
     (tmp_path / "pictures").mkdir()
     for i in range(3):
         Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)).save(tmp_path / "pictures" / f"{i}.png")
@@ -335,7 +335,7 @@ def test_too_little_memory_is_named(tmp_path):
 
 
 def test_an_unreachable_download_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_folder", lambda folder: folder or tmp_path)
+    monkeypatch.setattr(files, "cache_folder", lambda folder: folder or tmp_path)
     monkeypatch.setattr(named, "_CIFAR", ("http://127.0.0.1:9/cifar-10-binary.tar.gz", "0" * 64))
     code, text = said("train", "--config", ROOT / "configs" / "cifar10.yaml", "--folder", tmp_path / "run")
     assert code == 6

@@ -67,7 +67,7 @@ def pictures(tmp_path_factory):
         values = torch.randint(0, 255, (8, 8, 3), generator=seeded(i), dtype=torch.uint8).numpy()
         Image.fromarray(values).save(place / "pictures" / f"{i}.png")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(files, "_folder", lambda folder: folder or place / "cache")
+        patched.setattr(files, "cache_folder", lambda folder: folder or place / "cache")
         patched.chdir(place)
         options = ["--data.path=pictures", "--data.name=folder", "--data.size=8", "--training.n_steps=3"]
         assert main(tiny(place / "run", *options)) == 0
@@ -471,7 +471,7 @@ def test_every_flag_says_what_it_is_and_its_default(command):
         assert main([command, "--help"]) == 0
     text = " ".join(printed.getvalue().split())
     for action in parser._actions:
-        name = action.option_strings[-1] if action.option_strings else ""
+        name = action.option_strings[-1] if action.option_strings else action.dest
         if name in ("--help", "--config", "--print_config") or (
             name[2:] in Config.__dataclass_fields__ and "." not in name
         ):

@@ -59,7 +59,7 @@ def test_everything_has_its_page(site):
     for path in ROOT.glob("notebooks/[0-9]*.ipynb"):
         assert f"notebooks/{path.stem}.html" in pages
     for path in ROOT.glob("figures/*.py"):
-        if path.stem != "run":
+        if path.stem not in ("run", "shared"):
             assert f"figures/{path.stem}.html" in pages
     modules = {path.stem for path in (ROOT / "toyscore").glob("[a-z]*") if path.suffix in ("", ".py")}
     private = {"__pycache__", "cli", "weights"}  # the command line has its own help
