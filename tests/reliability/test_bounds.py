@@ -46,7 +46,7 @@ def smoothed_images(n):
 
 
 def components(n):
-    """1,000 full covariances in 16 dimensions, n rows; all responsibilities at once would be 8 kB a row."""
+    """1,000 full covariances in 16 dimensions, n rows; all differences at once would be 64 kB a row."""
     factors = torch.randn(1000, 16, 16, generator=seeded()) / 4
     p = GaussianMixture(5 * torch.randn(1000, 16, generator=seeded(1)), factors @ factors.mT + 0.1 * torch.eye(16))
     x = p.sample(n, generator=seeded())
@@ -67,9 +67,9 @@ def pairs(n):
 WORK = {
     "chains": (5, 40, 8),
     "network_steps": (100, 1500, 8),
-    "smoothed_images": (5_000, 20_000, 1.5 * 15_000 * 784 * 4 / 2**20),
+    "smoothed_images": (5_000, 20_000, 4 * 15_000 * 784 * 4 / 2**20),
     "components": (1_000, 4_000, 24),
-    "pairs": (2_000, 6_000, 256),
+    "pairs": (2_000, 6_000, 64),
 }
 
 
