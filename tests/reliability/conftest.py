@@ -1,28 +1,26 @@
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
 from reliability.laws import confirmed
-from runs import tiny
+from runs import toy
 from toyscore import evaluation
 from toyscore.cli import main
 
 
 @pytest.fixture
-def likely(request, measured):
-    """Check a law: ``likely(law, n)`` with ``law(n, seed)`` a p-value; the seed is 0 unless ``--seed`` or ``--fresh-seeds``."""
-
-    def check(law, n):
-        confirmed(law, n, request.config.getoption("--seed"))
-        measured.count("laws compared, each with alpha = 1e-6")
-
-    return check
+def likely(request):
+    """Check a distribution: ``likely(p_value, n)`` with ``p_value(n, seed)``; the seed is 0 unless ``--seed`` or ``--fresh-seeds``."""
+    return lambda p_value, n: confirmed(p_value, n, request.config.getoption("--seed"))
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """A run of 40 steps; tests copy it before they change anything."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert main(tiny(run)) == 0
+    assert main(toy(run)) == 0
     return run
 
 
@@ -36,5 +34,31 @@ def little_to_judge(monkeypatch):
         return evaluation.Evaluation([], [], 6, facts | {"seed": seed}, x + 0.01 * seed, x, {})
 
     monkeypatch.setattr(evaluation, "evaluate", judged)
+    monkeypatch.setattr("toyscore.cli.evaluation.build_data", lambda config: None)
     for module in ("sampling", "evaluation"):
         monkeypatch.setattr(f"toyscore.cli.{module}.draw_samples", lambda *args, **options: x)
+
+
+STATUS, REFERENCED = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def peak():
+    """Kilobytes that this process has held at most since it was last asked; 0 where the system does not report it."""
+    try:
+        found = int(STATUS.read_text().partition("VmHWM:")[2].split()[0])
+        REFERENCED.write_text("5")  # from now on
+    except OSError:
+        return 0
+    return found
+
+
+@pytest.fixture
+def harmless(tmp_path, monkeypatch):
+    """Whatever a test reads: nothing is run (which would leave a file, marker), it takes no ten seconds, and no gigabyte."""
+    monkeypatch.chdir(tmp_path)
+    peak()
+    began, before = time.process_time(), peak()
+    yield
+    assert not (tmp_path / "marker").exists()
+    assert time.process_time() - began < 10
+    assert peak() - before < 2**20

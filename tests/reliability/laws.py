@@ -1,8 +1,8 @@
-"""Whether samples have the law they should, as p-values whose false alarms are known.
+"""Whether samples have the distribution they should, as p-values whose false alarms are known.
 
 P-values of a Gaussian are exact (chi-squared, Kolmogorov); those of bins and of means hold for thousands of rows. Several are combined by
-Bonferroni, and a value that is not a number is as unlikely as can be. A check that falls below ALPHA is made once more with four times the
-rows and another seed: a correct sampler fails about once in a million millions, and a wrong one is seen better the second time.
+Bonferroni, and NaN is as unlikely as can be. A check that falls below ALPHA is made once more with four times the rows and another seed: a
+correct sampler fails about once in 1e12, and a wrong one is seen better the second time.
 """
 
 import math
@@ -55,10 +55,12 @@ def p_uniform(u, n_bins=40):
     return smallest(stats.kstest(u, "uniform").pvalue, stats.chisquare(counts).pvalue)
 
 
-def confirmed(law, n, seed):
-    """The p-value of ``law(n, seed)``, or where that is an alarm, of a second look."""
-    p = law(n, seed)
+def confirmed(p_value, n, seed):
+    """``p_value(n, seed)``, or where that is an alarm, of a second look."""
+    p = p_value(n, seed)
     if p < ALPHA:
-        p = law(4 * n, seed + 1)
-    assert p >= ALPHA, f"p = {p:.2g} at n = {4 * n} (seeds {seed} and {seed + 1}): these samples have another law"
+        p = p_value(4 * n, seed + 1)
+    assert p >= ALPHA, (
+        f"p = {p:.2g} at n = {4 * n} (seeds {seed} and {seed + 1}): these samples have another distribution"
+    )
     return p

@@ -41,12 +41,11 @@ def shaken(p, x, unit, seed):
     covariances = p.covariances.to(F64)
     size = covariances.diagonal(dim1=1, dim2=2).amax(1)[
         :, None, None
-    ]  # what a stored matrix permits: rounding of its largest
+    ]  # a stored matrix permits rounding of its largest
     noise = torch.rand(covariances.shape, generator=generator, dtype=F64) * 2 - 1
     moved = covariances + unit * size * (noise + noise.mT) / 2 * (covariances != 0)
-    return SimpleNamespace(weights=move(p.weights.to(F64)), means=move(p.means.to(F64)), covariances=moved), move(
-        x.to(F64)
-    )
+    weights, means, x = (move(values.to(F64)) for values in (p.weights, p.means, x))
+    return SimpleNamespace(weights=weights, means=means, covariances=moved), x
 
 
 def error_in_units(p, truth, x, sigma, given):
@@ -67,22 +66,12 @@ def error_in_units(p, truth, x, sigma, given):
         return [float(o / a) if a else float(o != 0) for o, a in zip(off, allowed, strict=True)]
 
 
-def tell(measured, dtype, worst):
-    """Keep the largest errors of log density and score."""
-    for value, name in zip(worst, ("a log density", "a score"), strict=True):
-        measured.at_most(
-            f"error of {name} in {str(dtype)[6:]}, as a multiple of what one rounding of its numbers causes",
-            value,
-            LIMIT,
-        )
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, F64], ids=["float32", "float64"])
-def test_any_mixture_anywhere_is_as_exact_as_its_numbers(dtype, measured):
-    """Five forms of covariance, three of sigma; sigma 1e-6 to 1e6, condition to 1e12 (float32: 1e5), to 1e18 of its deviations away"""
-    worst, tried = [0.0, 0.0], []
+def test_any_mixture_anywhere_is_as_exact_as_its_numbers(dtype):
+    """Five forms of covariance, three of sigma; sigma 1e-6 to 1e6, condition to 1e12 (float32: 1e5), to 1e18 of its deviations away."""
+    tried = []
 
-    @settings(max_examples=150, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=80, deadline=None, derandomize=True, database=None)
     @given(
         st.sampled_from(FORMS),
         st.sampled_from(SIGMAS),
@@ -97,46 +86,36 @@ def test_any_mixture_anywhere_is_as_exact_as_its_numbers(dtype, measured):
         sigma = float(torch.tensor(10.0**log_sigma, dtype=dtype))
         values = torch.randn(k + 1, dim, generator=seeded(seed), dtype=F64)
         parts = covariance(form, k, dim, log_condition, seed)
+        weights = torch.softmax(3 * torch.randn(k, generator=seeded(seed), dtype=F64), 0).tolist()
         p = GaussianMixture(
-            values[:k].to(dtype),
-            parts.to(dtype) if isinstance(parts, torch.Tensor) else parts,
-            torch.softmax(3 * torch.randn(k, generator=seeded(seed), dtype=F64), 0).tolist(),
+            values[:k].to(dtype), parts.to(dtype) if isinstance(parts, torch.Tensor) else parts, weights
         )
         deviation = math.hypot(10 ** (-log_condition / 2), sigma)  # the smallest
         x = (10**log_distance * deviation * values[k]).to(dtype)
-        given_sigma = {
-            "float": sigma,
-            "0-d": torch.tensor(sigma, dtype=dtype),
-            "per row": torch.full((1,), sigma, dtype=dtype),
-        }
-        for i, error in enumerate(error_in_units(p, p, x, sigma, given_sigma[kind])):
+        shapes = {"float": None, "0-d": (), "per row": (1,)}
+        given_sigma = sigma if kind == "float" else torch.full(shapes[kind], sigma, dtype=dtype)
+        for error in error_in_units(p, p, x, sigma, given_sigma):
             assert error < LIMIT, (form, kind, error)
-            worst[i] = max(worst[i], error)
-        tried.append(seed)
+        tried.append((form, kind))
 
     check()
-    assert len(tried) >= 150
-    measured.count("random mixtures and points against mpmath", len(tried))
-    tell(measured, dtype, worst)
+    assert [set(kinds) for kinds in zip(*tried, strict=True)] == [set(FORMS), set(SIGMAS)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64], ids=["float32", "float64"])
-def test_a_smoothed_data_set_anywhere_is_as_exact_as_its_points(dtype, measured):
-    """Sigma 1e-4 to 1e6, beside a point and up to 1e12 away"""
-    worst, tried = [0.0, 0.0], []
+def test_a_smoothed_data_set_anywhere_is_as_exact_as_its_points(dtype):
+    """Sigma 1e-4 to 1e6, next to a point and up to 1e12 away."""
+    tried = []
 
-    @settings(max_examples=80, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=40, deadline=None, derandomize=True, database=None)
     @given(st.integers(1, 6), st.integers(1, 4), st.floats(-4, 6), st.floats(-4, 12), st.integers(0, 1000))
     def check(n, dim, log_sigma, log_distance, seed):
         sigma = float(torch.tensor(10.0**log_sigma, dtype=dtype))
         points = torch.randn(n, dim, generator=seeded(seed), dtype=F64).to(dtype)
         x = points[0] + (10**log_distance * sigma * torch.randn(dim, generator=seeded(seed + 1), dtype=F64)).to(dtype)
-        for i, error in enumerate(error_in_units(empirical(points), GaussianMixture(points, 0.0), x, sigma, sigma)):
+        for error in error_in_units(empirical(points), GaussianMixture(points, 0.0), x, sigma, sigma):
             assert error < LIMIT, error
-            worst[i] = max(worst[i], error)
         tried.append(seed)
 
     check()
-    assert len(tried) >= 80
-    measured.count("random data sets and points against mpmath", len(tried))
-    tell(measured, dtype, worst)
+    assert len(tried) >= 40

@@ -1,4 +1,4 @@
-"""Two processes (gloo, on CPUs) train what one does, to the bit."""
+"""Two processes (gloo, on CPUs) train what one does, bit for bit."""
 
 import re
 
@@ -17,15 +17,6 @@ from toyscore.noise import levels
 from toyscore.train import fit
 
 SIGMAS = [1.0, 0.1]
-N_STEPS = 40
-
-
-def toy():
-    return EMA(MLP(width=8), 0.9), two_modes()
-
-
-def images():
-    return EMA(CompactNCSN(1, 8, 2, sigmas=SIGMAS), 0.9), data.digits()
 
 
 class Noisy(torch.nn.Module):
@@ -46,17 +37,21 @@ class Noisy(torch.nn.Module):
         return self.outer(h * self.factors[0] + self.factors[1]) + x @ self.gaps + self.mask.exp()
 
 
-def noisy():
-    return EMA(Noisy(), 0.9), two_modes()
+# name -> the network, the data and the steps
+KINDS = {
+    "toy": (lambda: MLP(width=8), two_modes, 40),
+    "noisy": (Noisy, two_modes, 40),
+    "images": (lambda: CompactNCSN(1, 8, 2, sigmas=SIGMAS), data.digits, 40),
+}
 
 
 def trained(kind, seed, n_shards, group=None):
-    """The state of the last of 40 steps, weights, averages and moments, and the losses of all."""
+    """The state of the last step, weights, averages and moments, and the losses of all."""
+    network, points, n_steps = KINDS[kind]
     torch.manual_seed(seed)
-    model, points = kind()
-    objective = at_random_sigma(denoising_score_matching, levels(SIGMAS))
+    model, objective = EMA(network(), 0.9), at_random_sigma(denoising_score_matching, levels(SIGMAS))
     losses = []
-    for step in fit(model, points, objective, n_steps=N_STEPS, batch_size=4, lr=1e-2, n_shards=n_shards, group=group):
+    for step in fit(model, points(), objective, n_steps=n_steps, batch_size=4, lr=1e-2, n_shards=n_shards, group=group):
         losses.append(step.loss)
     state = step.state()
     moments = {f"{n}.{name}": v for n, kept in enumerate(state["optimizer"]) for name, v in kept.items()}
@@ -64,40 +59,32 @@ def trained(kind, seed, n_shards, group=None):
 
 
 def one_of(rank, place, kind):
-    """One of two processes, with initial weights of its own: it takes those of the first"""
+    """One of two processes, with initial weights of its own: it takes those of the first."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{place}/meet", rank=rank, world_size=2)
     torch.save(trained(kind, rank, 2, dist.group.WORLD), f"{place}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def shared(place, kind):
-    """What each of two processes ends with."""
-    children = [in_child(lambda rank=rank: one_of(rank, place, kind)) for rank in range(2)]
-    assert [ended(child) for child in children] == [0, 0]
-    return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(2)]
-
-
 def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("kind", [toy, noisy, pytest.param(images, marks=pytest.mark.slow)])
-def test_two_processes_give_the_bits_of_one(kind, tmp_path, measured):
-    """Weights, averages, moments and losses; another number of shards gives other bits, so there is something to compare"""
+@pytest.mark.parametrize("kind", ["toy", "noisy", pytest.param("images", marks=pytest.mark.slow)])
+def test_two_processes_give_the_bits_of_one(kind, tmp_path):
+    """Weights, averages, moments and losses; another number of shards gives other bits, so there is something to compare."""
     one = trained(kind, 0, 2)
-    assert len(one["losses"]) == N_STEPS
     assert all(torch.isfinite(value).all() for name, value in one.items() if "mask" not in name)
-    for other in shared(tmp_path, kind):
-        assert equal(other, one)
+    children = [in_child(lambda rank=rank: one_of(rank, tmp_path, kind)) for rank in range(2)]
+    assert [ended(child) for child in children] == [0, 0]
+    for rank in range(2):
+        assert equal(torch.load(tmp_path / f"{rank}.pt", weights_only=True), one)
     assert not equal(trained(kind, 0, 1), one)
-    measured.count("training steps shared by two processes, the same bits as of one", N_STEPS)
 
 
 def test_some_biases_stand_before_norms():
-    """So that their true gradients are nothing but rounding, which Adam makes as large as any: whatever rounds otherwise would show"""
-    model, points = images()
-    network, x = model.model, points.sample(4, generator=seeded()) + 0.1
+    """So that their true gradients are nothing but rounding, which Adam makes as large as any: whatever rounds otherwise would show."""
+    network, x = CompactNCSN(1, 8, 2, sigmas=SIGMAS), data.digits().sample(4, generator=seeded()) + 0.1
     before = [name for name, _ in network.named_parameters() if re.search(r"stages\.\d+\.\d+_1_conv\.bias", name)]
     assert len(before) == 8
     out = network(x, 0.1)
