@@ -6,11 +6,8 @@ import functools
 import hashlib
 import io
 import os
-<<<<<<< HEAD
-import shutil
-=======
 import resource
->>>>>>> h4
+import shutil
 import signal
 import socket
 import subprocess
