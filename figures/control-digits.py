@@ -21,22 +21,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
-from shared import seeded
+from shared import N_ROWS, completed, halves, remembered, seeded
 from toyscore import data, plotting, pretrained, sde
-from toyscore.build import sampling_plan
 from toyscore.losses import at_random_sigma, noisy_cross_entropy
 from toyscore.metrics import fit_classifier
 from toyscore.models import NoiseClassifier
 from toyscore.noise import log_normal
 from toyscore.operators import Score, normal_like
 from toyscore.pretrained import Pretrained
-from toyscore.samplers import ancestral, final, guided, inpaint, of_class, of_measurement, rows_of
+from toyscore.samplers import ancestral, final, guided, of_class, of_measurement, rows_of
 from toyscore.train import fit
 
 STRENGTHS = (1.0, 3.0)
 N_CLASS, N_EACH = 8, 4  # per class; completions per digit
-N_STEPS, N_INPAINT = 40, 3  # of ancestral sampling; of inpaint at each of its levels
-N_ROWS = 4  # of pixels, from above, that are known
+N_STEPS, N_HALF = 40, 25  # of ancestral sampling of a class; of a half
 ENDS = (0.01, 160.0)  # of the noise, those of the network
 UNKNOWN = (0.62, 0.80, 0.92)
 
@@ -83,28 +81,23 @@ def classes(
     }
 
 
-def halves(
-    trained: Pretrained, n_each: int, n_steps: int, n_inpaint: int, generator: Generator
+def both_halves(
+    trained: Pretrained, n_each: int, n_steps: int, inpainted: Tensor, generator: Generator
 ) -> dict[str, np.ndarray]:
     """Completions of the first held-out digit of each class, by both ways."""
-    train, held = data.digits("train"), data.digits("held-out")
-    truth = held.tensor()[[int(np.flatnonzero(held.labels == k)[0]) for k in range(10)]]
-    known, mask = truth.repeat_interleave(n_each, 0), torch.zeros(held.event, dtype=torch.bool)
-    mask[:, :N_ROWS] = True
-    operator = rows_of(mask)
+    train, (truth, mask) = data.digits("train"), halves()
+    known, operator, score = truth.repeat_interleave(n_each, 0), rows_of(mask), remembered(trained.network)
     flat = train.tensor().flatten(1)
     widest = float(torch.linalg.matrix_norm(flat - flat.mean(0), 2).square()) / (len(flat) - 1)  # along one direction
     y = known.flatten(1) @ operator.mT
-    likelihood = of_measurement(trained.network, operator, y, data_variance=widest)
-    drawn = {"gaussian": sample(guided(trained.network, likelihood), len(known), n_steps, held.event, generator)}
-    plan = {key: value for key, value in sampling_plan(trained.config).items() if key != "clamp"}
-    plan |= {"n_steps_each": n_inpaint}
-    start = trained.data["mean"] + float(plan["sigmas"][0]) * normal_like(known, generator)
-    chain = inpaint(trained.network, start, known=known, mask=mask, generator=generator, **plan)
-    drawn["inpaint"] = final(chain)
+    likelihood = of_measurement(score, operator, y, data_variance=widest)
+    drawn = {
+        "gaussian": sample(guided(score, likelihood), len(known), n_steps, trained.data["event"], generator),
+        "inpaint": inpainted[:, :n_each].flatten(0, 1),
+    }
     whole = fit_classifier(train)
     upper = fit_classifier(replace(train, values=train.values[:, :, :N_ROWS]))
-    shape = (len(truth), n_each, *held.event)
+    shape = (len(truth), n_each, *truth.shape[1:])
     return {
         "truth": truth.numpy(),
         "p_half": upper.probabilities(truth[:, :, :N_ROWS]).numpy(),
@@ -118,11 +111,11 @@ def halves(
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """Both."""
     trained, generator = pretrained.digits(), Generator().manual_seed(seed)
-    n_class, n_each, n_steps, n_learn, n_inpaint = (
-        (2, 2, 10, 200, 1) if quick else (N_CLASS, N_EACH, N_STEPS, 2000, N_INPAINT)
+    n_class, n_each, n_steps, n_half, n_learn = (
+        (2, 2, 10, 5, 200) if quick else (N_CLASS, N_EACH, N_STEPS, N_HALF, 2000)
     )
-    return classes(trained, n_class, n_steps, n_learn, generator) | halves(
-        trained, n_each, n_steps, n_inpaint, generator
+    return classes(trained, n_class, n_steps, n_learn, generator) | both_halves(
+        trained, n_each, n_half, completed(seed, quick), generator
     )
 
 

@@ -23,10 +23,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
+from shared import remembered
 from toyscore import data, plotting, pretrained, sde
 from toyscore.samplers import ancestral, final, grey, guided, of_measurement, rows_of
 
-N_CROPS, N_EACH, N_STEPS = 3, 3, 25
+N_CROPS, N_EACH, N_STEPS = 3, 3, 18
 HOLE = slice(10, 22)  # of rows and of columns
 CROPS_SEED = 10  # whatever the seed of the draws; crops with something in them
 TASKS = {"colour": "colour given grey", "hole": "a square given the rest"}
@@ -41,8 +42,8 @@ def operators(event: tuple[int, int, int]) -> dict[str, Tensor]:
 
 def widest(x: Tensor) -> float:
     """The variance of images along the direction in which they vary most."""
-    flat = x.flatten(1)
-    return float(torch.linalg.matrix_norm(flat - flat.mean(0), 2).square()) / (len(x) - 1)
+    flat = x.flatten(1) - x.flatten(1).mean(0)
+    return float(torch.linalg.eigvalsh(flat @ flat.mT)[-1]) / (len(x) - 1)
 
 
 def given(x: Tensor, task: str) -> Tensor:
@@ -59,6 +60,7 @@ def given(x: Tensor, task: str) -> Tensor:
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """Draws given each measurement."""
     trained, crops = pretrained.photos(), data.photos()
+    score = remembered(trained.network)
     n_crops, n_each, n_steps = (1, 2, 3) if quick else (N_CROPS, N_EACH, N_STEPS)
     truth = crops.sample(n_crops, generator=Generator().manual_seed(CROPS_SEED))
     generator, process = Generator().manual_seed(seed), sde.VP()
@@ -72,9 +74,9 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
 
     def drawn(operator: Tensor, known: Tensor, v: float) -> Tensor:
         y = known.flatten(1) @ operator.mT
-        likelihood = of_measurement(trained.network, operator, y, data_variance=v)
+        likelihood = of_measurement(score, operator, y, data_variance=v)
         start = process.prior_sample(tuple(known.shape), generator=generator)
-        return final(ancestral(process, guided(trained.network, likelihood), start, times, generator=generator))
+        return final(ancestral(process, guided(score, likelihood), start, times, generator=generator))
 
     for task, operator in operators(crops.event).items():
         known = truth.repeat_interleave(n_each, 0)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -59,12 +60,14 @@ from toyscore.sde import (
 N_SHOWN = 12
 N_DIGITS = 3 * N_SHOWN  # of each kind
 STRIDE = 20  # of DDPM's thousand levels one in so many
+N_EACH = 4  # steps at each of NCSN's levels
 N_STEPS = {"ve": 35, "vp": 80, "flow": 15}  # with a corrector step to each of VE's, two calls to each of the flow's
 SNR = 0.16  # song2021's
 TOLERANCE = 3e-2  # of the adaptive flow
 N_REFERENCE = 1000  # training digits that every set is compared with
 N_SETS = 50  # of held-out digits
-N_LOSSES = 64  # digits, each with a draw of its own
+N_LOSSES = 16  # digits, each with a draw of its own
+JUDGED = ("ncsn", "ddpm", "ve", "vp", "flow")  # SMLD's digits are DDPM's, and the two ODEs share theirs
 VP_SDE = VP()
 VE_SDE = VE(0.01, noise_level(VP_SDE, 1.0))  # as much noise as VP ends with
 ROWS = {  # label, times and noise
@@ -109,21 +112,16 @@ def ladder() -> Tensor:
     return ddpm_levels(linear_betas())[::STRIDE].double()
 
 
-def two_chains(score: Score, z: Tensor, mean: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """DDPM's states [N, B, *event] divided by alpha, its alphas [N], and SMLD's states, from one start and with the same noise.
+def states(sde: SDE, score: Score, z: Tensor, mean: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Ancestral sampling on VP, which is DDPM's, or on VE, which is SMLD's: states [N, B, *event] divided by alpha, and the alphas [N].
 
-    Both start at the first level and end at the last, without a step to zero noise.
+    It starts at the first level and ends at the last, without a step to zero noise.
     """
-    sigmas = ladder()
-    times = {sde: level_times(sde, sigmas) for sde in (VP_SDE, VE_SDE)}
-    alphas = VP_SDE.marginal(times[VP_SDE])[0].to(z)
-    start = mean + float(sigmas[0]) * z
-    chains = []
-    for sde, x in ((VP_SDE, alphas[0] * start), (VE_SDE, start)):
-        generator = torch.Generator().manual_seed(seed)
-        chains.append(torch.stack([x, *ancestral(sde, score, x, times[sde], generator=generator)]))
-    shape = (-1, *[1] * z.ndim)
-    return chains[0] / alphas.view(shape), alphas, chains[1]
+    times = level_times(sde, ladder())
+    alphas = sde.marginal(times)[0].to(z)
+    x = alphas[0] * (mean + float(ladder()[0]) * z)
+    chain = ancestral(sde, score, x, times, generator=torch.Generator().manual_seed(seed))
+    return torch.stack([x, *chain]) / alphas.view(-1, *[1] * z.ndim), alphas
 
 
 def sampled(seed: int, n: int, quick: bool) -> dict[str, np.ndarray]:
@@ -141,14 +139,22 @@ def sampled(seed: int, n: int, quick: bool) -> dict[str, np.ndarray]:
         alpha, std = sde.marginal(1.0)
         return alpha * mean + std * z
 
-    x["ncsn"] = final(sampling_chain(trained.network, trained.config, trained.data, n, seed))
-    plan = sampling_plan(trained.config)
+    config = replace(trained.config, sampling=replace(trained.config.sampling, n_steps_each=1 if quick else N_EACH))
+    x["ncsn"] = final(sampling_chain(trained.network, config, trained.data, n, seed))
+    plan = sampling_plan(config)
     calls["ncsn"] = len(plan["sigmas"]) * plan["n_steps_each"] + plan["denoise"]
 
-    ddpm, alphas, smld = two_chains(score, z, mean, seed + 2)
-    last = ladder()[-1].to(z)
-    x["ddpm"], x["smld"] = tweedie(score, ddpm[-1], last), tweedie(score, smld[-1], last)  # the step to zero noise
-    calls["ddpm"] = calls["smld"] = taken() // 2
+    last, shown = ladder()[-1].to(z), z[:N_SHOWN]
+    smld, _ = states(VE_SDE, score, shown, mean, seed + 2)
+    x["smld"] = tweedie(score, smld[-1], last)  # the step to zero noise
+    calls["smld"] = taken()
+    ddpm, alphas = states(VP_SDE, score, shown, mean, seed + 2)
+    x["ddpm"] = tweedie(score, ddpm[-1], last)
+    calls["ddpm"] = taken()
+    if n > N_SHOWN:
+        more, _ = states(VP_SDE, score, z[N_SHOWN:], mean, seed + 3)
+        x["ddpm"] = torch.cat([x["ddpm"], tweedie(score, more[-1], last)])
+        taken()
 
     times = geometric_times(VE_SDE, steps["ve"], t_min=1e-5)
     x["ve"] = final(predictor_corrector(VE_SDE, score, start(VE_SDE), times, snr=SNR, generator=generator))
@@ -164,7 +170,7 @@ def sampled(seed: int, n: int, quick: bool) -> dict[str, np.ndarray]:
     calls["adaptive"] = taken()
 
     exact = deepcopy(trained.network).double()
-    two = two_chains(exact, z[:1].double(), mean, seed + 2)
+    two = [states(sde, exact, z[:1].double(), mean, seed + 2)[0] for sde in (VP_SDE, VE_SDE)]
     return {
         **{f"x.{name}": value.numpy() for name, value in x.items()},
         "calls": np.array([calls[name] for name in ROWS]),
@@ -173,7 +179,7 @@ def sampled(seed: int, n: int, quick: bool) -> dict[str, np.ndarray]:
         "alphas": alphas.numpy(),
         "sigmas": ladder().numpy(),
         "apart.float32": gap(ddpm, smld),
-        "apart.float64": gap(two[0], two[2]),
+        "apart.float64": gap(*two),
     }
 
 
@@ -192,7 +198,7 @@ def judged(arrays: dict[str, np.ndarray], seed: int, quick: bool) -> dict[str, n
     everything = held.sample(len(held), generator=generator)
     seen = features(everything)
     n = len(arrays["x.ncsn"])
-    sets = {name: torch.from_numpy(arrays[f"x.{name}"]) for name in ROWS if name != "adaptive"}
+    sets = {name: torch.from_numpy(arrays[f"x.{name}"]) for name in JUDGED}
     found = []
     for x in (*sets.values(), everything):
         sure, near = classifier.probabilities(x).max(1).values, nearest(x, train.tensor())[0]
@@ -269,6 +275,11 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     return arrays | judged(arrays, seed, quick) | trained_alike(seed, quick)
 
 
+def digits_apart(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """How far DDPM's digits are from SMLD's."""
+    return np.abs(arrays["x.ddpm"][: len(arrays["x.smld"])] - arrays["x.smld"])
+
+
 def flows_apart(arrays: dict[str, np.ndarray]) -> float:
     """The root mean square difference of a number of the two flows' digits."""
     few = arrays["x.adaptive"]
@@ -286,7 +297,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
     found = {
         "chains_apart_float32": (arrays["apart.float32"].max(), 1e-3),
         "chains_apart_float64": (arrays["apart.float64"].max(), 1e-10),
-        "digits_apart_ddpm_smld": (np.abs(arrays["x.ddpm"] - arrays["x.smld"]).max(), 1e-3),
+        "digits_apart_ddpm_smld": (digits_apart(arrays).max(), 1e-3),
         "digits_apart_flows": (flows_apart(arrays), 0.03),
     }
     for name, worst in zip(LAWS, arrays["worst"], strict=True):
@@ -295,12 +306,12 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
         found[f"median_sigma_{name}"] = (median(arrays, name), 0.05 * median(arrays, name))
     for name, calls in zip(ROWS, arrays["calls"], strict=True):
         found[f"calls_{name}"] = (calls, 60.0 if name == "adaptive" else 0.0)
-    for name, row in zip((*(name for name in ROWS if name != "adaptive"), "held_out"), arrays["judged"], strict=True):
+    for name, row in zip((*JUDGED, "held_out"), arrays["judged"], strict=True):
         found |= {
             f"confidence_{name}": (row[0], 0.03 if name == "held_out" else 0.14),
             f"nearest_{name}": (row[2], 0.005 if name == "held_out" else 0.16),
         }
-    for name, far in zip((name for name in ROWS if name != "adaptive"), arrays["far"], strict=True):
+    for name, far in zip(JUDGED, arrays["far"], strict=True):
         found[f"frechet_{name}"] = (far, 1.5)
     found["frechet_held_out"] = (np.median(arrays["far.held_out"]), 0.3)
     return {name: (float(value), tolerance) for name, (value, tolerance) in found.items()}
@@ -312,8 +323,7 @@ def table(arrays: dict[str, np.ndarray]) -> str:
         "| as | calls of the score | confidence | nearest training digit | Fréchet distance |",
         "| --- | --- | --- | --- | --- |",
     ]
-    names = [name for name in ROWS if name != "adaptive"]
-    for k, name in enumerate(names):
+    for k, name in enumerate(JUDGED):
         sure, error, near, error_near = arrays["judged"][k]
         calls = arrays["calls"][list(ROWS).index(name)]
         cells = f"{calls} | {sure:.3f} ± {error:.3f} | {near:.2f} ± {error_near:.2f} | {arrays['far'][k]:.2f}"
@@ -340,7 +350,8 @@ def caption(arrays: dict[str, np.ndarray]) -> str:
         f"their papers, are the denoising loss at four laws of sigma, to {arrays['worst'].max():.0e} of its mean; half of the draws lie "
         f"above sigma = {medians['ncsn']} (NCSN), {medians['ve']} (VE), {medians['ddpm']} (DDPM) and {medians['vp']} (VP). Of {N_SETS} "
         f"sets of {n} held-out digits nine in ten have a Fréchet distance between {low:.2f} and {high:.2f}, and {below} of "
-        f"{len(arrays['far'])} kinds of samples (the two ODEs are one) one below {high:.2f}: so few digits cannot rank samplers."
+        f"{len(arrays['far'])} kinds of samples (DDPM's and SMLD's are one, and so are the two ODEs') one below {high:.2f}: "
+        f"so few digits cannot rank samplers."
     )
 
 
@@ -394,7 +405,7 @@ def chain_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
     ax.set_xticks(np.arange(columns) + 0.5, [*(f"{s:.2g}" if s < 100 else f"{s:.0f}" for s in sigmas[index]), "0"])
     ax.tick_params(labeltop=True, labelbottom=False)
     bare(ax)
-    worst = [*arrays["apart.float32"][index], np.abs(arrays["x.ddpm"] - arrays["x.smld"]).max()]
+    worst = [*arrays["apart.float32"][index], digits_apart(arrays).max()]
     for k, value in enumerate(worst):
         ax.text(k + 0.5, 3.08, f"{value:.0e}".replace("e-0", "e-"), ha="center", va="top", fontsize=10.5)
     ax.text(-0.15, 3.08, "largest, over $\\sigma$", ha="right", va="top", fontsize=10.5)
@@ -467,7 +478,7 @@ def laws_panel(ax: Axes, arrays: dict[str, np.ndarray]) -> None:
 
 def judged_panels(sure: Axes, far: Axes, arrays: dict[str, np.ndarray]) -> None:
     """Confidence and Fréchet distance of each kind of digits, beside those of held-out digits."""
-    names = [name for name in ROWS if name != "adaptive"]
+    names = JUDGED
     places = np.arange(len(names))
     mean, error = arrays["judged"][:-1, :2].T
     look, truth = plotting.ROLES["learned"], plotting.ROLES["truth"]

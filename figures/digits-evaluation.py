@@ -82,7 +82,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
             found[f"{key}_{name}"] = (float(value), tolerance)
     for level in arrays["levels"]:
         if 0.05 < level[0] < 1:
-            found[f"left_at_{level[0]:.3g}"] = (float(level[3]), 6 * float(level[4]))
+            found[f"left_at_{level[0]:.3g}"] = (float(level[3]), 3 * float(level[4]))
     return found
 
 

@@ -24,15 +24,15 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyscore import data, plotting, pretrained
-from toyscore.build import sampling_plan
+import shared
+from shared import N_ROWS
+from toyscore import data, plotting
 from toyscore.distributions import GaussianMixture, asymmetric
 from toyscore.metrics import fit_classifier, mode_weights
 from toyscore.noise import geometric
 from toyscore.operators import normal_like
 from toyscore.samplers import inpaint
 
-N_ROWS = 4  # of pixels, from above, that are known
 LEVELS = (10.0, 0.05, 20)
 EPSILON_OVER_SIGMA2 = 0.3  # as in digits-smoothed: the same share of every level's variance
 FAR = 3  # times as far apart as the close modes
@@ -55,24 +55,14 @@ def values(name: str) -> list[float]:
 
 def digits(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """The first held-out digit of each class, its completions, and what classifiers say."""
-    n_each = 2 if quick else 8
-    trained, train, held = pretrained.digits(), data.digits("train"), data.digits("held-out")
-    index = [int(np.flatnonzero(held.labels == k)[0]) for k in range(10)]
-    truth = held.tensor()[index]
-    mask = torch.zeros(held.event, dtype=torch.bool)
-    mask[:, :N_ROWS] = True
-    plan = {key: value for key, value in sampling_plan(trained.config).items() if key != "clamp"}
-    plan |= {"n_steps_each": 2} if quick else {}
-    known, generator = truth.repeat_interleave(n_each, 0), torch.Generator().manual_seed(seed)
-    start = trained.data["mean"] + float(plan["sigmas"][0]) * normal_like(known, generator)
-    *_, x = inpaint(trained.network, start, known=known, mask=mask, generator=generator, **plan)
-    drawn = x.view(len(truth), n_each, *held.event)
+    train, truth = data.digits("train"), shared.halves()[0]
+    drawn = shared.completed(seed, quick)
     whole = fit_classifier(train)
     halves = fit_classifier(replace(train, values=train.values[:, :, :N_ROWS]))
     return {
         "truth": truth.numpy(),
         "drawn": drawn.numpy(),
-        "p": whole.probabilities(x).view(len(truth), n_each, -1).numpy(),
+        "p": whole.probabilities(drawn.flatten(0, 1)).view(*drawn.shape[:2], -1).numpy(),
         "p_mean": whole.probabilities(drawn.mean(1)).numpy(),
         "p_truth": whole.probabilities(truth).numpy(),
         "p_half": halves.probabilities(truth[:, :, :N_ROWS]).numpy(),
@@ -183,7 +173,7 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
 
 
 def caption(arrays: dict[str, np.ndarray]) -> str:
-    """Digits: fair as far as can be told; mixtures: fair where modes are close."""
+    """Digits: how fair, as far as can be told; mixtures: fair where modes are close."""
     value = {name: pair[0] for name, pair in numbers(arrays).items()}
     among, to_truth, to_mean = squares(arrays)
     near, middle = (f"{r:.2f} ± {error:.2f}" for r, error in (ratio(to_truth, among), ratio(to_mean, among)))

@@ -12,6 +12,7 @@ import inspect
 import platform
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial, wraps
 from importlib.metadata import version
 from itertools import chain
@@ -21,20 +22,24 @@ from typing import TypeVar
 import numpy as np
 import torch
 from filelock import FileLock
+from torch import Tensor
 
 import toyscore
-from toyscore import losses, noise, pretrained, sde
+from toyscore import data, losses, noise, pretrained, sde
 from toyscore._writing import replacing
+from toyscore.build import sampling_plan
 from toyscore.data.files import cache_folder
 from toyscore.distributions import GaussianMixture
 from toyscore.models import MLP
-from toyscore.samplers import ancestral, final
+from toyscore.operators import Score, Sigma, normal_like
+from toyscore.samplers import ancestral, final, inpaint
 from toyscore.train import fit
 
 CLONE = Path(__file__).parent.parent
 CACHE = CLONE / "build" / "cache" if (CLONE / "pyproject.toml").exists() else cache_folder() / "figures"
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
 LEVELS = (20.0, 0.02, 25)  # of the digits' chains: a call of the network at each
+N_ROWS = 4  # of a digit's pixels, from above, that are known where the others are drawn
 
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
@@ -45,6 +50,21 @@ def seeded(seed: int, build: Callable[[], T]) -> T:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
+
+
+def remembered(score: Score) -> Score:
+    """The score, which is not computed again for the same x and sigma: guidance needs it in the likelihood, and once more next to it."""
+    last: list[Tensor] = []
+
+    def at(x: Tensor, sigma: Sigma) -> Tensor:
+        level = torch.as_tensor(sigma)
+        if last and not x.requires_grad and torch.equal(x, last[0]) and torch.equal(level, last[1]):
+            return last[2]
+        value = score(x, sigma)
+        last[:] = x.detach(), level, value.detach()
+        return value
+
+    return at
 
 
 @cache
@@ -86,7 +106,7 @@ def once(compute: Callable[..., Arrays]) -> Callable[..., Arrays]:
     return kept
 
 
-def chain_of_digits(n: int, seed: int) -> Iterator[torch.Tensor]:
+def chain_of_digits(n: int, seed: int) -> Iterator[Tensor]:
     """Ancestral sampling with the network of digits along ``LEVELS``, then to no noise: states [n, 1, 8, 8], the start first.
     Source: song2021, Eq. (47).
     """
@@ -106,6 +126,35 @@ def sampled_digits(n: int, seed: int) -> Arrays:
 def digits(seed: int, quick: bool) -> np.ndarray:
     """Samples of the network of digits, [360, 1, 8, 8], as many as there are held-out digits; 64 for a quick look."""
     return sampled_digits(64 if quick else 360, seed)["samples"]
+
+
+def halves() -> tuple[Tensor, Tensor]:
+    """The first held-out digit of each class, [10, 1, 8, 8], and which of its pixels are known, the upper ones."""
+    held = data.digits("held-out")
+    mask = torch.zeros(held.event, dtype=torch.bool)
+    mask[:, :N_ROWS] = True
+    return held.tensor()[[int(np.flatnonzero(held.labels == k)[0]) for k in range(10)]], mask
+
+
+@once
+def completions(n_each: int, n_steps_each: int, seed: int) -> Arrays:
+    """Lower halves of digits given the upper ones, [10, n_each, 1, 8, 8], by ``inpaint`` along few of the configured levels.
+    Source: song2019, Algorithm 2.
+    """
+    trained, (truth, mask) = pretrained.digits(), halves()
+    sampling = replace(trained.config.sampling, n_levels=8, n_steps_each=n_steps_each)
+    plan = sampling_plan(replace(trained.config, sampling=sampling))
+    del plan["clamp"]
+    known, generator = truth.repeat_interleave(n_each, 0), torch.Generator().manual_seed(seed)
+    start = trained.data["mean"] + float(plan["sigmas"][0]) * normal_like(known, generator)
+    drawn = final(inpaint(trained.network, start, known=known, mask=mask, generator=generator, **plan))
+    return {"drawn": drawn.view(len(truth), n_each, *truth.shape[1:]).numpy()}
+
+
+def completed(seed: int, quick: bool) -> Tensor:
+    """Eight such completions of each digit; two for a quick look."""
+    n_each, n_steps_each = (2, 1) if quick else (8, 8)
+    return torch.from_numpy(completions(n_each, n_steps_each, seed)["drawn"])
 
 
 @once

@@ -257,6 +257,17 @@ def test_built_things_have_seeds_of_their_own():
     assert torch.get_rng_state().equal(state)
 
 
+def test_a_remembered_score_is_computed_once_per_x_and_sigma():
+    calls = []
+    score = shared.remembered(lambda x, sigma: calls.append(sigma) or -x / sigma)
+    x = torch.ones(2, 3)
+    leaf = x.clone().requires_grad_()
+    found = [score(leaf, 2.0), score(x, torch.tensor(2.0)), score(x, 4.0), score(2 * x, 4.0), score(leaf, 4.0)]
+    assert [s.detach()[0, 0].item() for s in found] == [-0.5, -0.5, -0.25, -0.5, -0.25]
+    assert [s.requires_grad for s in found] == [True, False, False, False, True]
+    assert calls == [2.0, 4.0, 4.0, 4.0]
+
+
 COUNTED = """
 import numpy as np
 from shared import once

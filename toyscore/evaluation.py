@@ -247,9 +247,10 @@ def _levels(
     own = sampling_plan(config)["sigmas"]
     sigmas = own[torch.linspace(0, len(own) - 1, min(_LEVELS, len(own))).round().long()]
     device = next(score.parameters()).device
+    n = min(_MOST, len(held_out)) if isinstance(held_out, Images) else _MOST  # no more draws than there are examples
     many = training.sample(_TRAINING, generator=Generator().manual_seed(seed))
-    x, flat = many[:_MOST], ops.flatten(many)
-    new = None if held_out is None else held_out.sample(_MOST, generator=Generator().manual_seed(seed + 1))
+    x, flat = many[:n], ops.flatten(many)
+    new = None if held_out is None else _once_each(held_out, n, Generator().manual_seed(seed + 1))
 
     def left(of: Score, x: Tensor | None, where: torch.device | str) -> tuple[list[float], list[float]]:
         if x is None:
@@ -264,6 +265,13 @@ def _levels(
         linear = metrics.linear_losses(covariance, sigmas).tolist()
     columns = (sigmas.tolist(), *left(score, x, device), *left(score, new, device), linear, exact)
     return [Level(*values) for values in zip(*columns, strict=True)]
+
+
+def _once_each(data: Distribution, n: int, generator: Generator) -> Tensor:
+    """n draws; of a set with n examples each once."""
+    if isinstance(data, Images) and len(data) == n:
+        return data._prepare(torch.arange(n), generator)
+    return data.sample(n, generator=generator)
 
 
 def _short(value: float) -> str:
