@@ -28,6 +28,7 @@ from toyscore._writing import replacing
 from toyscore.data.files import cache_folder
 from toyscore.distributions import GaussianMixture
 from toyscore.models import MLP
+from toyscore.operators import Score
 from toyscore.samplers import ancestral, final
 from toyscore.train import fit
 
@@ -86,15 +87,15 @@ def once(compute: Callable[..., Arrays]) -> Callable[..., Arrays]:
     return kept
 
 
-def chain_of_digits(n: int, seed: int) -> Iterator[torch.Tensor]:
+def chain_of_digits(n: int, seed: int, score: Score | None = None) -> Iterator[torch.Tensor]:
     """Ancestral sampling with the network of digits along ``LEVELS``, then to no noise: states [n, 1, 8, 8], the start first.
-    Source: song2021, Eq. (47).
+    Source: song2021, Eq. (47). ``score`` is called in place of the network.
     """
     trained, process = pretrained.digits(), sde.VE(LEVELS[1] / 2, LEVELS[0])
     times = [*sde.level_times(process, noise.karras(*LEVELS)).tolist(), 0.0]
     generator = torch.Generator().manual_seed(seed)
     start = trained.data["mean"] + process.prior_sample((n, *trained.data["event"]), generator=generator)
-    return chain([start], ancestral(process, trained.network, start, times, generator=generator))
+    return chain([start], ancestral(process, score or trained.network, start, times, generator=generator))
 
 
 @once
