@@ -186,7 +186,7 @@ def settled(
         s = score(x, sigma)
         scores, steins, n = (
             scores + s.mean(1),
-            steins + stein_numbers(score, x, sigma, step_size=step_size, centre=centre),
+            steins + stein_numbers(lambda x, sigma, s=s: s, x, sigma, step_size=step_size, centre=centre),
             n + 1,
         )
     return x, scores / n, steins / n

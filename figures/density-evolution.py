@@ -215,6 +215,8 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
         width_ratios=[1, 1.35],
     )
     plane, line, share, apart = (axes[name] for name in ("plane", "line", "share", "apart"))
+    for ax in axes.values():
+        ax.set_axisbelow(True)  # with all that moves above the axes a frame is put together, not drawn whole
     n_levels, n_each = len(arrays["std"]), int(arrays["n_each"])
     n_steps, window = n_levels * n_each, arrays["window"]
     _, direction = through_modes(p)
@@ -222,7 +224,7 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
     dots = plotting.samples(plane, torch.as_tensor(arrays["states"][0]), role="annealed", box=window[0], size=14)
     dots.set_alpha(1)
     first = p.means[0].double()
-    plane.axline(first.tolist(), (first + direction[:, 0]).tolist(), color="0.6", linewidth=1.2, zorder=0)
+    plane.axline(first.tolist(), (first + direction[:, 0]).tolist(), color="0.6", linewidth=1.2, zorder=0.9)
     plane.tick_params(axis="x", pad=6)
     contours: list = []
 
@@ -302,7 +304,7 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
     ticks = n_each * np.arange(n_levels + 1)
     share.set_xticks(ticks)
     apart.set_xticks(ticks)
-    now = [ax.axvspan(0, n_each, color="#E69F00", alpha=0.22, linewidth=0, zorder=0) for ax in (share, apart)]
+    now = [ax.axvspan(0, n_each, color="#E69F00", alpha=0.22, linewidth=0, zorder=0.9) for ax in (share, apart)]
 
     def enter(level: int) -> None:
         side, noise = float(window[level]), float(arrays["noise"][level])

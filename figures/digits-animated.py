@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import shared
 from toyscore import data, plotting, pretrained
 from toyscore.metrics import fit_classifier
 from toyscore.noise import karras
+from toyscore.operators import Sigma
 from toyscore.samplers import tweedie
 
 N_SIDE = 5
@@ -27,9 +29,15 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """Some of the states of a batch of chains, and which of them have decided by each level."""
     network, sigmas = pretrained.digits().network, karras(*shared.LEVELS)
     classifier = fit_classifier(data.digits("train"))
-    *states, end = shared.chain_of_digits(N_SIDE**2 if quick else N_CHAINS, seed)
-    with torch.no_grad():
-        clean = [tweedie(network, x, sigma) for x, sigma in zip(states, sigmas, strict=True)]
+    clean = []
+
+    def watched(x: Tensor, sigma: Sigma) -> Tensor:
+        """The network, whose guesses of the clean image are kept."""
+        score = network(x, sigma)
+        clean.append(tweedie(lambda *_: score, x, sigma))
+        return score
+
+    *states, end = shared.chain_of_digits(N_SIDE**2 if quick else N_CHAINS, seed, watched)
     digit = torch.stack([classifier.probabilities(x).argmax(1) for x in (*clean, end)])
     return {
         "states": torch.stack([*states, end])[:, : N_SIDE**2].numpy(),

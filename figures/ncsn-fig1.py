@@ -95,6 +95,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """Losses and norms of six trainings, what their networks ended as, and the dimensions that the data show."""
     n_steps, n, n_points = (24, 50, 300) if quick else (1500, 1000, 5000)
     kept = np.unique(np.linspace(1, n_steps, N_KEPT).round().astype(int))
+    kept_steps = set(kept.tolist())
     generator = torch.Generator().manual_seed(seed)
     points = {"circle": tilted_circle(DIM).sample(n_points, generator=generator), "digits": digits()}
     arrays = {
@@ -123,7 +124,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
 
             @torch.no_grad()
             def look(score: Score, step: int, noisy: torch.Tensor = noisy, norms: list[float] = norms) -> None:
-                if step in kept:
+                if step in kept_steps:
                     s = score(noisy, 0.0)
                     norms.append(float(dot(s, s).mean().sqrt()))
 

@@ -175,7 +175,7 @@ def chain(
 ) -> tuple[Tensor, Tensor]:
     """Corrector steps alone at the level ``SIGMA``, started from the right law: shares of the modes with their errors, and late states."""
     p, sde = mixture(), PROCESSES["VE"]
-    t, score = sde.time(SIGMA), padded(mixture())
+    t, score = sde.time(SIGMA), p.score if dim == 2 else padded(p)
     noise = SIGMA * torch.randn(n, dim - 2, generator=generator)
     x = torch.cat([p.perturb(SIGMA).sample(n, generator=generator), noise], 1)
     shares, states, every = [], [], max(1, n_steps // 60)

@@ -190,8 +190,9 @@ def accuracy(seed: int, quick: bool) -> dict[str, np.ndarray]:
             sde, times = ladder(name, k)
             first, last = (float(sde.marginal(t)[0]) for t in times[[0, -1]])
             there = final(probability_flow(sde, p.score, last * y, times.flip(0)))
-            for errors, x in ((decoded, first * code), (returned, there)):
-                errors.append((final(probability_flow(sde, p.score, x, times)) / last - y).norm(dim=1).numpy())
+            back = final(probability_flow(sde, p.score, torch.cat([first * code, there]), times)) / last
+            for errors, x in zip((decoded, returned), back.split(n), strict=True):
+                errors.append((x - y).norm(dim=1).numpy())
         found |= {f"decoded.{name}": np.stack(decoded), f"returned.{name}": np.stack(returned)}
 
     start = p.perturb(ENDS[1]).sample(n_solved, generator=generator)

@@ -61,7 +61,7 @@ def remembered(score: Score) -> Score:
         if last and not x.requires_grad and torch.equal(x, last[0]) and torch.equal(level, last[1]):
             return last[2]
         value = score(x, sigma)
-        last[:] = x.detach(), level, value.detach()
+        last[:] = x.detach().clone(), level, value.detach()  # a sampler may write into x
         return value
 
     return at
@@ -106,15 +106,15 @@ def once(compute: Callable[..., Arrays]) -> Callable[..., Arrays]:
     return kept
 
 
-def chain_of_digits(n: int, seed: int) -> Iterator[Tensor]:
+def chain_of_digits(n: int, seed: int, score: Score | None = None) -> Iterator[Tensor]:
     """Ancestral sampling with the network of digits along ``LEVELS``, then to no noise: states [n, 1, 8, 8], the start first.
-    Source: song2021, Eq. (47).
+    Source: song2021, Eq. (47). ``score`` is called in place of the network.
     """
     trained, process = pretrained.digits(), sde.VE(LEVELS[1] / 2, LEVELS[0])
     times = [*sde.level_times(process, noise.karras(*LEVELS)).tolist(), 0.0]
     generator = torch.Generator().manual_seed(seed)
     start = trained.data["mean"] + process.prior_sample((n, *trained.data["event"]), generator=generator)
-    return chain([start], ancestral(process, trained.network, start, times, generator=generator))
+    return chain([start], ancestral(process, score or trained.network, start, times, generator=generator))
 
 
 @once

@@ -96,7 +96,8 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
             image, _ = plotting.score_map(ax, p.score, sigma=sigma, limits=LIMITS)
             ax.set_title(rf"$\sigma={sigma:g}$: {share:.0%}", fontsize=11)
     for ax in panels.flat:
-        ax.set(xticks=[], yticks=[])
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_visible(False)  # cheaper to lay out than no ticks
     figure.colorbar(
         image,
         ax=panels,

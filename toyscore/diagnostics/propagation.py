@@ -272,7 +272,7 @@ def _propagate(
                     _transition(score, sources, grid, stage, mixture.means)
                     for (sources, _), grid in zip(clouds, grids, strict=True)
                 ]
-            clouds = [(ends, move.T @ masses) for ends, move, (_, masses) in zip(points, moves, clouds, strict=True)]
+            clouds = [(ends, move @ masses) for ends, move, (_, masses) in zip(points, moves, clouds, strict=True)]
             yield _law(axes, clouds[0][1], clouds[1][1], step, stage)
 
 
@@ -311,7 +311,7 @@ def _axes(mixture: GaussianMixture, points: Any, masses: Any, stage: Stage, node
 
 
 def _transition(score: Score, points: Any, target: list[Any], stage: Stage, like: Tensor) -> Any:
-    """The sparse matrix [sources, nodes] of the masses that each source sends to each node."""
+    """The sparse matrix [nodes, sources] of the masses that each node gets from each source."""
     x = torch.from_numpy(points)
     drift = ops.evaluate(score, x.to(like), stage.sigma).cpu().double().numpy()
     ends = points + stage.step_size / 2 * drift
@@ -335,4 +335,4 @@ def _transition(score: Score, points: Any, target: list[Any], stage: Stage, like
         mass = (mass[:, :, None] * weights[:, None, :]).reshape(len(points), -1)
     pointers = np.arange(0, mass.size + 1, mass.shape[1])
     shape = (len(points), math.prod(len(axis) for axis in target))
-    return sparse.csr_matrix((mass.ravel(), index.ravel(), pointers), shape=shape)
+    return sparse.csr_matrix((mass.ravel(), index.ravel(), pointers), shape=shape).T

@@ -373,8 +373,8 @@ def hop_rate(
     last, n_hops, time = None, 0, 0.0
     for n, x in enumerate(chain):
         flat = ops.flatten(x).cpu().double()
-        distances = ((flat[:, None] - p.means)[:, :, None] @ whiten.mT)[:, :, 0].norm(dim=2)  # [B, K]
-        inside = distances.min(1)
+        distances = (whiten @ (flat.mT - p.means[:, :, None])).norm(dim=1)  # [K, B]
+        inside = distances.min(0)
         now = torch.where(inside.values < radius, 2 * inside.indices - 1, 0)
         if last is not None:
             if n > n_discard:

@@ -26,6 +26,8 @@ from toyscore._precision import exact
 from toyscore.distributions.components import PRODUCT_LIMIT
 from toyscore.operators import Sigma
 
+_FEW = 16  # a part of the points beyond which looking them up takes longer than all differences
+
 
 class Empirical:
     """Equal-weight deltas at ``points`` [N, *event]; made by :func:`empirical`."""
@@ -117,9 +119,11 @@ class Empirical:
         """[B, N] logits by differences, of the points that ``rough`` does not rule out; within 2 R it errs by less than 2.5 D eps R²."""
         (n, dim), eps = self._flat.shape, torch.finfo(x.dtype).eps
         slack = 5 * dim * eps * self._largest + variance * math.log(n / eps)
-        rows, points = (rough >= rough.amax(1, keepdim=True) - slack).nonzero(as_tuple=True)
-        if len(rows) * dim > ops.PIECE:
+        near = rough >= rough.amax(1, keepdim=True) - slack
+        n_near = int(near.count_nonzero())
+        if n_near * dim > ops.PIECE or n_near > near.numel() / _FEW:
             return -0.5 * ops.squared_distances(x, self._flat) / variance
+        rows, points = near.nonzero(as_tuple=True)
         differences = x[rows] - self._flat[points]
         logits = torch.full_like(rough, -math.inf)
         return logits.index_put(

@@ -24,7 +24,7 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
         TypeError, ValueError: not two clouds of like points; fewer than two in one.
     """
     a, b = as_doubles(x, y, 2)
-    return unbiased_mmd2(lambda p, q: -distances(p, q), a, b)  # the same estimate, with the kernel -‖x - y‖
+    return unbiased_mmd2(lambda p, q: distances(p, q).neg_(), a, b)  # the same estimate, with the kernel -‖x - y‖
 
 
 def same_law(x: Tensor, y: Tensor, *, n_permutations: int = 500, generator: Generator | None = None) -> float:
