@@ -176,8 +176,6 @@ class _Makers(TorchFunctionMode):
             index = args[1] if isinstance(args[1], tuple) else (args[1],)  # a list becomes a tensor, which is copied
             index = tuple(torch.as_tensor(i, device="cpu") if isinstance(i, list) else i for i in index)
             return func(args[0], index, *args[2:])
-        if func is torch.Tensor.cuda:
-            return args[0].to(torch.device("cuda", 0))
         if func not in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor):
             return func(*args, **kwargs)
         device = kwargs.pop("device", None)
@@ -342,8 +340,6 @@ class Emulator(TorchDispatchMode):
         if not here and (wanted is None or wanted.type == "cpu"):
             self._check_generator(args, kwargs, on_device=False)
             return func(*args, **kwargs)
-        if wanted is not None and wanted.type not in ("cpu", self.device.type):
-            return func(*args, **kwargs)  # meta, or an error of torch's own
         on_device = wanted.type != "cpu" if wanted is not None else True
         if name == "_to_copy":
             source_here = bool(here)
@@ -352,17 +348,6 @@ class Emulator(TorchDispatchMode):
                 self._check_double(name, kwargs.get("dtype") or here[0].dtype)  # cast on the device, then copied
             elif on_device and not source_here:
                 self._note(self.seen.uploads, "copy to the device")
-        elif name == "copy_":
-            if isinstance(args[0], Pretended) != isinstance(args[1], Pretended):
-                up = isinstance(args[0], Pretended)
-                self._note(
-                    self.seen.uploads if up else self.seen.waits, "copy_ " + ("to the device" if up else "to the host")
-                )
-                if not up:
-                    self._check_double(name, args[0].dtype)
-                inner = tree_unflatten([t.elem if isinstance(t, Pretended) else t for t in flat], spec)
-                func(*inner[0], **inner[1])
-                return args[0]
         elif here:
             self._check_mixture(func, name, args, there)
         if (
@@ -378,7 +363,10 @@ class Emulator(TorchDispatchMode):
         inner_args, inner_kwargs = tree_unflatten([t.elem if isinstance(t, Pretended) else t for t in flat], spec)
         if wanted is not None:
             inner_kwargs["device"] = torch.device("cpu")
-        out = self._compute(func, name, inner_args, inner_kwargs, on_device)
+        takes = [a.name for a in func._schema.arguments]
+        if on_device and "generator" in takes[len(inner_args) :] and inner_kwargs.get("generator") is None:
+            inner_kwargs["generator"] = self.own
+        out = func(*inner_args, **inner_kwargs)
         mutated = {id(t.elem): t for t in here}
         writes = any(r.alias_info is not None and r.alias_info.is_write for r in func._schema.returns)
 
@@ -397,30 +385,6 @@ class Emulator(TorchDispatchMode):
             with torch._C._DisableTorchDispatch():  # what the wrapper says of its shape, too
                 func(*args, **kwargs)
         return result
-
-    def _compute(self, func: Any, name: str, args: Any, kwargs: dict[str, Any], on_device: bool) -> Any:
-        if name in ("_conj", "_neg_view"):  # lazy on a device; a wrapper cannot carry the bit
-            return (torch.conj_physical if name == "_conj" else torch.neg)(args[0])
-        random = torch.Tag.nondeterministic_seeded in func.tags
-        if not (random and on_device):
-            return func(*args, **kwargs)
-        takes = [a.name for a in func._schema.arguments]
-        if "generator" in takes:
-            at = takes.index("generator")
-            given = args[at] if at < len(args) else kwargs.get("generator")
-            if given is None:
-                if at < len(args):
-                    args = (*args[:at], self.own, *args[at + 1 :])
-                else:
-                    kwargs["generator"] = self.own
-            return func(*args, **kwargs)
-        state = torch.get_rng_state()
-        torch.set_rng_state(self.own.get_state())
-        try:
-            return func(*args, **kwargs)
-        finally:
-            self.own.set_state(torch.get_rng_state())
-            torch.set_rng_state(state)
 
     def _check_mixture(self, func: Any, name: str, args: Any, there: list[torch.Tensor]) -> None:
         if not there:
@@ -466,9 +430,6 @@ class Emulator(TorchDispatchMode):
         masks = args[1] if name in _FORGIVING else ()
         if any(isinstance(i, torch.Tensor) and i.dtype in (torch.bool, torch.uint8) for i in masks):
             self._note(self.seen.waits, name + " by a boolean mask")
-        replacement = args[2] if len(args) > 2 else kwargs.get("replacement", False)
-        if name == "multinomial" and (args[1] == 1 or not replacement):
-            self._note(self.seen.waits, "multinomial without replacement")
 
     def _note(self, counter: Counter[str], what: str) -> None:
         frame: Any = sys._getframe(1)
