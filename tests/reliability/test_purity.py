@@ -91,7 +91,7 @@ def outcome(name, dtype, way):
     if not all(bool(torch.isfinite(t).all()) for t in results):
         faults.append("not finite")
     shapes = [tuple(t.shape) for t in results]
-    if call.promise and shapes != (call.shape if isinstance(call.shape, list) else [call.shape] * max(1, len(results))):
+    if call.promise and shapes != call.shapes(len(results)):
         faults.append(f"shapes {shapes}")
     return found, drew, faults + [f"{product} of fewer bits" for product in rounded]
 
