@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, get_origin
 
 import matplotlib as mpl
 import numpy as np
@@ -73,7 +73,7 @@ ALWAYS = "generator = generator; sigma = sigma; n = 5; n_steps = 4; rtol = 1e-3;
 BY_NAME = """
 x = x; y = y; sigmas = sigmas; a = x; b = y; z = x + 1; v = directions; grad = -x; points = x; like = x; std = 0.5; variance = sigma
 score = p.score; log_prob = p.log_prob; mixture = p; distribution = p; model = net; network = network; classifier = classifier
-sde = VP(); times = [1.0, 0.6, 0.3, 0.1]; t = 0.6; s = 0.3; step_size = 0.1; n_steps_each = 2; snr = 0.1; noise_std = 0.3
+sde = VP(); times = [1.0, 0.6, 0.3, 0.1]; t = 0.6; s = 0.3; step_size = 0.1; n_steps_each = 2; snr = 0.1
 sigma_max = 2.0; sigma_min = 0.5; n_levels = 3; dim = 3; codimension = 2; seed = 3; value = 0.3; low = -3.0; high = 4.0
 operator = tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]); mask = mask; chains = normal(8, 5, 3); data = labelled; facts = facts
 event = (1, 8, 8); image_size = 8; channels = 1; width = 2; config = toy_run; ax = ax; figure = plotting.canvas(size=1.0)[0]; box = 6.0
@@ -366,33 +366,24 @@ draw_samples | score=narrow, data=facts, batch=3 | (5, 2) | default
 # reason: names of what is not called
 EXEMPT_TABLE = """
 operators: what scores check x with; they are called: check_event
-operators: says what something must look like: Score, Distribution, Distribution.sample, DivergenceError
-config: plain data, checked by config.check; see test_cli: ConfigError, Data, Network, Noise, Training, Sampling, Config
+config: plain data, checked by config.check; see test_cli: Data, Network, Noise, Training, Sampling, Config
 config: parts of config.check; see test_cli: check_count, check_group, check_seed, check_types, told
-data: needs data or packages that are fetched; see test_data: DownloadError, cifar10, mnist, mnist5k, photos
+data: needs data or packages that are fetched; see test_data: cifar10, mnist, mnist5k, photos
 data: reads files; see test_data: image_folder
-data: says what something must look like: Part
 diagnostics: holds results, made by functions of the table: Blindness, Cloud, Dimension, Divergences, Fisher, FreezeOut, HopRate
 diagnostics: holds results, made by functions of the table: Identity, Law, Moments, NoiseDesign, Objective, SlowModes, Variance
 distributions: made by its constructors, which the table has: SampledToy
-likelihood: says what something must look like: Prior, Prior.log_prob
-losses: says what something must look like: Classifier, Loss
 metrics: holds results, made by functions of the table: Confidence, InceptionScores, Overlap
 metrics: needs what is fetched; see test_image_metrics: Classifier, Classifier.probabilities, Classifier.confidence, inception_scores
-metrics: says what something must look like: Scored, Scored.score
 models: holds results, made by functions of the table: Calibration
-models: says what something must look like: CalibrationWarning
 models: takes another's weights; see test_ncsn: NCSN.load_official
 models.adapters: made by functions, which the table has: Clock, Adapted, Rescaled, Adapted.forward, Rescaled.forward
 models.adapters: needs packages that are fetched; see test_adapters: from_diffusers
-noise: says what something must look like: Draw
 plotting: holds results, made by functions of the table: FieldComparison, Role
 plotting: writes files; see test_plotting: save, save_gif, save_mosaic
 pretrained: reads or writes files; see test_checkpoints: Pretrained, load, export, digits, photos
-samplers: says what something must look like: LogLikelihood, Noise, Step, Width
-sde: says what something must look like: SDE, SDE.marginal, SDE.drift, SDE.diffusion, SDE.time, SDE.prior_sample
 train: holds results, made by functions of the table: Checkpoint, Step, Step.state
-train: reads or writes files; see test_checkpoints: CheckpointError, latest_checkpoint, list_checkpoints, load_checkpoint
+train: reads or writes files; see test_checkpoints: latest_checkpoint, list_checkpoints, load_checkpoint
 train: writes files; see test_checkpoints: save_checkpoint
 widgets: a control on the screen; see test_widgets: Slider.widget, Choice.widget, Toggle.widget, Seed.widget, Slider.number
 widgets: a panel on the screen; see test_widgets: Panel, Panel.say, Panel.set, Panel.restore, Panel.reset, Panel.begin_here
@@ -485,9 +476,10 @@ class Call:
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.function).parameters
 
-    @property
-    def shape(self) -> Any:
-        return eval(self.promise, NAMESPACE) if self.promise else None
+    def shapes(self, n: int) -> list[tuple[int, ...]]:
+        """Of ``n`` tensors that are returned."""
+        shape = eval(self.promise, NAMESPACE)
+        return shape if isinstance(shape, list) else [shape] * max(1, n)
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -503,17 +495,13 @@ class Call:
         return tuple(self.parameters)[:1] if self.flags == "changes" else ()
 
     def arguments(self, w: World) -> dict[str, Any]:
-        listed = w.evaluate(f"dict({self.given})")
-        found = {}
-        for key, parameter in self.parameters.items():
+        found = w.evaluate(f"dict({self.given})")
+        for key, p in self.parameters.items():
             source = self.name.split(".")[-2] if key == "self" else key
-            if key in listed:
-                found[key] = listed[key]
-            elif source in ALWAYS_OF or (
-                parameter.default is parameter.empty and not parameter.kind.name.startswith("VAR_")
-            ):
+            needed = p.default is p.empty and not p.kind.name.startswith("VAR_")
+            if key not in found and (needed or source in ALWAYS_OF):
                 found[key] = w.evaluate(BY_NAME_OF[source])
-        return found | listed
+        return found
 
 
 def _calls() -> Iterator[Call]:
@@ -531,13 +519,17 @@ CALLS = {call.name: call for call in _calls()}
 
 
 def public() -> Iterator[str]:
-    """Every public function, class and method."""
+    """Every public function, class and method, except protocols, aliases of types and exceptions."""
     for name in [*toyscore.__all__, "models.adapters"]:
         module = importlib.import_module(f"toyscore.{name}")
         own = [k for k, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__]
         for key in getattr(module, "__all__", own):
             value = getattr(module, key)
             if key.startswith("_") or not callable(value) or isinstance(value, type(mpl)):
+                continue
+            if get_origin(value) or getattr(value, "_is_protocol", False):
+                continue  # says what something must look like
+            if inspect.isclass(value) and issubclass(value, Exception):
                 continue
             yield f"{name}.{key}"
             if inspect.isclass(value):

@@ -5,6 +5,7 @@ import json
 import sys
 import traceback
 from contextlib import nullcontext
+from functools import cache
 
 # before toyscore: it stands in for torch.Generator
 from reliability.device_emulator import OWN, Emulator, check_refusals, to_cpu
@@ -16,39 +17,27 @@ import torch
 from helpers import F64
 from reliability.calls import CALLS, F32, World, leaves, run
 
-LAW = (  # calls that differ in kind; the others are a sweep
-    *(
-        "distributions.GaussianMixture.score",
-        "distributions.GaussianMixture.condition",
-        "distributions.Empirical.log_prob",
-    ),
-    *("losses.sliced_score_matching", "losses.at_random_sigma", "sde.geometric_times", "noise.levels"),
-    *("samplers.langevin", "samplers.predictor_corrector", "samplers.of_measurement"),
-    *("diagnostics.affine_law", "metrics.sliced_wasserstein2", "models.MLP.jvp", "train.fit"),
-)
+LAW = """
+distributions.GaussianMixture.score distributions.GaussianMixture.condition distributions.Empirical.log_prob noise.levels
+losses.sliced_score_matching losses.at_random_sigma sde.geometric_times samplers.langevin samplers.predictor_corrector
+samplers.of_measurement diagnostics.affine_law metrics.sliced_wasserstein2 models.MLP.jvp train.fit
+"""  # calls that differ in kind; the others are a sweep
 LAW_OF_WAITS = ("samplers.langevin (one level)", "samplers.annealed_langevin", "samplers.ancestral")
 BACKWARD = ("reverse_sde", "reverse_diffusion", "ancestral", "ddim", "probability_flow", "predictor_corrector")
+EACH = ("samplers.annealed_langevin", "samplers.inpaint")
+PLAIN = ("samplers.langevin", "samplers.langevin (one level)", "samplers.metropolis_langevin")
 CHAINS = {  # the arguments that make a chain of n steps
-    **dict.fromkeys(
-        ("samplers.langevin", "samplers.langevin (one level)", "samplers.metropolis_langevin"),
-        lambda n: {"n_steps": n},
-    ),
-    **dict.fromkeys(
-        ("samplers.annealed_langevin", "samplers.inpaint"), lambda n: {"sigmas": [2.0, 1.0], "n_steps_each": n // 2}
-    ),
+    **dict.fromkeys(PLAIN, lambda n: {"n_steps": n}),
+    **dict.fromkeys(EACH, lambda n: {"sigmas": [2.0, 1.0], "n_steps_each": n // 2}),
     "samplers.diffuse": lambda n: {"times": [i / n for i in range(n + 1)]},
     **{f"samplers.{name}": lambda n: {"times": [1 - 0.9 * i / n for i in range(n + 1)]} for name in BACKWARD},
 }
-EXEMPT = {
-    "distributions.GaussianMixture.to": "asks for float64",
-    "operators.looks": "says where a value is",
-}
+EXEMPT = ("distributions.GaussianMixture.to", "operators.looks")  # asks for float64; says where a value is
 ROUNDING = 1e-6  # of the CPU's results, relative to the largest number of each
-AGREE = dict.fromkeys(
-    ("samplers.adaptive_flow", "likelihood.log_likelihood"), 0.001
-)  # the solver's, as they are called
+AGREE = {"samplers.adaptive_flow": 1e-3, "likelihood.log_likelihood": 1e-3}  # the solver's, as they are called
 
 
+@cache
 def outcome(name, device="cpu", default=None):
     """What a call returned in a new world, with a default device or none: each leaf, on the CPU, and where it was."""
     torch.manual_seed(0)
@@ -128,7 +117,7 @@ if __name__ == "__main__":
     found = {}
     for kind in ("cuda", "mps"):
         if sys.argv[1:] == ["law"]:
-            found[kind] = {"calls": calls(kind, LAW, (kind, None)), "waits": waits(kind, LAW_OF_WAITS)}
+            found[kind] = {"calls": calls(kind, LAW.split(), (kind, None)), "waits": waits(kind, LAW_OF_WAITS)}
         else:  # mixed devices show on either, without a default device; float64 on one, with it most
             found[kind] = {"calls": calls(kind, CALLS, ({"cuda": None, "mps": "mps"}[kind],)), "waits": {}}
     found["cuda"]["waits"] |= waits("cuda", CHAINS) if sys.argv[1:] != ["law"] else {}

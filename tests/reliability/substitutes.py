@@ -3,12 +3,11 @@
 import math
 import re
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import torch
 
-from reliability.calls import CALLS, F32, F64, World, leaves, run
+from reliability.calls import CALLS, F32, F64, World
 
 NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "-1": -1, "0": 0}
 COUNTS = {"True": True, "1.5": 1.5}  # to Python a truth value is a number; it is no count
@@ -23,85 +22,18 @@ OTHERS = {"list", "object", *WORDS}  # of another type at first sight: Python's 
 POSITIVE = ("sigma", "sigmas", "times", "t", "betas", "alpha_bars", "variance", "weights", "covariances")
 
 
-def spoiled(values: Any, value: float) -> Any:
-    """A tensor or list whose first number is another."""
-    if isinstance(values, list):
-        return [value, *values[1:]]
-    found = values.detach().clone()
-    found.view(-1)[0] = value
-    return found
+def _rules(table: str) -> dict[str, tuple[re.Pattern[str], ...]]:
+    return {line: tuple(map(re.compile, line.split(maxsplit=3)[:3])) for line in table.strip().splitlines()}
 
 
-def kinds(key: str, value: Any, default: Any, annotation: str) -> Iterator[tuple[str, Any]]:
-    """What is put in the place of an argument: in a word, and as a value."""
-    floats = (isinstance(value, torch.Tensor) and value.is_floating_point()) or (
-        isinstance(value, list) and type(value[0]) is float
-    )
-    if floats:
-        yield "NaN", spoiled(value, math.nan)
-        yield "infinity", spoiled(value, math.inf)
-        if key in POSITIVE:
-            yield "negative", spoiled(value, -1.0)
-    if isinstance(value, torch.Tensor):
-        yield "list", value.tolist()
-        yield "deeper", value[None]
-        if value.ndim:
-            yield "shallower", value[0]
-            yield "empty", value[:0]
-        if floats:
-            yield "integers", value.long()
-            yield "dtype", value.to(F64 if value.dtype == F32 else F32)
-            if key == "sigmas":
-                yield "upwards", value.flip(0)
-    elif floats:
-        yield from ((kind, make(value)) for kind, make in LISTS.items())
-    elif isinstance(value, torch.Generator):
-        yield "number", 7
-    elif annotation.startswith(("Score", "Callable", "Loss", "Draw")):
-        yield "object", object()
-    elif annotation.startswith("Literal") or key in ("role", "part", "slices", "law"):
-        yield "misspelt", "wrod"
-    elif (isinstance(value, int | float) and not isinstance(value, bool)) or re.match(
-        r"(int|float) \| None", annotation
-    ):
-        yield from NUMBERS.items()
-        yield from ((kind, word) for kind, word in WORDS.items() if word is not default)
-        if isinstance(value, int) or annotation.startswith("int"):
-            yield from COUNTS.items()
-
-
-def substitutes(name: str) -> Iterator[tuple[str, str, Any, dict[str, Any]]]:
-    """Of a call: a parameter, what is put there in a word and as a value, and all arguments with it."""
-    call = CALLS[name]
-    given = call.arguments(World(F32))
-    for key, parameter in call.parameters.items():
-        if key != "self" and listed("unchecked", name, key, "") is None:
-            for kind, value in kinds(
-                key, given.get(key, parameter.default), parameter.default, str(parameter.annotation)
-            ):
-                yield key, kind, value, (call.arguments(World(F32)) if call.changes else given) | {key: value}
-
-
-@cache
-def refusals(name: str) -> list[tuple[str, str, Any, Exception | None, bool]]:
-    """Of each substitute of a call: parameter, word, value, how it was refused or None, and whether what came back is finite."""
-    found = []
-    for key, kind, value, arguments in substitutes(name):
-        try:
-            result = run(name, World(F32), arguments)
-        except (TypeError, ValueError) as error:
-            found.append((key, kind, value, error, False))
-            continue
-        numbers = [leaf for leaf in leaves(result) if isinstance(leaf, float | torch.Tensor)]
-        finite = all(bool(torch.isfinite(torch.as_tensor(leaf)).all()) for leaf in numbers)
-        found.append((key, kind, value, None, finite))
-    return found
+def matching(rules: dict[str, tuple[re.Pattern[str], ...]], *case: str) -> str | None:
+    """The first rule for a call, a parameter and what is put there."""
+    return next((rule for rule, parts in rules.items() if all(map(re.Pattern.fullmatch, parts, case))), None)
 
 
 # names, parameter, what is put there, why it is no mistake, each a regular expression. "right": the call passes and its result is finite;
 # "spreads": it passes, and what comes back is not finite; "unchecked": nothing is tried.
-RULES = {
-    "right": r"""
+RIGHT = _rules(r"""
 .* sigmas|betas|alpha_bars list|dtype numbers in a list or a tensor
 .*(MLP|NoiseClassifier|ContinuousNCSN) sigmas deeper|shallower|upwards|number their range counts, not their shape
 diagnostics.weight_blindness sigmas|weights upwards in any order
@@ -177,16 +109,16 @@ widgets.Slider.at n 0 the lowest value
 build.build_data part misspelt a toy is drawn anew, whatever the part
 operators.check_batch x NaN|infinity|dtype|deeper check_finite looks at the values
 operators.check_finite x dtype|integers|deeper|shallower|empty check_batch looks at dtype and shape
-""",
-    "spreads": r"""
+""")
+SPREADS = _rules(r"""
 distributions.* x NaN|infinity a chain notices within 16 states
 (losses|models).* x|tangents NaN|infinity training notices at once, a chain within 16 states
 sde.((Sub)?VP.drift|reverse_drift).* x NaN|infinity a chain notices within 16 states
 samplers.(tweedie|posterior_mean|.*_step.*) x|grad|step_size NaN|infinity a chain notices within 16 states
 likelihood.bits_per_dimension log_prob NaN|infinity number by number
 diagnostics.least_normal_loss noise_std 0 without noise there is no least
-""",
-    "unchecked": r"""
+""")
+UNCHECKED = _rules(r"""
 operators.(?!check_).* .* .* arithmetic on what has been checked; it must not cost a chain anything
 operators.check_count minimum .* the rule itself
 operators.check_sigma x .* its number of rows is looked at, and nothing else
@@ -195,11 +127,63 @@ models.adapters.(\w+_score|alpha_of) .* .* readings of a network's output, calle
 sde.(flow|integrate) sigmas .* adaptive_flow and log_likelihood check the times they are made of
 diagnostics.Stage .* .* propagate checks the stages it is given
 samplers.langevin_step.*row.* step_size .* anything that multiplies x
-""",
-}
-PATTERNS = {what: [line.split(maxsplit=3)[:3] for line in lines.strip().splitlines()] for what, lines in RULES.items()}
+""")
 
 
-def listed(what: str, *case: str) -> int | None:
-    """The number of the first rule for a call, a parameter and what is put there."""
-    return next((i for i, rule in enumerate(PATTERNS[what]) if all(map(re.fullmatch, rule, case))), None)
+def spoiled(values: Any, value: float) -> Any:
+    """A tensor or list whose first number is another."""
+    if isinstance(values, list):
+        return [value, *values[1:]]
+    found = values.detach().clone()
+    found.view(-1)[0] = value
+    return found
+
+
+def kinds(key: str, value: Any, default: Any, annotation: str) -> Iterator[tuple[str, Any]]:
+    """What is put in the place of an argument: in a word, and as a value."""
+    floats = (isinstance(value, torch.Tensor) and value.is_floating_point()) or (
+        isinstance(value, list) and type(value[0]) is float
+    )
+    if floats:
+        yield "NaN", spoiled(value, math.nan)
+        yield "infinity", spoiled(value, math.inf)
+        if key in POSITIVE:
+            yield "negative", spoiled(value, -1.0)
+    if isinstance(value, torch.Tensor):
+        yield "list", value.tolist()
+        yield "deeper", value[None]
+        if value.ndim:
+            yield "shallower", value[0]
+            yield "empty", value[:0]
+        if floats:
+            yield "integers", value.long()
+            yield "dtype", value.to(F64 if value.dtype == F32 else F32)
+            if key == "sigmas":
+                yield "upwards", value.flip(0)
+    elif floats:
+        yield from ((kind, make(value)) for kind, make in LISTS.items())
+    elif isinstance(value, torch.Generator):
+        yield "number", 7
+    elif annotation.startswith(("Score", "Callable", "Loss", "Draw")):
+        yield "object", object()
+    elif annotation.startswith("Literal") or key in ("role", "part", "slices", "law"):
+        yield "misspelt", "wrod"
+    elif (isinstance(value, int | float) and not isinstance(value, bool)) or re.match(
+        r"(int|float) \| None", annotation
+    ):
+        yield from NUMBERS.items()
+        yield from ((kind, word) for kind, word in WORDS.items() if word is not default)
+        if isinstance(value, int) or annotation.startswith("int"):
+            yield from COUNTS.items()
+
+
+def substitutes(name: str) -> Iterator[tuple[str, str, Any, dict[str, Any]]]:
+    """Of a call: a parameter, what is put there in a word and as a value, and all arguments with it."""
+    call = CALLS[name]
+    given = call.arguments(World(F32))
+    for key, parameter in call.parameters.items():
+        if key != "self" and not matching(UNCHECKED, name, key, ""):
+            for kind, value in kinds(
+                key, given.get(key, parameter.default), parameter.default, str(parameter.annotation)
+            ):
+                yield key, kind, value, (call.arguments(World(F32)) if call.changes else given) | {key: value}

@@ -1,16 +1,20 @@
-"""Bad input is refused at the call, in a message with the parameter, the value, the rule and the remedy; what is no mistake is listed."""
+"""Bad input is refused at the call, in a message with the parameter, the value, the rule and a remedy that works; what is no mistake is
+listed."""
 
 import linecache
+import math
 import re
 import traceback
 from functools import partial
+from inspect import signature
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
-from reliability.calls import CALLS
-from reliability.substitutes import COUNTS, NUMBERS, OTHERS, PATTERNS, listed, refusals, substitutes
+from reliability.calls import CALLS, F32, NAMESPACE, World, leaves, run
+from reliability.substitutes import COUNTS, NUMBERS, OTHERS, RIGHT, SPREADS, matching, substitutes
 from toyscore import data, plotting, widgets
 from toyscore.distributions import GaussianMixture, empirical, two_modes
 from toyscore.losses import (
@@ -20,14 +24,16 @@ from toyscore.losses import (
     perturbed,
     sliced_score_matching,
 )
-from toyscore.metrics import fisher_divergence, mmd2, wasserstein2
-from toyscore.models import EMA, MLP, NCSN, CompactNCSN
-from toyscore.noise import geometric, levels
-from toyscore.samplers import annealed_langevin, between, inpaint, metropolis_langevin, tweedie
+from toyscore.metrics import fisher_divergence, mmd2
+from toyscore.models import EMA, MLP, NCSN
+from toyscore.models.adapters import sigma_clock
+from toyscore.noise import check_range, ddpm_levels, geometric, karras, levels, linear_betas, log_normal, log_uniform
+from toyscore.samplers import ancestral_step, annealed_langevin, between, metropolis_langevin, tweedie
+from toyscore.sde import VE, VP, SubVP, transition, uniform_times
+from toyscore.sde.processes import LATEST
 from toyscore.train import fit
 
-MODULES = sorted({name.split(".")[0] for name in CALLS})
-RENAMED = {  # a function, a parameter, and what messages call it; or they do not tell the number, but its dtype
+RENAMED = {  # a function, a parameter, and what messages call it; or they report not the number, but its dtype
     r".*check_count|plotting.*": {"value": "n", "n_arrows": "n"},
     r".*check_positive": {"value": "step"},
     r".*check_range": {"low": "sigma_min", "high": "sigma_max"},
@@ -40,12 +46,6 @@ RENAMED = {  # a function, a parameter, and what messages call it; or they do no
 }
 
 
-def refused_by_the_package(error):
-    """Not by Python or torch, under one of its lines."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return "/toyscore/" in last.filename and linecache.getline(last.filename, last.lineno).lstrip().startswith("raise")
-
-
 def named(error, name, key, kind, value):
     """Whether a message says what is wrong, in some words: the number, or the parameter, or the dtype or shape that was given."""
     given = [f"{value}", f"{value:g}"] if kind in NUMBERS | COUNTS else [key]
@@ -56,34 +56,196 @@ def named(error, name, key, kind, value):
     return found and re.search("[;:] ", str(error)) and len(str(error).split()) >= 4
 
 
-def wrong(name, key, kind, value, error, finite):
-    """What is wrong with the answer to a substitute, in words; None if nothing is."""
-    right, spreads = (listed(what, name, key, kind) for what in ("right", "spreads"))
-    if error is not None:
-        if right is not None or isinstance(error, np.linalg.LinAlgError):
-            return f"is refused: {error}"
-        if named(error, name, key, kind, value) or (kind in OTHERS and not refused_by_the_package(error)):
+# the end of a message, where a parameter is called key: what to put there, in Python; "at" is an index that the message names
+ADVICE = {
+    r"pass e\.g\. key=([-\w.]+)(, \w+=\S+)?": r"\1",
+    r"pass e\.g\. ((?:geometric|uniform_times|linear_betas)\(.*|\(x\[:, 0\].*|[-\de.]+|\w+_score_matching)": r"\1",
+    r"pass (0|torch\.Generator\(\)\.manual_seed\(0\))(?: for .*)?": r"\1",
+    r"convert (?:it|key) with ((?:key|torch)\S*\))": r"\1",
+    r"convert it with (\.to\(.*\))": r"key\1",
+    r"pass key > 0.*": "0.1 if isinstance(key, float | int) else 0 * key + 0.1",
+    r"leave it out": "[float(v) for i, v in enumerate(key) if i != at]",
+    r"sort them from large to small and drop repetitions": "sorted({float(v) for v in key}, reverse=True)",
+    r"turn them round": "torch.as_tensor(key).flip(0)",
+    r"pass a float|pass a number from 0.0 to 1.0": "0.7",
+}
+
+
+def follow(name, key, arguments, error):
+    """Do what messages advise about a parameter, in turn, until the call passes: what was advised; None where it is of no use."""
+    ways = []
+    while error is not None:
+        message = str(error)
+        advice = re.sub(rf"\b{key}\b", "key", message.rpartition("; ")[2])
+        way = next((way for way in ADVICE if re.fullmatch(way, advice)), None)
+        number = isinstance(arguments[key], int | float)
+        if way is None or not re.search(rf"\b{key}\b", message) or (advice.startswith("pass 0") and not number):
+            break
+        if len(ways) > 4:
             return None
-        return f"is not named: {error}"
-    if right is None and spreads is None:
-        return "is taken"
-    return None if finite == (spreads is None) else "comes back as something " + ("finite" if finite else "not finite")
+        ways.append(way)
+        at = sum(int(i) for i in re.findall(r"\[(\d+)\] = ", message)[:1])
+        better = eval(re.sub(way, ADVICE[way], advice), NAMESPACE | arguments | {"key": arguments[key], "at": at})
+        arguments = arguments | {key: better}
+        error, _ = answer(name, arguments)
+    return ways
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_what_is_put_in_place_of_an_argument_is_named_or_no_mistake(module):
-    names = [name for name in CALLS if name.startswith(f"{module}.")]
-    found = {f"{name}({c[0]} = {c[1]})": wrong(name, *c) for name in names for c in refusals(name)}
-    assert {case: words for case, words in found.items() if words} == {}
+def answer(name, arguments):
+    """How a call was refused, or None; and whether what came back is finite."""
+    try:
+        found = leaves(run(name, World(F32), arguments))
+    except (TypeError, ValueError) as error:
+        return error, False
+    numbers = [torch.as_tensor(leaf) for leaf in found if isinstance(leaf, float | torch.Tensor)]
+    return None, all(bool(torch.isfinite(leaf).all()) for leaf in numbers)
 
 
-def test_every_exception_is_one():
-    """No rule is left over from what is checked by now."""
-    cases = [(name, key, kind) for name in CALLS for key, kind, *_ in substitutes(name)]
-    for what in ("right", "spreads"):
-        unused = set(range(len(PATTERNS[what]))) - {listed(what, *case) for case in cases}
-        assert [PATTERNS[what][i] for i in unused] == []
-    assert len(cases) > 5000
+@pytest.mark.filterwarnings("ignore:sigma_1:UserWarning")  # what is advised may be warned of
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_what_is_put_in_place_of_an_argument_is_refused_with_a_remedy_or_no_mistake(every):
+    """The remedy is followed wherever it is one of ``ADVICE``, or once for each line that refuses and each advice."""
+    faults, seen, used = {}, set(), []
+    for name in CALLS:
+        for key, kind, value, arguments in substitutes(name):
+            error, finite = answer(name, arguments)
+            right, spreads = (matching(rules, name, key, kind) for rules in (RIGHT, SPREADS))
+            used += [right, spreads]
+            fault = None
+            if error is None:
+                if not (right or spreads):
+                    fault = "is taken"
+                elif finite == bool(spreads):
+                    fault = "comes back as something " + ("finite" if finite else "not finite")
+            elif right or isinstance(error, np.linalg.LinAlgError):
+                fault = f"is refused: {error}"
+            else:
+                last = traceback.extract_tb(error.__traceback__, -1)[0]
+                line = linecache.getline(last.filename, last.lineno).lstrip()
+                own = "/toyscore/" in last.filename and line.startswith("raise")  # not by Python or torch
+                place = (last.filename, last.lineno, str(error).rpartition("; ")[2])
+                if not named(error, name, key, kind, value) and (own or kind not in OTHERS):
+                    fault = f"is not named: {error}"
+                elif every or place not in seen:
+                    ways = follow(name, key, arguments, error)
+                    fault = f"is not mended: {error}" if ways is None else None
+                    used += ways or []
+                seen.add(place)
+            if fault:
+                faults[f"{name}({key} = {kind})"] = fault
+    assert faults == {}
+    assert [rule for rule in (*RIGHT, *SPREADS, *ADVICE) if rule not in used] == []  # of what is refused by now
+    assert len(used) > 10000
+
+
+# functions of two numbers, the lower first
+ENDS = {
+    "geometric": lambda sigma_min, sigma_max: geometric(sigma_max, sigma_min, 3),
+    "karras": lambda sigma_min, sigma_max: karras(sigma_max, sigma_min, 3),
+    "log_uniform": log_uniform,
+    "log_normal": lambda sigma_min, sigma_max: log_normal(sigma_min, sigma_max),
+    "check_range": lambda low, high: check_range(low, high, ("low", "high")),
+    "VE": VE,
+    "VP": VP,
+    "SubVP": SubVP,
+    "sigma_clock": sigma_clock,
+    "uniform_times": lambda t_min, t_max: uniform_times(10, t_min=t_min, t_max=t_max),
+    "transition": lambda s, t: transition(VP(), s, t),
+    "ancestral_step": lambda s, t: ancestral_step(VP(), P.score, X, t, s),
+}
+
+
+def mended(function, given, message):
+    """The arguments after what a message advises at its end, or None where it can only say where to look."""
+    remedy = message.rpartition("; ")[2]
+    if remedy == "look at where it comes from":
+        return None
+    if remedy == "swap them":
+        first, second = re.findall(r"(\w+) = ", message)[:2]
+        return given | {first: given[second], second: given[first]}
+    new = {key: float(value) for key, value in re.findall(r"(\w+)=([-+.\w]+)", remedy)}
+    assert new and set(new) <= set(signature(function).parameters), remedy  # noqa: PT018
+    return given | new
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_two_ends_are_mended(name):
+    """Equal, upside down, negative, zero, NaN, infinite, in every pair: the advice fits this very pair."""
+    function, refused = ENDS[name], 0
+    for ends in product((-1.0, 0.0, 0.5, 1.0, 1.2, 3.0, 1000.0, math.inf, math.nan), repeat=2):
+        if name in ("transition", "ancestral_step") and not all(0 < end <= LATEST for end in ends):
+            continue  # one of them is no time, see below, or without noise to step back from
+        given = dict(zip(signature(function).parameters, ends, strict=False))
+        try:
+            function(**given)
+        except ValueError as error:
+            refused += 1
+            better = mended(function, given, str(error))
+            assert better != given
+            assert better or not all(map(math.isfinite, ends))
+            function(**better or {}) if better else None
+    assert refused > 2
+
+
+@pytest.mark.parametrize("process", [VE(), VP(), SubVP()])
+@pytest.mark.parametrize(
+    ("t", "words", "better"),
+    [
+        (-0.1, "pass 0 for the data", 0.0),
+        (1.7, "pass at most 1.5", 1.5),
+        (500.0, "divide steps by their number", 0.5),
+    ],
+)
+def test_a_time_out_of_range_is_mended(process, t, words, better):
+    """By what is advised for this very time, as a number, in a tensor and among the times of a chain."""
+    for bad in (t, torch.tensor([0.5, t])):
+        with pytest.raises(ValueError, match=rf"^t = {t:g}: times run from 0 .* to 1 .*; {words}$"):
+            process.marginal(bad)
+    process.marginal(better)
+    with pytest.raises(ValueError, match=f"; {words}$"):
+        transition(process, t, 0.5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_has_no_remedy_but_where_it_comes_from(bad):
+    for call in (
+        lambda: P.score(X, bad),
+        lambda: P.score(X, torch.tensor([1.0, bad, 1.0])),
+        lambda: VP().marginal(bad),
+        lambda: VP().time(bad),
+        lambda: transition(VP(), 0.5, bad),
+        lambda: transition(VP(), bad, 0.5),
+    ):
+        with pytest.raises(ValueError, match=r"-?(nan|inf): .*; look at where it comes from$"):
+            call()
+
+
+FEWER = "n_levels = 100000: .*; pass fewer"
+NEARER = "float32 does not hold all levels; pass ends nearer to 1"
+LARGER = "a larger one, e.g. rho=7.0"
+HELD = float(np.float32(0.001))
+
+
+@pytest.mark.parametrize(
+    ("call", "given", "words", "better"),
+    [
+        (geometric, (1.0001, 1.0, 100_000), FEWER, (1.0001, 1.0, 10)),
+        (karras, (1.0001, 1.0, 100_000), FEWER, (1.0001, 1.0, 10)),
+        (geometric, (1e300, 1.0, 5), NEARER, (1e30, 1.0, 5)),
+        (karras, (1.0, 1e-60, 5), NEARER, (1.0, 1e-30, 5)),
+        (lambda rho: karras(10.0, 1.0, 5, rho=rho), (1e-3,), LARGER, (7.0,)),
+        (lambda rho: karras(0.5, 0.1, 5, rho=rho), (1e-4,), LARGER, (7.0,)),
+        (linear_betas, (0.1, 0.1), "DDPM uses 1e-4 and 0.02", (1e-4, 0.02)),
+        (ddpm_levels, ((0.1, 1.0),), r"pass betas\[:1\]", ((0.1,),)),
+        (geometric, (2.0, 1.0, 1), "pass n_levels >= 2, or equal ends", (2.0, 1.0, 2)),
+        (lambda low: VE(low).time(0.001), (0.01,), rf"below sigma_min = 0.01, .* VE\(sigma_min={HELD}\)$", (HELD,)),
+        (VE().time, (0.0,), "sigma = 0 is below sigma_min = 0.01, .*; pass at least that$", (0.01,)),
+    ],
+)
+def test_levels_that_cannot_be_held_are_mended(call, given, words, better):
+    with pytest.raises(ValueError, match=words):
+        call(*given)
+    call(*better)
 
 
 NAN = float("nan")
@@ -126,12 +288,6 @@ def detached(*args, **options):
 # what no signature says, and what the first checks that everything calls say: words of the message, in this order, and the call
 VALUES = {
     "covariances[0] differs from its transpose by 0.3: pass (C + C.mT) / 2": lambda: GaussianMixture(MEANS, SHEAR),
-    "covariances[0] has the eigenvalue -1: check": lambda: GaussianMixture(MEANS, INDEFINITE),
-    "covariances has shape [2, 2]: K = 3, D = 2 matrix[None]": lambda: GaussianMixture(MEANS, torch.eye(2)),
-    "variance -1: not be negative; pass squares": lambda: GaussianMixture(MEANS, -1.0),
-    "weights sum to 6: must sum to 1; pass weights / weights.sum()": lambda: GaussianMixture(
-        MEANS, weights=[1.0, 2.0, 3.0]
-    ),
     "covariances[0] is degenerate sigma = 0: pass sigma > 0": lambda: GaussianMixture(MEANS, 0.0).score(
         X, torch.tensor([1.0, 0.0, 1.0])
     ),
@@ -140,21 +296,15 @@ VALUES = {
     "dims = [0, 0]: different": lambda: P.marginal([0, 0]),
     "dims = 0: must name": lambda: P.marginal(0),
     "dims = [0, 1] every coordinate use log_prob": lambda: P.condition([0, 1], [0.0, 0.0]),
-    "values has shape [2]: needs [1]; pass one value": lambda: P.condition([0], [0.0, 1.0]),
     "sigma has shape [2]: one noise level; pass": lambda: P.perturb(torch.ones(2)),
     "sigma = 1e+30: square must be finite pass": lambda: P.score(X, 1e30),
     "sigma = 1.0000000200408773e+20: square must be finite pass": lambda: P.score(X, torch.full((3,), 1e20)),
     "sigma square 0.0 torch.float32: normal pass": lambda: CLOUD.score(X, 1e-24),
     "n_levels = 1 sigma_max = 1.0 pass n_levels >= 2": lambda: geometric(1.0, 0.1, 1),
-    "sigmas must decrease: sigmas[1] = 0.5 = sigmas[0]; sort": lambda: levels([0.5, 0.5]),
-    "sigmas[1] = 0: positive; leave": lambda: anneal([1.0, 1e-60]),
     "clamp = (1.0, 0.0): low < high; pass": lambda: anneal(clamp=(1.0, 0.0)),
     "clamp = 1.0: (low, high) pass": lambda: anneal(clamp=1.0),
     "clamp = ('a', 'b'): (low, high) pass": lambda: anneal(clamp=("a", "b")),
     "x has 3 rows: n = 2 multiple; pass 2 rows per path": lambda: between(2)(X, None),
-    "known is not finite mask; change": lambda: list(
-        inpaint(P.score, X, LEVELS, known=X[0] + NAN, mask=X[0] == 0, step_size=0.1, n_steps_each=1)
-    ),
     "the score returned shape [3, 1] for x of shape [3, 2]: check": lambda: tweedie(lambda x, s: x[:, :1], X, 1.0),
     "log_prob returned shape []: [3]; do not reduce": lambda: list(
         metropolis_langevin(lambda x, s: P.log_prob(x, s).sum(), P.score, X, step_size=0.1, n_steps=2)
@@ -167,11 +317,7 @@ VALUES = {
     ),
     "loss = denoising_score_matching: x from q_sigma pass it as it is": lambda: perturbed(denoising_score_matching),
     "the clouds have 3 and 1 points: 2 are needed in each; draw more": lambda: mmd2(X, X[:1]),
-    "bandwidth = 0.0: positive; pass": lambda: mmd2(X, X),
-    "events of shape [2] of [5] compare": lambda: wasserstein2(X, torch.zeros(3, 5)),
-    "x has shape [3, 5], 5 numbers D = 2; pass [B, 2]": lambda: P.score(torch.zeros(3, 5)),
     "image_size = 9: even halves; pad or crop": lambda: NCSN(1, 9, 4, LEVELS),
-    "x has shape [3, 1, 8, 8]: [B, 1, 9, 9]; reshape": lambda: CompactNCSN(1, 9, 4, sigmas=LEVELS)(PICTURES, 1.0),
     "model has no trainable parameter pass a network": lambda: train(model=torch.nn.Identity()),
     "batch_size = 4 n_shards = 3: pass batch_size=6": lambda: train(n_shards=3),
     "autocast = torch.float16: torch.bfloat16 or None; scaled": lambda: train(autocast=torch.float16),
@@ -190,7 +336,6 @@ VALUES = {
     "values has shape [0, 1, 8, 8]: no image; pass": lambda: data.Images(PIXELS[:0]),
     "values reach 20: n_levels = 17 0 to 16; pass": lambda: data.Images(PIXELS + 20, n_levels=17),
     "n_levels = 300: 8 bits, 256; requantise": lambda: data.Images(PIXELS, n_levels=300),
-    "labels has 2 3 images: one each; drop": lambda: data.Images(PIXELS, np.zeros(2, int)),
     "no labels: use sample, or pass labels": lambda: data.Images(PIXELS).sample_labelled(2),
     "photos is empty: pass at least one": lambda: data.Crops([]),
     "photos[0] has shape [1, 8, 8]: crop of side 9; lower size": lambda: data.Crops([PIXELS[0]], 9),
@@ -201,7 +346,6 @@ VALUES = {
     "the values of plain have shape [2, 4]: [n_seeds, 3]; stack": lambda: plotting.curves(
         AX, torch.arange(3.0), {"plain": torch.ones(2, 4)}
     ),
-    "x has shape [4, 3]: [B, 2], pass": lambda: plotting.samples(AX, torch.zeros(4, 3)),
     "path ends in '.mp4': .gif; rename chains.mp4": lambda: plotting.save_gif([], "chains.mp4"),
     "no frame: consumed already; pass them anew": lambda: plotting.save_gif([], "x.gif"),
     "fps = 200: 50 frames; pass": lambda: plotting.save_gif([], "x.gif", fps=200),
@@ -212,20 +356,10 @@ VALUES = {
     "a slider at 0.25 steps of 0.1 from 0.0: nearest is 0.2; pass": lambda: widgets.Slider(0.0, 1.0, 0.25, step=0.1),
 }
 TYPES = {
-    "x is list: floating-point tensor; convert": lambda: P.score([[1.0, 2.0]]),
-    "sigma is str: must be a float or a tensor; pass": lambda: P.score(X, "0.5"),
-    "sigmas is str: numbers; pass": lambda: levels("abc"),
-    "step_size is str: number; pass": lambda: anneal(step_size="0.1"),
-    "n = 1.5: must be an integer; pass": lambda: P.sample(1.5),
-    "means is list pass a torch tensor": lambda: GaussianMixture([[1.0], [1.0, 2.0]]),
     "score is GaussianMixture: callable pass mixture.score": lambda: implicit_score_matching(P, X),
     "distribution is method: score(x, sigma); pass the distribution": lambda: fisher_divergence(P.score, P.score, X),
-    "draw is Tensor: draw(n, generator=g); pass levels(sigmas)": lambda: at_random_sigma(
-        denoising_score_matching, torch.tensor(LEVELS)
-    ),
     "data is Tensor: sample wrap empirical": lambda: train(data=X),
     "data.sample returned ndarray: tensor convert it with torch.as_tensor": lambda: train(data=Arrays()),
-    "loss is float: callable loss(model, x, generator=g); pass": lambda: train(loss=1.0),
     "missing a required argument: 'sigma' pass at_random_sigma(loss,": lambda: train(loss=denoising_score_matching),
     "unexpected keyword argument 'generator' where it needs sigma": lambda: train(loss=lambda model, x: x),
     "model is method: torch.nn.Module; pass": lambda: train(model=P.score),

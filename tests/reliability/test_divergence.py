@@ -2,6 +2,7 @@
 
 import math
 import re
+from inspect import signature
 from itertools import count
 
 import pytest
@@ -23,76 +24,71 @@ P = asymmetric()
 X = torch.randn(4, 2, generator=seeded(5))
 SIGMAS = [4.0, 2.0, 1.0, 0.5]
 N = 40  # states of a chain
-TIMES = geometric_times(VE(0.01, 10.0), N)
-LEVELS = torch.tensor([0.5, 1.0, 1.5, 2.0])
-MASK = torch.tensor([True, False])
-ROW = torch.tensor([[1.0, 0.5]])
-ANNEALED = {"step_size": 0.05, "n_steps_each": N // len(SIGMAS)}
+EVEN = uniform_times(N)
+WIDE = {"sde": VE(0.01, 10.0), "times": geometric_times(VE(0.01, 10.0), N), "x": 10 * X}
+GIVEN = {
+    "x": X,
+    "sde": VP(),
+    "times": EVEN,
+    "log_prob": P.log_prob,
+    "step_size": 0.1,
+    "n_steps": N,
+    "sigma": 0.5,
+    "sigmas": SIGMAS,
+    "n_steps_each": N // len(SIGMAS),
+    "known": X,
+    "mask": torch.tensor([True, False]),
+    "snr": 0.1,
+}
+# a sampler and what is special -> arguments other than those of GIVEN
+CHAINS = {
+    "langevin": {},
+    "langevin, a level per row": {"sigma": torch.tensor([0.5, 1.0, 1.5, 2.0])},
+    "metropolis_langevin": {},
+    "annealed_langevin, denoised": {"step_size": 0.05, "denoise": True},
+    "annealed_langevin, clamped": {"step_size": 0.05, "clamp": (-8, 8)},
+    "annealed_langevin, noise shared": {"step_size": 0.05, "noise": samplers.between(2)},
+    "inpaint": {"step_size": 0.05},
+    "inpaint, denoised": {"step_size": 0.05, "denoise": True},
+    "reverse_sde": WIDE,
+    "reverse_sde, without noise": {"noise": 0.0},
+    "reverse_diffusion": {"sde": SubVP()},
+    "ancestral": {},
+    "ddim": {},
+    "ddim, with noise": WIDE | {"eta": 0.5},
+    "ddim, encoding": {"times": EVEN.flip(0)},
+    "probability_flow": {},
+    "probability_flow, encoding": WIDE | {"x": X, "times": WIDE["times"].flip(0)},
+    "predictor_corrector": {},
+    "predictor_corrector, of noise_std": WIDE
+    | {"width": samplers.noise_std, "predictor": samplers.euler_maruyama_step},
+    "predictor_corrector, the corrector alone": {"predictor": None},
+    "langevin, guided by a class": {},
+    "ancestral, guided by a mixture": {},
+    "annealed_langevin, guided by its own measurement": {"step_size": 0.05},
+}
+ROW, VALUE = torch.tensor([[1.0, 0.5]]), torch.ones(1)
+GUIDES = {
+    "class": lambda s: lambda x, sigma: samplers.of_class(samplers.mixture_classes(P), 0)(x, sigma),
+    "mixture": lambda s: samplers.of_mixture(P, ROW, VALUE, noise_std=0.5),
+    "measurement": lambda s: samplers.of_measurement(s, ROW, VALUE, noise_std=0.5, data_variance=4.0),
+}
 VALUES = {"NaN": math.nan, "infinity": math.inf, "minus infinity": -math.inf}
 
 
-def g():
-    return seeded(3)
-
-
-def of_p(x, sigma):
-    return samplers.of_class(samplers.mixture_classes(P), 0)(x, sigma)
-
-
-STEPS = {"step_size": 0.1, "n_steps": N, "sigma": 0.5}
-EVEN = uniform_times(N)
-WIDE = VE(0.01, 10.0)
-MEASURED = {"noise_std": 0.5, "data_variance": 4.0}
-# name -> score -> chain of N states
-CHAINS = {
-    "langevin": lambda s: samplers.langevin(s, X, **STEPS, generator=g()),
-    "langevin, a level per row": lambda s: samplers.langevin(s, X, **STEPS | {"sigma": LEVELS}, generator=g()),
-    "metropolis_langevin": lambda s: samplers.metropolis_langevin(P.log_prob, s, X, **STEPS, generator=g()),
-    "annealed_langevin, denoised": lambda s: samplers.annealed_langevin(
-        s, X, SIGMAS, **ANNEALED, denoise=True, generator=g()
-    ),
-    "annealed_langevin, clamped": lambda s: samplers.annealed_langevin(
-        s, X, SIGMAS, **ANNEALED, clamp=(-8, 8), generator=g()
-    ),
-    "annealed_langevin, noise shared": lambda s: samplers.annealed_langevin(
-        s, X, SIGMAS, **ANNEALED, noise=samplers.between(2), generator=g()
-    ),
-    "inpaint": lambda s: samplers.inpaint(s, X, SIGMAS, known=X, mask=MASK, **ANNEALED, generator=g()),
-    "inpaint, denoised": lambda s: samplers.inpaint(
-        s, X, SIGMAS, known=X, mask=MASK, **ANNEALED, denoise=True, generator=g()
-    ),
-    "reverse_sde": lambda s: samplers.reverse_sde(WIDE, s, 10 * X, TIMES, generator=g()),
-    "reverse_sde without noise": lambda s: samplers.reverse_sde(VP(), s, X, EVEN, noise=0.0),
-    "reverse_diffusion": lambda s: samplers.reverse_diffusion(SubVP(), s, X, EVEN, generator=g()),
-    "ancestral": lambda s: samplers.ancestral(VP(), s, X, EVEN, generator=g()),
-    "ddim": lambda s: samplers.ddim(VP(), s, X, EVEN),
-    "ddim with noise": lambda s: samplers.ddim(WIDE, s, 10 * X, TIMES, eta=0.5, generator=g()),
-    "ddim, encoding": lambda s: samplers.ddim(VP(), s, X, EVEN.flip(0)),
-    "probability_flow": lambda s: samplers.probability_flow(VP(), s, X, EVEN),
-    "probability_flow, encoding": lambda s: samplers.probability_flow(WIDE, s, X, TIMES.flip(0)),
-    "predictor_corrector": lambda s: samplers.predictor_corrector(VP(), s, X, EVEN, snr=0.1, generator=g()),
-    "predictor_corrector of noise_std": lambda s: samplers.predictor_corrector(
-        WIDE, s, 10 * X, TIMES, snr=0.1, width=samplers.noise_std, predictor=samplers.euler_maruyama_step, generator=g()
-    ),
-    "corrector alone": lambda s: samplers.predictor_corrector(VP(), s, X, EVEN, snr=0.1, predictor=None, generator=g()),
-    "guided by a class": lambda s: samplers.langevin(samplers.guided(s, of_p), X, **STEPS, generator=g()),
-    "guided by a mixture": lambda s: samplers.ancestral(
-        VP(), samplers.guided(s, samplers.of_mixture(P, ROW, torch.ones(1), noise_std=0.5)), X, EVEN, generator=g()
-    ),
-    "guided by its own measurement": lambda s: samplers.annealed_langevin(
-        samplers.guided(s, samplers.of_measurement(s, ROW, torch.ones(1), **MEASURED)),
-        X,
-        SIGMAS,
-        **ANNEALED,
-        generator=g(),
-    ),
-}
+def chain(name, score):
+    """The states of a chain."""
+    sampler, guide = getattr(samplers, name.partition(",")[0]), GUIDES.get(name.split()[-1])
+    given = {key: value for key, value in GIVEN.items() if key in signature(sampler).parameters}
+    steered = samplers.guided(score, guide(score)) if guide else score
+    random = {"generator": seeded(3)} if "generator" in signature(sampler).parameters else {}
+    return sampler(**given | CHAINS[name] | random, score=steered)
 
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_score_that_is_not_finite_stops_a_chain(name):
     """In one row, while state ``at`` is made: it is that row that is named; until then all rows are what they are without."""
-    healthy = list(CHAINS[name](P.score))
+    healthy = list(chain(name, P.score))
     last = len(healthy)  # the state of denoising, where there is one
     first = 2 if name == "metropolis_langevin" else 1  # it looks at the score of its start, and refuses it at once
     for at, value in zip((first, 16, 17, last), (math.nan, math.inf, -math.inf, math.nan), strict=True):
@@ -104,7 +100,7 @@ def test_a_score_that_is_not_finite_stops_a_chain(name):
             return torch.where(here, value, s) if len(seen) == at - 1 else s
 
         with pytest.raises(DivergenceError) as error:
-            seen.extend(CHAINS[name](score))
+            seen.extend(chain(name, score))
         stop, text = len(seen) + 1, str(error.value)
         start, end = map(int, re.search(r"the chain diverged between states (\d+) and (\d+), ", text).groups())
         assert start <= at <= end == stop <= at + 16
@@ -129,9 +125,9 @@ def test_the_level_that_is_poisoned_is_named(level):
 
 FLOWS = {
     "adaptive_flow": lambda s: list(samplers.adaptive_flow(VP(), s, X, [1.0, 0.5, 0.01])),
-    "adaptive_flow, encoding": lambda s: list(samplers.adaptive_flow(VE(0.01, 10.0), s, X, [0.1, 1.0])),
+    "adaptive_flow, encoding": lambda s: list(samplers.adaptive_flow(WIDE["sde"], s, X, [0.1, 1.0])),
     "log_likelihood": lambda s: log_likelihood(VP(), s, X),
-    "log_likelihood, estimated": lambda s: log_likelihood(VE(0.01, 10.0), s, X, exact_trace=False, generator=g()),
+    "log_likelihood, estimated": lambda s: log_likelihood(WIDE["sde"], s, X, exact_trace=False, generator=seeded(3)),
 }
 
 
@@ -158,15 +154,10 @@ def test_a_step_that_is_too_long_stops_a_chain():
         DivergenceError,
         match=r"at sigma = 0 with step size 8: max .*stable only while .* below 4 v, so lower step_size",
     ):
-        seen.extend(samplers.langevin(p.score, X, step_size=8.0, n_steps=200, generator=g()))
+        seen.extend(samplers.langevin(p.score, X, step_size=8.0, n_steps=200, generator=seeded(3)))
     assert all(torch.isfinite(x).all() for x in seen)
     out = next(n for n, x in enumerate(seen, 1) if float(x.abs().max()) > 1e9 * max(1.0, float(X.abs().max())))
     assert len(seen) + 1 - out <= 16
-
-
-def network():
-    torch.manual_seed(0)
-    return EMA(MLP(width=4), 0.9)
 
 
 class Poisoned:
@@ -182,69 +173,51 @@ class Poisoned:
         return x
 
 
-def poison_parameters(part, value):
-    """After step 2, one number of the model or of its average."""
-
-    def after(model, step):
-        if step == 2:
-            next(getattr(model, part).parameters()).data[0, 0] = value
-
-    return after
-
-
-def poison_loss(value):
+def poisoned_loss(value, *, gradient):
+    """In the third batch: one of its values, or only its gradient."""
     calls = count(1)
 
     def loss(score, x, *, generator):
         values = implicit_score_matching(score, x)
-        return values + torch.where(torch.arange(len(x)) == 1, value, 0.0) if next(calls) >= 3 else values
-
-    return loss
-
-
-def poison_gradient(value):
-    """A finite loss whose gradient is not: the slope of a root at zero, or a hook's."""
-    calls = count(1)
-
-    def loss(score, x, *, generator):
-        values = implicit_score_matching(score, x)
-        if next(calls) >= 3 and values.requires_grad:
-            values.register_hook(lambda gradient: torch.full_like(gradient, value))
+        if next(calls) < 3:
+            return values
+        if not gradient:
+            return values + torch.where(torch.arange(len(x)) == 1, value, 0.0)
+        if values.requires_grad:
+            values.register_hook(lambda slope: torch.full_like(slope, value))
         return values
 
     return loss
 
 
-# what is poisoned -> (value -> keywords of fit and what is done after a step), what is named
-TRAININGS = {
-    "loss": (lambda v: ({"loss": poison_loss(v)}, None), r"the loss is (nan|inf|-inf) at sigma = 0"),
-    "gradient": (lambda v: ({"loss": poison_gradient(v)}, None), r"the gradient's norm is (nan|inf)"),
-    "weight": (
-        lambda v: ({}, poison_parameters("model", v)),
-        r"the loss is (nan|inf|-inf) at sigma = \d|the gradient's norm is",
-    ),
-    "average": (lambda v: ({}, poison_parameters("average", v)), r"the norm of the averaged weights is (nan|inf)"),
-    "data": (lambda v: ({"data": Poisoned(v)}, None), r"the loss is (nan|inf|-inf) at sigma = (1|0.1)"),
+LOSS = r"the loss is (nan|inf|-inf) at sigma = "
+TRAININGS = {  # what is poisoned -> what is reported
+    "loss": LOSS + "0",
+    "gradient": r"the gradient's norm is (nan|inf)",
+    "data": LOSS + "(1|0.1)",
+    "model": LOSS + r"\d|the gradient's norm is",
+    "average": r"the norm of the averaged weights is (nan|inf)",
 }
 
 
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("place", TRAININGS)
 def test_training_stops_at_the_step_that_is_not_finite(place, value):
-    make, words = TRAININGS[place]
-    options, after = make(VALUES[value])
-    model, done = network(), []
+    torch.manual_seed(0)
+    model, bad, done = EMA(MLP(width=4), 0.9), VALUES[value], []
+    data = Poisoned(bad) if place == "data" else P
     loss = at_random_sigma(denoising_score_matching, levels([1.0, 0.1]))
-    steps = fit(**{"model": model, "data": P, "loss": loss, "n_steps": 20, "batch_size": 4, **options})
+    if place in ("loss", "gradient"):
+        loss = poisoned_loss(bad, gradient=place == "gradient")
 
     def train():
-        for step in steps:
+        for step in fit(model, data, loss, n_steps=20, batch_size=4):
             done.append(step.step)
-            if after:
-                after(model, step.step)
+            if place in ("model", "average") and step.step == 2:
+                next(getattr(model, place).parameters()).data[0, 0] = bad
 
-    told = rf"^training diverged at step 3: {words}.* at learning rate .*; lower lr, set clip"
-    with pytest.raises(DivergenceError, match=told) as error:
+    words = rf"^training diverged at step 3: ({TRAININGS[place]}).* at learning rate .*; lower lr, set clip"
+    with pytest.raises(DivergenceError, match=words) as error:
         train()
     assert done == [1, 2]
     if place in ("loss", "gradient", "data"):
