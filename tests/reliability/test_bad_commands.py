@@ -29,41 +29,26 @@ COMMANDS = {
     2: """
         train --training.n_step 5 => --training.n_step is no option of train; did you mean --training.n_steps?
         train --zebra 5 => --zebra is no option of train; see --help
-        summary --sed 1 => --sed is no option of summary; did you mean --seed?
         sample --training.lr 1 => --training.lr is no option of sample
-        evaluate --noise.law levels => --noise.law is no option of evaluate
-        doctor --folder x => --folder is no option of doctor; see --help
         '' => a command is required: train, sample,
         trian => trian is no command; did you mean train?
-        TRAIN => TRAIN is no command; did you mean train?
-        evalaute => evalaute is no command; did you mean evaluate?
         zebra => zebra is no command; the commands are train, sample, animate, evaluate
         --seed 3 => --seed is no command; the commands are train,
         train more => unrecognized arguments: more
-        doctor well => unrecognized arguments: well
         train --seed => seed ... expected one argument
         train --config => expected one argument$
         train --config --seed 3 => expected one argument$
-        completion --shell => shell ... expected one argument
         plot-loss => required: --folder
-        export --to x => required: --folder
-        export --folder nowhere => required: --to
-        train --training.lr -1 => training.lr = -1.0: it must be above 0.0, and finite
-        train --training.lr nan => training.lr = nan: it must be a number$
         train --training.ema 1 => training.ema = 1.0: ... at most 0.999999
         train --noise.sigma_max 0.001 => noise.sigma_min = 0.01 is not below noise.sigma_max = 0.001; lower it
-        summary --noise.sigma_min 2 => noise.sigma_min = 2.0 is not below
         train --noise.n_levels 1 => noise.n_levels = 1: one level cannot reach
         train --noise.n_levels 1 --noise.sigma_min 1 --noise.law log_uniform => noise.sigma_min = 1.0 is not below
         train --training.n_shards 3 => training.batch_size = 128 is not a multiple of training.n_shards = 3
         train --data.name toy => network.kind = continuous does not go with data.name = toy
         train --network.kind mlp => network.kind = mlp does not go with data.name = digits
-        train --data.name toy --network.kind ncsn => ncsn does not go with data.name = toy: toys take mlp
         train --data.toy moons => data.toy = moons: data.name = digits does not read it, only toy; leave data.toy out, or pass
-        train --data.toy=two_modes => data.toy = two_modes: data.name = digits does not read it, only toy; leave data.toy out
         train --data.name digits --data.path empty => data.path = empty: data.name = digits does not read it, only folder
         train --config CONFIGS/digits.yaml --data.size 16 => data.size = 16: data.name = digits does not read it, only photos or
-        train --config CONFIGS/toy.yaml --data.flip true => data.flip = true: data.name = toy does not read it, only digits or
         train --network.depth 9 => network.depth = 9: network.kind = continuous does not read it, only mlp; leave network.depth out
         train --noise.log_std 2 => noise.log_std = 2.0: noise.law = levels does not read it, only log_normal; leave
         summary --network.depth 3 => network.depth = 3: network.kind = continuous does not read it, only mlp
@@ -74,29 +59,17 @@ COMMANDS = {
         train TINY --data.name photos --data.size 9 => data.size = 9: network.kind = continuous halves it, so it must be even; or
         train --data.name toy --network.kind mlp --data.toy moon => data.toy = moon is no toy; did you mean moons?
         train --network.kind ncsn --sampling.n_levels 5 => sampling.sigma_max, sigma_min and n_levels must be null: network.kind = ncsn
-        train --network.kind compact --sampling.sigma_max 0.5 => must be null: network.kind = compact takes its own levels
         train --network.kind ncsn --noise.law log_uniform => noise.law = log_uniform: network.kind = ncsn knows its levels
-        train --sampling.sigma_min 5 --sampling.sigma_max 1 => sampling.sigma_min = 5.0 is not below sampling.sigma_max = 1.0
         sample --sampling.sigma_min 0.5 --sampling.sigma_max 0.5 => sampling.sigma_min = 0.5 is not below sampling.sigma_max = 0.5
         sample --sampling.sigma_max 1e9 => sampling.sigma_max = 1000000000.0, ... learns 160.0 to 0.01 and knows nothing beyond
         animate --sampling.sigma_min 1e-9 => sampling.sigma_min = 1e-09: the network learns
         sample --sampling.start zero => sampling.start = zero: it must be one of uniform, normal or null$
-        sample --sampling.step_size 0 => sampling.step_size = 0.0: it must be above 0.0
-        animate --sampling.step_size small => step_size = small: it must be a number or null$
-        evaluate --sampling.n_steps_each 0 => n_steps_each = 0: it must be at least 1
         sample --device abacus => device = abacus: it must be one of auto, cpu, cuda, mps$
         sample --device ABSENT => device = ABSENT: this machine has cpu ... pass one of them, or auto
-        train TINY --device=ABSENT => device = ABSENT: this machine has cpu ... pass one of them, or auto
         sample --threads 0 => threads = 0: it must be at least 1
-        sample --threads 2147483648 => threads = 2147483648: it must be at most
-        animate --threads 0.5 => threads = 0.5: it must be a whole number or null$
         sample --seed 18446744073709551616 => seed = 18446744073709551616: ... below 2^63
-        sample --seed -1 => seed = -1: it must be at least 0 and below 2^63
         sample --samples 0 => samples = 0: it must be at least 1
         sample --samples 2.5 => samples = 2.5: it must be a whole number$
-        sample --samples null => samples = null: it must be a whole number$
-        sample --samples '' => samples = '': it must be a whole number$
-        animate --samples inf => samples = inf: it must be a whole number$
         sample --batch 0 => batch = 0: it must be at least 1
         animate --frames 0 => frames = 0: it must be at least 1
         animate --fps -3 => fps = -3: it must be at least 1
@@ -105,11 +78,9 @@ COMMANDS = {
         evaluate --inception perhaps => inception = perhaps: it must be true or false$
         plot-loss --folder x --smooth 0 => smooth = 0: it must be at least 1
         sample --out x.jpg => out = x.jpg: it must end in .png ... or .npy
-        sample --out x => out = x: it must end in .png ... or .npy
         animate --out x.png => out = x.png: it must end in .gif
         plot-loss --folder x --out x.gif => out = x.gif: it must end in .png ... .svg ... .pdf
         export --folder x --to y --precision int8 => precision = int8: it must be one of float32, float16$
-        completion --shell fish => shell = fish: it must be one of bash, zsh$
         summary --folder x --network.width 64 => folder = x has a network of its own: leave the keys
         plot-loss --folder logged => log.jsonl is empty: the run has not logged a step
         export --folder WEIGHTS --to carded => README.md is no model card of ours, and would be lost
@@ -141,9 +112,7 @@ COMMANDS = {
         sample --folder nowhere --out deep/x.png => nowhere holds no checkpoint: pass a run folder
         sample --folder file => file holds no checkpoint
         animate --folder empty => empty holds no checkpoint: pass a run folder
-        evaluate --folder nowhere => nowhere holds no checkpoint
         summary --folder nowhere => nowhere holds no checkpoint
-        export --folder nowhere --to x => nowhere holds no checkpoint
     """,
 }
 CASES = [(code, *line.strip().split(" => ")) for code, text in COMMANDS.items() for line in text.strip().splitlines()]
@@ -153,55 +122,39 @@ FILES = {
     "training: {n_step: 5}": "c.yaml: training.n_step is not a key; did you mean training.n_steps?",
     "training: {zebra: 5}": "c.yaml: training.zebra is not a key; the keys are training.n_steps, ",
     "trainig: {n_steps: 5}": "c.yaml: trainig is not a key; did you mean training?",
-    "Training: {n_steps: 5}": "c.yaml: Training is not a key; did you mean training?",
     "training: {LR: 5}": "c.yaml: training.LR is not a key; did you mean training.lr?",
-    "zebra: 5": "c.yaml: zebra is not a key; the keys are data, network",
     "lr: 0.1": "c.yaml: lr is not a key of the first rank; did you mean training: {lr: ...}?",
-    "training.lrr: 0.1": "c.yaml: training.lrr is not a key; did you mean training.lr?",
     "sigma_min: 0.1": "sigma_min is not a key of the first rank; did you mean noise: {sigma_min: ...} or sampling: {sig",
     "sample.lr: 0.1": "c.yaml: sample.lr is not ...; did you mean training: {lr: ...}?",
-    "training: {training: {lr: 1}}": "c.yaml: training.training is not a key",
     "data: {noise: {law: levels}}": "c.yaml: data.noise is not a key",
     "1: 2": "c.yaml: 1 is not a key",
-    "training: {null: 2}": "c.yaml: training.null is not a key",
     "? [a]\n: 3": "c.yaml is no YAML at line 1, column 3: found unhashable key",
     "training: [1, 2]": "training = [1, 2]: it must be a group of keys, as in training: {...}$",
-    "noise: 3": "noise = 3: it must be a group of keys, as in noise: {...}$",
     "sampling:": "sampling = null: it must be a group of keys, as in sampling: {...}$",
     "training: {lr: {max: 1}}": "training.lr = {'max': 1}: it must be a number$",
-    "data: {name: [digits]}": "data.name = ['digits']: it must be one of digits, mnist5k",
     "seed: 2020-01-01": "seed = 2020-01-01: it must be a whole number$",
     "seed: 1e3": "seed = 1000.0: it must be a whole number$",
     "seed: " + "9" * 5000: "c.yaml is no YAML: Exceeds the limit",
     "data: {size: 8}\ndata: {size: 9}": "c.yaml is no YAML at line 2, column 1: data is there twice",
     "training:\n\tlr: 1": "c.yaml is no YAML at line 2, column 1: ...; indent with spaces$",
     "training: {n_steps: 5": "c.yaml is no YAML at line ... expected ',' or '}'",
-    "data: {name: 'digits}": "c.yaml is no YAML at line 1, column ... found unexpected end of stream",
-    "training: {lr: 2,, }": "c.yaml is no YAML at line 1, column 18: ",
-    "training:\n  lr: 1\n n_steps: 2": "c.yaml is no YAML at line 3, column 2: ",
     "training: *a": "c.yaml is no YAML: a reference (*a): write out what it stands for",
     "training: !!python/object/apply:os.system ['true']": "line 1, column 11: could not determine a constructor for the tag",
-    "seed: !foo 3": "c.yaml is no YAML at line 1, column 7: could not determine a constructor",
     "seed: !!int x": "c.yaml is no YAML: invalid literal for int",
     "%YAML 3.0\n---\nseed: 1": "c.yaml is no YAML at line 1, column 1: found incompatible",
     "---\nseed: 1\n---\nseed: 2": "c.yaml is no YAML at line 3, column 1: but found another document",
     "[" * 2000: "c.yaml is no YAML",
     "\x00\x01": "c.yaml is no YAML: unacceptable character #x0000",
     "": "c.yaml holds no keys: it must hold groups of them, as in training: {n_steps: 200}$",
-    "# to be written\n": "c.yaml holds no keys",
     "digits": "c.yaml holds no keys",
-    "- training\n- data": "c.yaml holds no keys",
-    "seed: 1".encode("utf-16"): "c.yaml is not in UTF-8 (byte 1); save it as UTF-8$",
     "# caf\xe9\nseed: 1".encode("latin-1"): "c.yaml is not in UTF-8 (byte 6); save it as UTF-8$",
     "data: {toy: two_modes}": "data.toy = two_modes: data.name = digits does not read it, only toy; leave data.toy out",
-    "noise: {law: log_uniform, log_mean: 0.5}": "noise.log_mean = 0.5: noise.law = log_uniform does not read it, only log_n",
     "config: other.yaml": "config ... other.yaml",
 }
 
 # lines of a script with its options, and of words in the last line of its message
 SCRIPTS = """
     figures/run.py --only zebra => --only zebra: there is no such figure; choose from
-    figures/run.py --only => --only: expected one argument
     figures/run.py --quik => unrecognized arguments: --quik
     figures/run.py --quick --check => --check cannot compare them; pass one of the two
     figures/run.py --clean => --clean says what x a loss takes, and there is none
@@ -212,24 +165,14 @@ SCRIPTS = """
     figures/run.py --loss toyscore.losses:implicit_score --only objectives => no implicit_score: ... pass implicit_score_matching
     figures/run.py --loss math:pi --only objectives => pi is float: it must be callable
     figures/run.py --spread 1 => --spread 1 needs two seeds or more
-    figures/run.py --spread few => --spread: invalid int value: 'few'
     notebooks/build.py 77 => no notebook 77: choose from 00, 01
-    notebooks/build.py 01 x => no notebook x: choose from 00, 01
-    notebooks/build.py --chek => unrecognized arguments: --chek
     notebooks/classroom.py --port 80 => --port 80: it must be from 1024 to 65535
-    notebooks/classroom.py --port 65536 => --port 65536: it must be from 1024 to 65535
-    notebooks/classroom.py --port http => --port: invalid int value: 'http'
     docs/make_site.py --out full => --out full holds something else, which would be lost
-    docs/make_site.py --out file => --out file holds something else, which would be lost
-    docs/make_site.py --oot x => unrecognized arguments: --oot
     docs/make_equations.py --chek => unrecognized arguments: --chek
     docs/make_gallery.py --chek => unrecognized arguments: --chek
     docs/make_scaling.py check => unrecognized arguments: check
     benchmarks/run.py --only zebra => --only: invalid choice: ...zebra
-    benchmarks/run.py --olny zebra => unrecognized arguments: --olny
-    benchmarks/images.py --only zebra => --only: invalid choice: ...zebra
     benchmarks/images.py --steps 1 => --steps 1: the first is not timed; it must be at least 2
-    benchmarks/images.py --batch 0 => --batch 0: it must be at least 1
     benchmarks/images.py --repeats 0 => --repeats 0: it must be at least 1
     benchmarks/images.py --quick --write => leave out one of --quick and --write
 """
@@ -286,15 +229,18 @@ def test_a_bad_command_line_is_refused(code, line, words, place):
     check_refused(place, [] if line == "''" else shlex.split(line), words, code)
 
 
+def check_file_refused(place, content, words):
+    (place / "c.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    check_refused(place, ["train", "--config", "c.yaml"], words)
+
+
 @pytest.mark.parametrize("content", FILES, ids=lambda content: repr(content[:40]))
 def test_a_bad_file_is_refused(content, place):
-    (place / "c.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    check_refused(place, ["train", "--config", "c.yaml"], FILES[content])
+    check_file_refused(place, content, FILES[content])
 
 
 @functools.cache
-def script(name):
-    path = ROOT / name
+def script(path):
     spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -308,7 +254,7 @@ def test_a_bad_option_of_a_script_is_refused(line, place, monkeypatch):
     monkeypatch.syspath_prepend(str((ROOT / name).parent))
     before = contents(place)
     with contextlib.redirect_stderr(io.StringIO()) as errors, pytest.raises(SystemExit) as end:
-        script(name).main(arguments)
+        script(ROOT / name).main(arguments)
     assert end.value.code == 2
     assert matches(words, errors.getvalue().splitlines()[-1]), errors.getvalue()
     assert "Traceback" not in errors.getvalue()
@@ -324,10 +270,8 @@ def keys():
     groups[""] = {name: hint for name, hint in get_type_hints(Config).items() if name not in groups}
     for group, hints in groups.items():
         for name, hint in hints.items():
-            yield (
-                f"{group}.{name}".lstrip("."),
-                (get_args(hint) if NoneType in get_args(hint) else (hint,), group, name),
-            )
+            kinds = get_args(hint) if NoneType in get_args(hint) else (hint,)
+            yield f"{group}.{name}".lstrip("."), (kinds, group, name)
 
 
 KEYS = dict(keys())
@@ -351,11 +295,9 @@ def wrong_values(key, kinds):
         yield "true", f"{key} = ...rue: {typed}"
     if int in kinds:
         least, most = LEAST.get(key, 1), 2**63 if key == "seed" else 2**31
+        limit = "at least 0 and below 2^63" if key == "seed" else f"at most {most - 1}"
         yield f"{least - 1}", f"{key} = {least - 1}: it must be at least {least}"
-        yield (
-            f"{most}",
-            f"{key} = {most}: it must be {'at least 0 and below 2^63' if key == 'seed' else f'at most {most - 1}'}",
-        )
+        yield f"{most}", f"{key} = {most}: it must be {limit}"
         yield "1.5", f"{key} = 1.5: {typed}"
     if float in kinds:
         above = key != "noise.log_mean"
@@ -378,13 +320,12 @@ def test_every_key_refuses_what_it_cannot_be(key, place):
         (values[group] if group else values)[name] = value
         return values
 
-    def check_file(text, words):
-        (place / "c.yaml").write_text(text)
-        check_refused(place, ["train", "--config", "c.yaml"], words)
+    def check_file(name, value, words):
+        check_file_refused(place, f"{group}: {{{name}: {value}}}" if group else f"{name}: {value}", words)
 
     for n, (value, words) in enumerate(wrong_values(key, kinds)):
         if n == 0 or str in kinds:  # as an option anything is text
-            check_file(f"{group}: {{{name}: {value}}}" if group else f"{name}: {value}", words)
+            check_file(name, value, words)
         if str not in kinds:
             check_refused(place, ["train", f"--{key}={value}"], words)
     (place / "empty" / "config.yaml").write_text(yaml.safe_dump(changed(yaml.safe_load(value))))  # the last one
@@ -394,15 +335,7 @@ def test_every_key_refuses_what_it_cannot_be(key, place):
             Config.fromdict(changed(value))
     near = misspelt(name)
     check_refused(place, ["train", f"--{misspelt(key)}=1"], f"--{misspelt(key)} is no option of train; did you mean --")
-    told = f"c.yaml: {key[: -len(name)]}{near} is not a key; did you mean {key}?$"
-    check_file(f"{group}: {{{near}: 1}}" if group else f"{near}: 1", told)
-    twice = f"{group}:\n  {name}: 1\n  {name}: 1" if group else f"{name}: 1\n{name}: 1"
-    check_file(twice, f"c.yaml is no YAML at line ...: {name} is there twice")
-
-
-def test_there_are_250_bad_inputs():
-    of_keys = sum(len(list(wrong_values(key, kinds))) + 3 for key, (kinds, *_) in KEYS.items())
-    assert len(CASES) + len(FILES) + len(SCRIPTS.strip().splitlines()) + of_keys >= 250
+    check_file(near, 1, f"c.yaml: {key[: -len(name)]}{near} is not a key; did you mean {key}?$")
 
 
 # --- what is right ---
@@ -415,12 +348,7 @@ def check_begins(*options):
 
 def test_a_right_configuration_is_not_refused(place, monkeypatch):
     """A byte order mark, a home folder, a pipe, keys as on the command line, values taken back, every key at its default."""
-    for content in (
-        "\ufeffseed: 1",
-        "training: {lr: 1e-3}",
-        "noise: {sigma_max: 2}",
-        yaml.safe_dump(Config().asdict()),
-    ):
+    for content in ("\ufeffseed: 1", "training: {lr: 1e-3}", yaml.safe_dump(Config().asdict())):
         (place / "c.yaml").write_text(content)
         check_begins("--config", "c.yaml")
     monkeypatch.setenv("HOME", str(place))

@@ -31,10 +31,8 @@ def chains(n):
 def network_steps(n):
     """Steps of a network's 256 chains; what a step leaves behind would add up."""
     network = MLP(width=64, sigmas=[1.0, 0.1])
-    chain = annealed_langevin(
-        network, torch.randn(256, 2), [1.0, 0.1], step_size=1e-4, n_steps_each=n, generator=seeded()
-    )
-    assert sum(1 for _ in chain) == 2 * n
+    options = {"step_size": 1e-4, "n_steps_each": n, "generator": seeded()}
+    assert sum(1 for _ in annealed_langevin(network, torch.randn(256, 2), [1.0, 0.1], **options)) == 2 * n
 
 
 def smoothed_images(n):
@@ -73,25 +71,22 @@ WORK = {
 }
 
 
-def kilobytes():
-    return int(STATUS.read_text().partition("VmHWM:")[2].split()[0])
+def peak():
+    """MiB that this process has held at most."""
+    return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def measured():
-    """work -> MiB at the peak of the small size and of the large one, above what the process had; each in a fork of its own."""
-    found = {}
-    for name, sizes in WORK.items():
-        for n in sizes[:2]:
-            heard, tells = os.pipe()
-            child = os.fork()
-            if child == 0:
-                before = kilobytes()
-                globals()[name](n)
-                os.write(tells, str(kilobytes() - before).encode())
-                os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0, name
-            found.setdefault(name, []).append(int(os.read(heard, 99)) / 1024)
-    return found
+def measured(name, n):
+    """MiB at the peak of a work, above what the process had, in a fork of its own."""
+    heard, tells = os.pipe()
+    child = os.fork()
+    if child == 0:
+        before = peak()
+        globals()[name](n)
+        os.write(tells, str(peak() - before).encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, name
+    return float(os.read(heard, 99))
 
 
 @pytest.mark.slow
@@ -108,4 +103,4 @@ def test_memory_does_not_grow_with_the_work():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     chains(1), pairs(600), components(10), smoothed_images(10), network_steps(1)  # imports what is imported late
-    json.dump(measured(), sys.stdout)
+    json.dump({name: [measured(name, n) for n in sizes[:2]] for name, sizes in WORK.items()}, sys.stdout)

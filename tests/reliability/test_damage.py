@@ -12,7 +12,7 @@ import struct
 
 import pytest
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from runs import Touch, said
 from states import SEALED, SIGMAS, network, seal, state_at, steps, with_config
@@ -55,17 +55,17 @@ def run(tmp_path, whole):
     return shutil.copytree(whole, tmp_path / "run")
 
 
-def check_refused(
-    run, words, readers=(load_checkpoint, pretrained.load), codes=(8,), commands=("sample", "train", "export")
-):
+COMMANDS = {"sample": [], "train": ["--resume", "latest"], "export": ["--to", "export"]}
+
+
+def check_refused(run, words, readers=(load_checkpoint, pretrained.load), codes=(8,), commands=COMMANDS):
     """By the library in two ways and by the command line in three: the error has the words, the code is 8."""
     for read in readers:
         with pytest.raises(CheckpointError) as error:
             read(run)
         assert re.search(words, str(error.value)), str(error.value)
-    more = {"sample": [], "train": ["--resume", "latest"], "export": ["--to", run / "export"]}
     for command in commands:
-        code, text = said(command, "--folder", run, *more[command])
+        code, text = said(command, "--folder", run, *COMMANDS[command])
         assert code in codes, text
         assert code == 2 or re.search(words, text), text
         assert text.startswith("toyscore: ")
@@ -74,28 +74,20 @@ def check_refused(
         assert "Traceback" not in text
 
 
-def replaced(make):
-    return lambda path: (path.unlink(), make(path))
+def older(path):
+    shutil.copy(path.parent.with_name("step-00000035") / path.name, path)
 
 
-# what is done to a file, and what the error reports
+UNREADABLE = "{file} cannot be read: "
+# what is done to a file, and what the error reports, once it is gone
 BROKEN = {
-    "emptied": (lambda path: path.write_bytes(b""), "{file} is damaged: its 0 bytes"),
-    "removed": (os.remove, "{file} cannot be read: No such file"),
-    "a folder": (replaced(os.mkdir), "{file} cannot be read: it is no file"),
-    "a link to itself": (
-        replaced(lambda path: path.symlink_to(path.name)),
-        "{file} cannot be read: Too many levels of sym",
-    ),
-    "a pipe": (replaced(os.mkfifo), "{file} cannot be read: it is no file"),
-    "a link to an endless file": (
-        replaced(lambda path: path.symlink_to("/dev/zero")),
-        "{file} cannot be read: it is no file",
-    ),
-    "an older one": (
-        lambda path: shutil.copy(path.parent.with_name("step-00000035") / path.name, path),
-        r"{file} is damaged: its \d+ bytes",
-    ),
+    "removed": (lambda path: None, UNREADABLE + "No such file"),
+    "a folder": (os.mkdir, UNREADABLE + "it is no file"),
+    "a link to itself": (lambda path: path.symlink_to(path.name), UNREADABLE + "Too many levels of sym"),
+    "a pipe": (os.mkfifo, UNREADABLE + "it is no file"),
+    "a link to an endless file": (lambda path: path.symlink_to("/dev/zero"), UNREADABLE + "it is no file"),
+    "emptied": (lambda path: path.touch(), "{file} is damaged: its 0 bytes"),
+    "an older one": (older, r"{file} is damaged: its \d+ bytes"),
 }
 
 
@@ -105,6 +97,7 @@ def test_a_broken_file_is_named_with_the_one_before(run, way):
     harm, words = BROKEN[way]
     for file in FILES:
         shutil.copytree(folder, run / "kept")
+        (folder / file).unlink()
         harm(folder / file)
         before = f".*; the newest whole one is {folder.with_name('step-00000035')}: resume from that"
         check_refused(run, words.format(file=folder / file) + before)
@@ -140,9 +133,12 @@ class Bomb:
         return os.system, ("touch marker",)
 
 
+PICKLE = pickle.dumps(Bomb())
+
+
 def test_the_bomb_is_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pickle.loads(pickle.dumps(Bomb()))
+    pickle.loads(PICKLE)
     assert (tmp_path / "marker").exists()
 
 
@@ -152,13 +148,10 @@ def torch_saved():
     return buffer.getvalue()
 
 
-def header(content):
-    text = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return struct.pack("<Q", len(text)) + text + bytes(64)
-
-
 def tensor(shape, begin, end, dtype="F32"):
-    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    """A file of one tensor, of 64 bytes."""
+    text = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}}).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(64)
 
 
 NO = "is as it was written, but it is no checkpoint"
@@ -167,54 +160,44 @@ SAYS = "does not (hold what its configuration says|say what made it): "
 FACTS = {
     "a newer format": (changed(format=9), "checkpoint.json has format 9: this version reads 1"),
     "a format of another type": (changed(format=[1]), r"has format \[1\]: this version reads 1"),
-    "a list": (b"[]", NO),
-    "a word": (b'"x"', NO),
     "nothing": (b"null", NO),
-    "half": (b"[", NO),
-    "no keys": (b"{}", NO),
     "a format alone": (b'{"format": 1}', NO),
-    "a pickle": (pickle.dumps(Bomb()), NO),
+    "a pickle": (PICKLE, NO),
     "depth without end": (b'{"format": 1, "about": ' + b'{"a":' * 200_000, NO),
-    "lists without end": (b"[" * 200_000, NO),
     "a million digits": (b'{"format": 1, "step": ' + b"9" * 1_000_000 + b"}", NO),
     "a step in words": (changed(step="ten"), NO + ".*its step must be a whole number"),
-    "a step of true": (changed(step=True), NO),
-    "a step of NaN": (changed(step=float("nan")), NO),
     "a class": (changed(__class__="os.system", step={"__reduce__": ["os.system"]}), NO),
     "a recipe of none": (changed(recipe=None), NO),
     "facts of none": (changed(about=None), NO),
-    "facts in a list": (changed(about=["config"]), NO),
     "a network of no kind": (config("network", kind="os.system"), SAYS + "network.kind = os.system: it must be one of"),
     "code": (config("network", kind="__import__('os').system('touch marker')"), SAYS + "network.kind = __import__"),
     "a key to the class": (config("network", __class__="os.system"), SAYS + "network.__class__ is not a key"),
-    "a toy by dunder": (config("data", name="__class__"), SAYS + "data.name = __class__: it must be one of"),
-    "a shell": (config("training", ema="${touch}"), SAYS + r"training.ema = \$\{touch\}: it must be"),
     "a width in words": (config("network", width="wide"), SAYS + "network.width = wide: it must be a whole number"),
     "another width": (config("network", width=11), SAYS + r"\S+ has shape .*, and in the network \["),
     "a width of no weight": (config("network", width=98), SAYS + "network.width gives 98, and no weight has"),
-    "a width beyond memory": (config("network", width=30_000), SAYS + "network.width gives 30000, and no weight has"),
     "a depth beyond memory": (config("network", kind="mlp", depth=10**9), SAYS),
-    "levels beyond memory": (
-        config("noise", n_levels=10**10),
-        SAYS + "noise.n_levels = 10000000000: it must be at most",
-    ),
-    "a level without end": (config("noise", sigma_max=float("inf")), SAYS + "noise.sigma_max = inf: it must be"),
+    "levels beyond memory": (config("noise", n_levels=10**10), SAYS + "noise.n_levels = 10000000000: it must"),
     "a group in a word": (lambda about: about | {"about": {"config": {"data": 1}}}, SAYS),
     "an event in words": (data(event="8x8"), SAYS + "data = .*8x8"),
-    "an event of nothing": (data(event=[]), SAYS),
     "a mean that is no number": (data(mean=float("nan")), SAYS),
 }
+
+
+def sealed(run, name, change, decode, encode):
+    """The newest checkpoint, of which a file was changed and the sums were made to agree."""
+    place = run / "checkpoints" / "step-00000040"
+    file = place / name
+    file.write_bytes(change if isinstance(change, bytes) else encode(change(decode(file.read_bytes()))))
+    seal(place)
+    return place
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("harmless")
 @pytest.mark.parametrize("case", FACTS)
 def test_sealed_facts_of_no_checkpoint_are_refused(run, case):
-    place = run / "checkpoints" / "step-00000040"
     change, words = FACTS[case]
-    file = place / "checkpoint.json"
-    file.write_bytes(change if isinstance(change, bytes) else json.dumps(change(json.loads(file.read_text()))).encode())
-    seal(place)
+    sealed(run, "checkpoint.json", change, json.loads, lambda about: json.dumps(about).encode())
     if words.startswith(SAYS):  # the state itself is one; that it does not fit is seen when the network is built
         assert load_checkpoint(run).state["step"] == 40
         check_refused(run, words, [pretrained.load], commands=["sample"])
@@ -225,26 +208,20 @@ def test_sealed_facts_of_no_checkpoint_are_refused(run, case):
 
 # what the tensors become, as bytes or from those that were there
 TENSORS = {
-    "a pickle": pickle.dumps(Bomb()),
+    "a pickle": PICKLE,
     "a file of torch.save": torch_saved(),
     "a header without end": struct.pack("<Q", 2**63) + b"{}",
     "a header of a gigabyte": struct.pack("<Q", 2**30) + b"{}",
-    "a header of minus one": b"\xff" * 8 + b"{}",
-    "a deep header": header(b'{"a":' * 100_000),
-    "a header in pieces": header(b'{"a": {"dtype"'),
-    "offsets below zero": header({"model.a": tensor([4], -16, 0)}),
-    "offsets beyond the end": header({"model.a": tensor([4], 2**40, 2**40 + 16)}),
-    "offsets that overlap": header({"model.a": tensor([16], 0, 64), "model.b": tensor([4], 8, 24)}),
-    "offsets the wrong way": header({"model.a": tensor([4], 16, 0)}),
-    "a shape beyond memory": header({"model.a": tensor([2**62, 2**62], 0, 64)}),
-    "a shape below zero": header({"model.a": tensor([-16], 0, 64)}),
-    "another shape than its bytes": header({"model.a": tensor([2**40], 0, 64)}),
-    "a type that runs": header({"model.a": tensor([16], 0, 64, "os.system")}),
+    "a deep header": struct.pack("<Q", 500_000) + b'{"a":' * 100_000,
+    "offsets below zero": tensor([4], -16, 0),
+    "offsets beyond the end": tensor([4], 2**40, 2**40 + 16),
+    "a shape beyond memory": tensor([2**62, 2**62], 0, 64),
+    "another shape than its bytes": tensor([2**40], 0, 64),
+    "a type that runs": tensor([16], 0, 64, "os.system"),
     "no bytes": b"",
     "a shape": lambda tensors: tensors | {n: torch.zeros(3, 3) for n in tensors if n.endswith("layers.3.weight")},
     "a name more": lambda tensors: tensors | {"model.average.more": torch.zeros(1), "model.model.more": torch.zeros(1)},
     "a name less": lambda tensors: {n: v for n, v in tensors.items() if not n.endswith("layers.3.weight")},
-    "no tensors": lambda tensors: {},
     "no moments": lambda tensors: {n: v for n, v in tensors.items() if not n.startswith("optimizer")},
     "moments of another shape": lambda t: t | {n: torch.zeros(3) for n in t if n.startswith("optimizer.0.exp")},
     "moments of another kind": lambda tensors: tensors | {"optimizer.0.momentum": torch.zeros(3)},
@@ -256,22 +233,18 @@ TENSORS = {
 @pytest.mark.usefixtures("harmless")
 @pytest.mark.parametrize("case", TENSORS)
 def test_sealed_tensors_of_another_network_are_refused(run, case):
-    place = run / "checkpoints" / "step-00000040"
-    file, change = place / "tensors.safetensors", TENSORS[case]
-    file.write_bytes(change if isinstance(change, bytes) else save(change(load_file(file))))
-    seal(place)
-    if isinstance(change, bytes):
+    place = sealed(run, "tensors.safetensors", TENSORS[case], load, save)
+    if isinstance(TENSORS[case], bytes):
         check_refused(run, NO)
     else:
         check_refused(run, str(place), [], commands=["train"])
         if "moments" not in case:  # which nobody needs who does not go on
-            check_refused(
-                run, f"{place} does not hold what its configuration says", [pretrained.load], commands=["sample"]
-            )
+            words = f"{place} does not hold what its configuration says"
+            check_refused(run, words, [pretrained.load], commands=["sample"])
 
 
 @pytest.mark.usefixtures("harmless")
-@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "$(touch marker)", "-c", "tensors.safetensors\0x"])
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "$(touch marker)", "tensors.safetensors\0x"])
 def test_names_in_the_sums_are_not_opened(run, name):
     sums = run / "checkpoints" / "step-00000040" / "SHA256SUMS"
     (run / "secret").write_text("mine")
@@ -288,11 +261,10 @@ def test_other_files_next_to_it_are_left_alone(run):
     place = run / "checkpoints" / "step-00000040"
     (place / "more").mkdir()
     (run / "checkpoints" / "step-00000099.old").mkdir()
-    for name in ("notes.txt", "model.pt", "optimizer.pkl", "__init__.py", "sitecustomize.py", "tensors.safetensors.py"):
+    code = b"import os; os.system('touch marker')"
+    for name, content in {"model.pt": PICKLE, "__init__.py": code, "sitecustomize.py": code, "a.txt": b""}.items():
         for folder in (place, run):
-            (folder / name).write_bytes(
-                b"import os; os.system('touch marker')" if ".py" in name else pickle.dumps(Bomb())
-            )
+            (folder / name).write_bytes(content)
     assert load_checkpoint(run).state["step"] == 40
     assert pretrained.load(run).about["step"] == 40
 
@@ -300,15 +272,15 @@ def test_other_files_next_to_it_are_left_alone(run):
 def test_missing_and_foreign_files_are_named(tmp_path):
     path = save_checkpoint(tmp_path, state_at(1))
     (path / "tensors.safetensors").rename(path / "elsewhere")
-    missing = "tensors.safetensors cannot be read: No such file.*no other one is whole"
-    nowhere = "nowhere holds no checkpoint: pass a run folder, its checkpoints, or a step"
-    for read, where, words in (
-        (load_checkpoint, path, missing),
-        (latest_checkpoint, tmp_path / "nowhere", "holds no checkpoint"),
-        (load_checkpoint, tmp_path / "nowhere", nowhere),
+    with pytest.raises(
+        CheckpointError, match=r"tensors.safetensors cannot be read: No such file.*no other one is whole"
     ):
-        with pytest.raises(CheckpointError, match=words):
-            read(where)
+        load_checkpoint(path)
+    nowhere = "nowhere holds no checkpoint: "
+    with pytest.raises(CheckpointError, match=nowhere + "nothing to go on from"):
+        latest_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=nowhere + "pass a run folder, its checkpoints, or a step"):
+        load_checkpoint(tmp_path / "nowhere")
 
 
 def test_a_state_of_another_network_is_refused(tmp_path):

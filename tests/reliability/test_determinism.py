@@ -47,13 +47,13 @@ def functions():
     """Every public function that returns numbers, as the tests of purity call it."""
     world = World(torch.float32)
     for name, call in CALLS.items():
-        found = [
-            leaf
-            for leaf in leaves(run(name, world, call.arguments(world)))
-            if isinstance(leaf, torch.Tensor | float | int) or (isinstance(leaf, np.ndarray) and leaf.dtype != object)
-        ]
+        found = [leaf for leaf in leaves(run(name, world, call.arguments(world))) if is_number(leaf)]
         if found:
             yield name, found
+
+
+def is_number(leaf):
+    return isinstance(leaf, torch.Tensor | float | int) or (isinstance(leaf, np.ndarray) and leaf.dtype != object)
 
 
 def digest(value):

@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -77,28 +78,23 @@ def check_whole(left, old, new):
         assert (json.loads(left["evaluation.json"])["facts"]["table"] == table) == belong
 
 
-class Kind:
-    """A kind of writing with a folder as it was before, and what is read there before and after."""
-
-    def __init__(self, name, tmp_path):
-        self.write, before = KINDS[name]
-        self.tmp_path, self.folder = tmp_path, tmp_path / "before" / "to"
-        self.folder.mkdir(parents=True)
-        for n in before:
-            self.write(self.folder, n)
-        done = self.copy("after")
-        self.write(done, 3)
-        self.old, self.new = read(self.folder), read(done)
-        assert self.old != self.new
-
-    def copy(self, name):
-        return shutil.copytree(self.folder, self.tmp_path / str(name) / "to")  # a model card knows its name
-
-
 @pytest.fixture
 def kind(request, tmp_path, little_to_judge):
+    """A kind of writing; ``copy(name)`` is the folder as it was before, ``old`` and ``new`` what is read there before and after."""
+    write, before = KINDS[request.param]
+    folder = tmp_path / "before" / "to"
+    folder.mkdir(parents=True)
+
+    def copy(name):
+        return shutil.copytree(folder, tmp_path / str(name) / "to")  # a model card knows its name
+
     with mpl.rc_context(plotting.STYLE):
-        yield Kind(request.param, tmp_path)
+        for n in before:
+            write(folder, n)
+        done = copy("after")
+        write(done, 3)
+        assert read(folder) != read(done)
+        yield SimpleNamespace(write=write, copy=copy, folder=folder, old=read(folder), new=read(done))
 
 
 def fails(write, folder, at):
@@ -269,18 +265,12 @@ def test_a_read_only_folder_is_named(tmp_path, whole, monkeypatch):
         if event != "os.fsync" and (event != "open" or args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
             raise OSError(errno.EROFS, "Read-only file system", str(args[0]))
 
-    monkeypatch.setattr(
-        os, "access", lambda path, mode: access(path, mode) and not (mode & os.W_OK and str(disk) in str(path))
-    )
+    refused = lambda path, mode: mode & os.W_OK and str(disk) in str(path)  # noqa: E731
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and not refused(path, mode))
     with Touch(disk, refuse):
-        for words in (
-            toy(disk / "new"),
-            ["train", "--folder", disk / "run", "--resume", "latest"],
-            ["sample", *FEW, "--folder", disk / "run"],
-            ["evaluate", *FEW, "--folder", disk / "run"],
-            ["export", "--folder", disk / "run", "--to", disk / "export"],
-            ["plot-loss", "--folder", disk / "run"],
-        ):
+        uses = ["train --resume latest", f"export --to {disk}/export", "plot-loss"]
+        uses = [*map(str.split, uses), ["sample", *FEW], ["evaluate", *FEW]]
+        for words in (toy(disk / "new"), *([*words, "--folder", disk / "run"] for words in uses)):
             code, text = said(*words)
             assert code == 3, (words, text)
             assert str(disk) in text
@@ -289,21 +279,6 @@ def test_a_read_only_folder_is_named(tmp_path, whole, monkeypatch):
         assert said("sample", *FEW, "--folder", disk / "run", "--out", "x.png")[0] == 0
         assert said("export", "--folder", disk / "run", "--to", "model")[0] == 0
     assert contents(disk) == before
-
-
-def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
-    taken = tmp_path / "taken"
-    taken.write_text("mine")
-    for words in (
-        toy(taken),
-        ["export", "--folder", WEIGHTS, "--to", taken],
-        ["sample", *FEW, "--out", taken / "x.png"],
-        ["evaluate", *FEW, "--out", taken],
-    ):
-        code, text = said(*words)
-        assert code == 3, text
-        assert "taken" in text
-    assert taken.read_text() == "mine"
 
 
 def test_a_second_run_is_refused_and_the_lock_of_a_killed_one_is_void(tmp_path, whole):
@@ -344,7 +319,6 @@ def test_a_clock_that_goes_back_changes_nothing(tmp_path, whole, monkeypatch):
     assert digest(run) == digest(whole)
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 41))
-    seconds = [line["seconds"] for line in lines]
+    seconds = [0.0, *(line["seconds"] for line in lines)]
     assert seconds == sorted(seconds)
-    assert seconds[0] >= 0
     assert all(line["examples_per_second"] > 0 for line in lines)

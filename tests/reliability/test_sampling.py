@@ -11,24 +11,11 @@ from scipy import special, stats
 
 from helpers import F64, rotation, seeded
 from reliability.laws import ALPHA, confirmed, p_gaussian, p_mean, p_uniform
+from toyscore import samplers
 from toyscore.distributions import GaussianMixture
 from toyscore.losses import denoising_score_matching, implicit_score_matching, sliced_score_matching
 from toyscore.noise import log_normal, log_uniform
-from toyscore.samplers import (
-    ancestral,
-    annealed_langevin,
-    ddim,
-    diffuse,
-    final,
-    inpaint,
-    langevin,
-    metropolis_langevin,
-    noise_std,
-    predictor_corrector,
-    probability_flow,
-    reverse_diffusion,
-    reverse_sde,
-)
+from toyscore.samplers import final
 from toyscore.sde import VE, VP, SubVP
 
 N = 20_000
@@ -133,31 +120,25 @@ def recursion(schedule, mean=START, covariance=None, free=EYE):
 SIGMAS = [4.0, 1.5, 0.5]
 
 
+def compared(chain, mean, covariance):
+    """The p-value of a chain from START, ``chain(start, generator=...)``, against a Gaussian."""
+    return lambda n, seed: p_gaussian(final(chain(START.expand(n, 3), generator=seeded(seed))), mean, covariance)
+
+
 def annealed(denoise):
     """song2019, Algorithm 1: the step of a level is step_size (sigma / sigma_min)²; Tweedie's mean at the end where asked."""
     mean, covariance = recursion([(s, 0.1 * s**2 / 0.25) for s in SIGMAS for _ in range(3)])
     if denoise:
         shrink = COVARIANCE @ torch.linalg.inv(COVARIANCE + 0.25 * EYE)
         mean, covariance = MEAN + shrink @ (mean - MEAN), shrink @ covariance @ shrink.mT
-
-    def p_value(n, seed):
-        options = {"step_size": 0.1, "n_steps_each": 3, "denoise": denoise, "generator": seeded(seed)}
-        return p_gaussian(
-            final(annealed_langevin(GAUSSIAN.score, START.expand(n, 3), SIGMAS, **options)), mean, covariance
-        )
-
-    return p_value
+    options = {"sigmas": SIGMAS, "step_size": 0.1, "n_steps_each": 3, "denoise": denoise}
+    return compared(partial(samplers.annealed_langevin, GAUSSIAN.score, **options), mean, covariance)
 
 
 def plain(sigma, n_steps):
     """song2019, Eq. (4)"""
-    expected = recursion([(sigma, 0.3)] * n_steps)
-
-    def p_value(n, seed):
-        options = {"step_size": 0.3, "n_steps": n_steps, "sigma": sigma, "generator": seeded(seed)}
-        return p_gaussian(final(langevin(GAUSSIAN.score, START.expand(n, 3), **options)), *expected)
-
-    return p_value
+    chain = partial(samplers.langevin, GAUSSIAN.score, step_size=0.3, n_steps=n_steps, sigma=sigma)
+    return compared(chain, *recursion([(sigma, 0.3)] * n_steps))
 
 
 def stationary(n, seed):
@@ -165,7 +146,7 @@ def stationary(n, seed):
     step, (values, vectors) = 0.5, torch.linalg.eigh(COVARIANCE)
     covariance = (vectors * (values / (1 - step / (4 * values)))) @ vectors.mT
     start = MEAN + torch.randn(n, 3, generator=seeded(seed + 100), dtype=F64) @ torch.linalg.cholesky(covariance).mT
-    chain = langevin(GAUSSIAN.score, start, step_size=step, n_steps=25, generator=seeded(seed))
+    chain = samplers.langevin(GAUSSIAN.score, start, step_size=step, n_steps=25, generator=seeded(seed))
     return p_gaussian(final(chain), MEAN, covariance)
 
 
@@ -173,11 +154,11 @@ def metropolis(n, seed, sigma):
     """roberts1996, Sec. 1.4: no bias at a step where plain Langevin has a large one."""
     start = GAUSSIAN.perturb(sigma).sample(n, generator=seeded(seed + 100))
     options = {"step_size": 0.4, "n_steps": 20, "sigma": sigma, "generator": seeded(seed)}
-    x = final(metropolis_langevin(GAUSSIAN.log_prob, GAUSSIAN.score, start, **options))
+    x = final(samplers.metropolis_langevin(GAUSSIAN.log_prob, GAUSSIAN.score, start, **options))
     return p_gaussian(x, MEAN, COVARIANCE + sigma**2 * EYE)
 
 
-def inpainting(n, seed):
+def inpainting():
     """song2019, Algorithm 2: known plus noise of the level, drawn once per level and held; the others step by their part of the score."""
     known, free = torch.tensor([1.7, 0.0, 0.0], dtype=F64), torch.diag(torch.tensor([0.0, 1.0, 1.0], dtype=F64))
     mean, covariance = START, torch.zeros(3, 3, dtype=F64)
@@ -186,8 +167,7 @@ def inpainting(n, seed):
         covariance = free @ covariance @ free + sigma**2 * (EYE - free)
         mean, covariance = recursion([(sigma, 0.1 * sigma**2 / 0.25)] * 4, mean, covariance, free)
     options = {"step_size": 0.1, "n_steps_each": 4, "known": known, "mask": torch.tensor([True, False, False])}
-    x = final(inpaint(GAUSSIAN.score, START.expand(n, 3), SIGMAS, **options, generator=seeded(seed)))
-    return p_gaussian(x, mean, covariance)
+    return compared(partial(samplers.inpaint, GAUSSIAN.score, sigmas=SIGMAS, **options), mean, covariance)
 
 
 RATIO = math.exp(-(0.1 * 0.5 + 9.95 * 0.35) / 2)  # alpha(0.6) / alpha(0.1) of VP
@@ -198,10 +178,8 @@ DRAWN = {
         GAUSSIAN.perturb(0.7).sample(n, generator=seeded(seed)), MEAN, COVARIANCE + 0.49 * EYE
     ),
     "two modes": lambda n, seed: p_uniform(of_two_modes(TOY.sample(n, generator=seeded(seed))[:, 0].numpy())),
-    "a forward process in three steps": lambda n, seed: p_gaussian(
-        final(diffuse(VP(), START.expand(n, 3), [0.1, 0.3, 0.6], generator=seeded(seed))),
-        RATIO * START,
-        (1 - RATIO**2) * EYE,
+    "a forward process in three steps": compared(
+        partial(samplers.diffuse, VP(), times=[0.1, 0.3, 0.6]), RATIO * START, (1 - RATIO**2) * EYE
     ),
     "a prior": lambda n, seed: p_gaussian(
         VE(0.05, 20.0).prior_sample((n, 3), generator=seeded(seed)).to(F64), torch.zeros(3, dtype=F64), 400 * EYE
@@ -223,7 +201,7 @@ DRAWN = {
     "annealed Langevin, denoised": annealed(True),
     "Metropolis": partial(metropolis, sigma=0.0),
     "Metropolis at a level": partial(metropolis, sigma=0.7),
-    "inpainting": inpainting,
+    "inpainting": inpainting(),
 }
 
 
@@ -275,8 +253,8 @@ def marginal(name, t):
     """alpha and std of song2021's processes, by hand."""
     if name == "VE":
         return 1.0, 0.05 * 400**t
-    integral = 0.1 * t + 0.5 * 19.9 * t**2
-    return math.exp(-integral / 2), math.sqrt(1 - math.exp(-integral)) if name == "VP" else 1 - math.exp(-integral)
+    kept = math.exp(-(0.1 * t + 0.5 * 19.9 * t**2))
+    return math.sqrt(kept), math.sqrt(1 - kept) if name == "VP" else 1 - kept
 
 
 def rates(name, t):
@@ -327,6 +305,10 @@ def heun(points, name, t, s):
     points.step(mean)
 
 
+def scaled(points, name, t, s):
+    points.step(lambda x: x * marginal(name, s)[0] / marginal(name, t)[0])
+
+
 def corrected(points, name, t, s, snr=0.2):
     """Langevin at s with step 4 (a snr std)², a = alpha_t / alpha_s, twice the authors' in our convention."""
     alpha_s, std_s = marginal(name, s)
@@ -335,30 +317,19 @@ def corrected(points, name, t, s, snr=0.2):
 
 
 PROCESSES = {"VE": VE(0.05, 20.0), "VP": VP(), "SubVP": SubVP()}
+CORRECTED = partial(samplers.predictor_corrector, snr=0.2, width=samplers.noise_std)
 # name -> (the package's chain, this file's step)
 CHAINS = {
-    "reverse SDE": (reverse_sde, euler),
-    "reverse SDE, half the noise": (
-        lambda *a, **k: reverse_sde(*a, noise=0.5, **k),
-        lambda *a: euler(*a, noise=0.5),
-    ),
-    "Euler's flow": (lambda *a, **k: reverse_sde(*a, noise=0.0, **k), lambda *a: euler(*a, noise=0.0)),
-    "reverse diffusion": (reverse_diffusion, reversed_),
-    "ancestral": (ancestral, lambda *a: to_posterior(*a, eta=1.0)),
-    "DDIM": (ddim, lambda *a: to_posterior(*a, eta=0.0)),
-    "DDIM, half the noise": (lambda *a, **k: ddim(*a, eta=0.5, **k), lambda *a: to_posterior(*a, eta=0.5)),
-    "Heun's flow": (lambda *a, generator: probability_flow(*a), heun),
-    "predictor and corrector": (
-        lambda *a, **k: predictor_corrector(*a, snr=0.2, width=noise_std, **k),
-        lambda *a: (reversed_(*a), corrected(*a)),
-    ),
-    "corrector alone": (
-        lambda *a, **k: predictor_corrector(*a, predictor=None, snr=0.2, width=noise_std, **k),
-        lambda points, name, t, s: (
-            points.step(lambda x: x * marginal(name, s)[0] / marginal(name, t)[0]),
-            corrected(points, name, t, s),
-        ),
-    ),
+    "reverse SDE": (samplers.reverse_sde, euler),
+    "reverse SDE, half the noise": (partial(samplers.reverse_sde, noise=0.5), partial(euler, noise=0.5)),
+    "Euler's flow": (partial(samplers.reverse_sde, noise=0.0), partial(euler, noise=0.0)),
+    "reverse diffusion": (samplers.reverse_diffusion, reversed_),
+    "ancestral": (samplers.ancestral, partial(to_posterior, eta=1.0)),
+    "DDIM": (samplers.ddim, partial(to_posterior, eta=0.0)),
+    "DDIM, half the noise": (partial(samplers.ddim, eta=0.5), partial(to_posterior, eta=0.5)),
+    "Heun's flow": (lambda *a, generator: samplers.probability_flow(*a), heun),
+    "predictor and corrector": (CORRECTED, lambda *a: (reversed_(*a), corrected(*a))),
+    "corrector alone": (partial(CORRECTED, predictor=None), lambda *a: (scaled(*a), corrected(*a))),
 }
 
 
@@ -393,10 +364,11 @@ def test_langevin_on_two_modes_has_the_weights_of_its_propagated_density(likely,
 
     def p_value(n, seed):
         start = 5 * torch.randn(n, 1, generator=seeded(seed + 100), dtype=F64)
+        options = {"step_size": 0.1, "generator": seeded(seed)}
         if any(sigmas):
-            chain = annealed_langevin(TOY.score, start, sigmas, step_size=0.1, n_steps_each=10, generator=seeded(seed))
+            chain = samplers.annealed_langevin(TOY.score, start, sigmas, n_steps_each=10, **options)
         else:
-            chain = langevin(TOY.score, start, step_size=0.1, n_steps=30, generator=seeded(seed))
+            chain = samplers.langevin(TOY.score, start, n_steps=30, **options)
         return p_uniform(expected.uniform(final(chain)[:, 0].numpy()))
 
     likely(p_value, N)

@@ -20,8 +20,7 @@ SIGMAS = [1.0, 0.1]
 
 
 class Noisy(torch.nn.Module):
-    """Dropout, batch norm, features that no checkpoint keeps, and weights that lie in memory in another way where the seed is odd; at
-    every second, with gaps."""
+    """Dropout, batch norm, features that no checkpoint keeps, and weights with gaps or (odd seeds) transposed in memory."""
 
     def __init__(self):
         super().__init__()

@@ -20,8 +20,11 @@ from toyscore.train import load_checkpoint
 BOTH = [signal.SIGINT, signal.SIGTERM]
 
 
-def n_lines(run):
-    return (run / "log.jsonl").read_text().count("\n") if (run / "log.jsonl").exists() else 0
+def check_saved(run):
+    """The newest checkpoint and the log end at the same step, which is returned."""
+    step = load_checkpoint(run).state["step"]
+    assert step == (run / "log.jsonl").read_text().count("\n")
+    return step
 
 
 def at_step(monkeypatch, number, at):
@@ -44,7 +47,7 @@ def test_a_signal_saves_and_going_on_gives_the_same_bits(tmp_path, whole, monkey
         at_step(patched, number, at)
         code, text = said(*toy(run))
     assert code == 128 + number
-    assert load_checkpoint(run).state["step"] == n_lines(run) == at
+    assert check_saved(run) == at
     assert f"stopped at step {at}, saved in {run}" in text
     assert "--resume latest" in text
     assert "Traceback" not in text
@@ -60,7 +63,7 @@ def test_a_signal_from_outside_is_heard(tmp_path):
         wait(lambda run=run: list((run / "checkpoints").glob("step-*")))
         os.kill(child, signal.SIGTERM)
         assert ended(child) == 143
-        assert load_checkpoint(run).state["step"] == n_lines(run)
+        check_saved(run)
 
 
 def test_a_signal_while_a_checkpoint_is_written_waits_for_its_end(tmp_path):
@@ -70,7 +73,7 @@ def test_a_signal_while_a_checkpoint_is_written_waits_for_its_end(tmp_path):
         with Touch(run / "checkpoints", lambda *_: signal.raise_signal(signal.SIGTERM), at):
             assert said(*toy(run))[0] == 143
         assert [p.name for p in (run / "checkpoints").iterdir() if p.name[0] == "."] == []
-        assert load_checkpoint(run).state["step"] == n_lines(run)
+        check_saved(run)
 
 
 def test_a_second_signal_does_not_wait(tmp_path):
@@ -163,17 +166,17 @@ def test_nohup_is_respected(tmp_path, whole, monkeypatch):
 
 
 def test_handlers_are_put_back_and_those_of_others_are_left_alone(monkeypatch):
-    before = [signal.getsignal(n) for n in BOTH]
-    assert said("completion")[0] == 0
-    assert [signal.getsignal(n) for n in BOTH] == before
-    codes = []
+    def handlers():
+        return [signal.getsignal(n) for n in BOTH]
+
+    before, codes = handlers(), []
+    with Stop().listening():
+        assert handlers() != before
+    assert handlers() == before
     thread = threading.Thread(target=lambda: codes.append(said("completion")[0]))
     thread.start()
     thread.join()
     assert codes == [0]
-    with Stop().listening():
-        assert [signal.getsignal(n) for n in BOTH] != before
-    assert [signal.getsignal(n) for n in BOTH] == before
     monkeypatch.setattr(signal, "getsignal", lambda number: None)  # of a handler that is not Python's
     monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("taken"))
     with Stop().listening():
