@@ -78,5 +78,7 @@ def nearest(x: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
 
 def _radii(points: Tensor, k: int) -> Tensor:
     """The squared distance of each point to its k-th nearest other: [N]."""
-    pieces = [ops.squared_distances(points[rows], points).kthvalue(k + 1).values for rows in paired(points, points)]
-    return torch.cat(pieces)  # the nearest is itself
+    radii = points.new_empty(len(points))  # a list of small pieces would fragment the memory
+    for rows in paired(points, points):
+        radii[rows] = ops.squared_distances(points[rows], points).kthvalue(k + 1).values  # the nearest is itself
+    return radii
