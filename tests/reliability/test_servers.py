@@ -75,6 +75,11 @@ def test_no_file_opens_a_server_to_others():
     assert LAB[1].replace(root, "").split() == ["--ip=127.0.0.1", settings]
 
 
+def listens(address, port):
+    with socket.socket() as client:
+        return client.connect_ex((address, port)) == 0
+
+
 def answer(ask):
     try:
         return urllib.request.urlopen(ask, timeout=20).status
@@ -97,8 +102,8 @@ def test_make_lab_starts_closed(tmp_path):
         wait(lambda: list(tmp_path.glob("RUNTIME/jpserver-*.json")) or server.poll() is not None)
         facts = json.loads(next(tmp_path.glob("RUNTIME/jpserver-*.json")).read_text())
         assert len(facts["token"]) >= 32
-        with socket.socket() as other:  # another address of this machine, where a server for all would answer
-            assert other.connect_ex(("127.0.0.2", port)) != 0
+        wait(lambda: listens("127.0.0.1", port) or server.poll() is not None)  # a moment after it has written that file
+        assert not listens("127.0.0.2", port)  # another address of this machine, where a server for all would answer
         for method, way, right in (("GET", "contents", 200), ("POST", "contents", 201), ("GET", "terminals", 200)):
             for token, code in (("", 403), ("wrong", 403), (facts["token"], right)):
                 headers = {"Authorization": f"token {token}", "Cookie": "_xsrf=ab", "X-XSRFToken": "ab"}
