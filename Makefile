@@ -82,7 +82,7 @@ mutants: $(TEST)
 	$(BIN)/python tests/mutation.py
 
 dist: $(DIST)
-	$(BIN)/python tests/dist.py
+	$(BIN)/python tests/dist.py $(WHEELS)
 
 docs: $(TEST)
 	$(BIN)/python docs/make_site.py

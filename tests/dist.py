@@ -1,7 +1,8 @@
 """Build what a release uploads, twice to the same bytes, and use it as its first user would: ``make dist``.
 
 The wheel is installed in an empty environment outside the clone, first without extras; then the README's lines and the commands run there.
-``--python PATH`` takes another interpreter for that environment. Nothing is uploaded.
+``--python PATH`` takes another interpreter for that environment; options that follow, as ``--torch-backend cpu``, go to ``uv pip install``.
+Nothing is uploaded.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def ten_lines() -> str:
     return re.search(r"## Ten lines\n\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
 
 
-def smoke(wheel: Path, python: str) -> None:
+def smoke(wheel: Path, python: str, wheels: list[str]) -> None:
     """Install the wheel elsewhere and use it; what is missing is installed by the line that the message gives."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
@@ -74,9 +75,7 @@ def smoke(wheel: Path, python: str) -> None:
         uv = [sys.executable, "-m", "uv"]
         run(*uv, "venv", "--quiet", "--python", python, folder / "venv")
         ours, toyscore = folder / "venv/bin/python", folder / "venv/bin/toyscore"
-        pip = [*uv, "pip", "install", "--quiet", "--python", ours, "--constraints", ROOT / "constraints.txt"]
-        provided = os.environ.get("PIP_FIND_LINKS")  # as in the Makefile
-        pip += ["--find-links", provided] if provided else ["--torch-backend", "auto"]
+        pip = [*uv, "pip", "install", "--quiet", "--python", ours, *wheels, "-c", ROOT / "constraints.txt"]
         run(*pip, wheel, **here)
         print(run(ours, "--version").strip())
         print(run(ours, "-c", ten_lines(), **here))
@@ -100,11 +99,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", default=sys.executable, help="the interpreter to try the wheel on")
     parser.add_argument("--no-smoke", action="store_true", help="build and check, install nothing")
-    options = parser.parse_args()
+    options, wheels = parser.parse_known_args()
     wheel = build()
     look(wheel)
     if not options.no_smoke:
-        smoke(wheel, options.python)
+        smoke(wheel, options.python, wheels)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,13 @@ def said(*arguments):
     return code, errors.getvalue()
 
 
+def told(*arguments):
+    """What a command that succeeds prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main([str(a) for a in arguments]) == 0
+    return printed.getvalue()
+
+
 def digest(run):
     """Of the tensors of the last checkpoint, weights, averages and moments."""
     return hashlib.sha256(

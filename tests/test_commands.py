@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from helpers import seeded
-from runs import ROOT, digest, ended, finished, forked, said, tiny, two_processes
+from runs import ROOT, digest, ended, finished, forked, said, tiny, told, two_processes
 from toyscore import data, evaluation, metrics, pretrained
 from toyscore._extras import install_line
 from toyscore.build import draw_samples, event_of
@@ -27,13 +27,6 @@ from toyscore.cli.parser import COMMANDS, make_parser
 from toyscore.config import Config, Data
 from toyscore.data import files
 from toyscore.metrics import fit_classifier, frechet_distance, kernel_distance, nearest
-
-
-def told(*arguments):
-    """What a command that succeeds prints."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert main([str(a) for a in arguments]) == 0
-    return printed.getvalue()
 
 
 @pytest.fixture(scope="module", autouse=True)

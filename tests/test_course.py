@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from toyscore import course
+from toyscore import _shipped, course
 
 NOTEBOOK = "03_denoising_score_matching.ipynb"
 SPARE, SECOND = (NOTEBOOK.replace(".ipynb", f" ({word}).ipynb") for word in ("new", "new 2"))
@@ -22,7 +22,7 @@ def home(tmp_path, monkeypatch):
     (folder / "checks").mkdir(parents=True)
     for name in ("README.md", NOTEBOOK, "build.py", "07_mine.py", "checks/judge.py"):
         (folder / name).write_text(f"{name}, first")
-    monkeypatch.setattr(course, "PACKAGE", tmp_path / "clone" / "toyscore")
+    monkeypatch.setattr(_shipped, "PACKAGE", tmp_path / "clone" / "toyscore")
     return folder
 
 
@@ -45,10 +45,10 @@ def test_the_course_is_copied_with_all_that_it_needs(tmp_path):
 
 
 def test_it_comes_from_the_clone_or_else_from_the_package(home, tmp_path):
-    assert course.originals() == home
-    shutil.move(home, course.PACKAGE / "_course")
+    assert _shipped.shipped("notebooks", "_course", "checks") == home
+    shutil.move(home, _shipped.PACKAGE / "_course")
     assert copied(tmp_path / "mine") == [NOTEBOOK, "README.md", "checks/judge.py"]
-    shutil.rmtree(course.PACKAGE)
+    shutil.rmtree(_shipped.PACKAGE)
     with pytest.raises(FileNotFoundError, match="install toyscore from a clone"):
         course.copy(tmp_path / "mine")
 

@@ -29,8 +29,8 @@ ALLOWED = {name: set(CHAIN[:i]) for i, name in enumerate(CHAIN)} | {
     "pretrained": {"train", "config", "build", "_writing"},
     "evaluation": {*CHAIN, "models", "data", "config", "build"},
 }
-ALLOWED |= {"cli": {*ALLOWED, "course"}, "__main__": {"cli"}}
-ALLOWED |= {"course": {"_writing"}, "_extras": set()}
+ALLOWED |= {"cli": {*ALLOWED, "_shipped", "course"}, "__main__": {"cli"}}
+ALLOWED |= {"course": {"_shipped", "_writing"}, "_extras": set(), "_shipped": set()}
 for name, allowed in ALLOWED.items():
     allowed |= {"_precision"} if "operators" in allowed else set()
     allowed |= {"_extras"} if name in ("cli", "data", "metrics", "models", "sde", "train", "widgets") else set()

@@ -289,10 +289,10 @@ def told(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def suggestion(key: str, known: list[str], prefix: str = "") -> str:
-    """What was probably meant."""
+def suggestion(key: str, known: Collection[str], prefix: str = "", otherwise: str = "the keys are") -> str:
+    """What was probably meant, or else all that is known."""
     near = get_close_matches(key.lower(), known, 1)
-    return f"did you mean {prefix}{near[0]}?" if near else f"the keys are {', '.join(prefix + name for name in known)}"
+    return f"did you mean {prefix}{near[0]}?" if near else f"{otherwise} {', '.join(prefix + name for name in known)}"
 
 
 def check(config: Config) -> None:

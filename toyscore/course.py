@@ -7,28 +7,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from toyscore._shipped import shipped
 from toyscore._writing import replacing
 
-PACKAGE = Path(__file__).parent
 PATTERNS = ("README.md", "[0-9][0-9]_*.ipynb", "checks/*.py")
 RECORD = (
     ".given.json"  # in the folder of copies: file -> digests of the originals that were copied there, the newest last
 )
-
-
-def originals() -> Path:
-    """The folder that holds the notebooks: of the clone, or of the installed package.
-
-    Raises:
-        FileNotFoundError: where neither has them.
-    """
-    clone, installed = PACKAGE.parent / "notebooks", PACKAGE / "_course"
-    for folder in (clone, installed):
-        if (folder / "checks").is_dir():
-            return folder
-    raise FileNotFoundError(
-        f"no notebooks in {clone} or {installed}: install toyscore from a clone, with pip install -e ."
-    )
 
 
 def copy(folder: str | Path) -> list[Path]:
@@ -41,10 +26,10 @@ def copy(folder: str | Path) -> list[Path]:
         The files that were written; empty where every copy is up to date.
 
     Raises:
-        FileNotFoundError: as :func:`originals`.
+        FileNotFoundError: neither a clone nor the installed package has them.
         OSError: where ``folder`` cannot be written to; copies that are there stay whole.
     """
-    source, folder = originals(), Path(folder)
+    source, folder = shipped("notebooks", "_course", "checks"), Path(folder)
     (folder / "checks").mkdir(parents=True, exist_ok=True)
     record = folder / RECORD
     given: dict[str, list[str]] = json.loads(record.read_text("utf-8")) if record.exists() else {}

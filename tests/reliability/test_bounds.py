@@ -9,16 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers import seeded
 from toyscore.distributions import GaussianMixture, empirical, two_modes
 from toyscore.metrics import energy_distance, kernel_distance, mmd2, nearest, overlap
 from toyscore.models import MLP
 from toyscore.samplers import annealed_langevin, final, langevin
 
 STATUS = Path("/proc/self/status")
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def chains(n):

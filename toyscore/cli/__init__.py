@@ -76,8 +76,6 @@ def _run(given: list[str]) -> tuple[str, int]:
             check(config)
             check_used(config, named)
         return summary(config, values.folder), 0
-    if command == "doctor":
-        return _run([command])
     if command == "completion":
         return make_parser().get_completion_script(f"shtab-{values.shell}"), 0
     kind = COMMANDS[command][0]

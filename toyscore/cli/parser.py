@@ -242,10 +242,7 @@ def _check_known(given: list[str], parser: Any) -> None:
     if not given:
         raise ConfigError(f"a command is required: {', '.join(COMMANDS)}")
     if given[0] not in COMMANDS:
-        near = get_close_matches(given[0].lower(), COMMANDS, 1)
-        raise ConfigError(
-            f"{given[0]} is no command; {f'did you mean {near[0]}?' if near else 'the commands are ' + ', '.join(COMMANDS)}"
-        )
+        raise ConfigError(f"{given[0]} is no command; {suggestion(given[0], COMMANDS, otherwise='the commands are')}")
     known = [name for action in parser._subcommands_action.choices[given[0]]._actions for name in action.option_strings]
     for word in given[1:]:
         option = word.split("=", 1)[0]

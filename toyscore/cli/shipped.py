@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
+from toyscore._shipped import shipped
 from toyscore.cli.options import Course, Figure
-from toyscore.config import ConfigError
-
-_PACKAGE = Path(__file__).parents[1]
+from toyscore.config import ConfigError, suggestion
 
 
 def figure(options: Figure) -> str:
@@ -19,8 +17,7 @@ def figure(options: Figure) -> str:
     gallery = _gallery()
     known = gallery.ids()
     if options.name not in known:
-        near = get_close_matches(options.name.lower(), known, 1)
-        remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+        remedy = suggestion(options.name, known, otherwise="choose from")
         raise ConfigError(f"figure {options.name}: there is no such figure; {remedy}")
     folder = Path(options.out or ".")
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,8 +36,8 @@ def course(options: Course) -> str:
 
 def _gallery() -> ModuleType:
     """figures/run.py, of the clone or of the wheel."""
-    folder = next(p for p in (_PACKAGE.parent / "figures", _PACKAGE / "_figures") if (p / "run.py").exists())
-    spec = importlib.util.spec_from_file_location("toyscore_figures", folder / "run.py")
+    path = shipped("figures", "_figures", "run.py") / "run.py"
+    spec = importlib.util.spec_from_file_location("toyscore_figures", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

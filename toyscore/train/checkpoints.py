@@ -70,11 +70,7 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping
         OSError: the disk is full or refuses; what was there before still is.
         TypeError: ``about`` holds what JSON cannot.
     """
-    try:
-        from safetensors.torch import save
-    except ImportError as error:
-        raise missing("a checkpoint", "safetensors", "train") from error
-
+    safetensors = _safetensors()
     folder = Path(folder)
     tensors = {f"model.{name}": value for name, value in state["model"].items()}
     for i, moments in enumerate(state["optimizer"]):
@@ -89,7 +85,7 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any], about: Mapping
     if without := [i for i, moments in enumerate(state["optimizer"]) if not moments]:  # no gradient came to them yet
         facts["without_moments"] = without
     files = {
-        _TENSORS: save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}),
+        _TENSORS: safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}),
         _ABOUT: json.dumps(facts | {"about": dict(about or {})}, indent=1, sort_keys=True).encode(),
     }
     files[_SUMS] = _sums(files)
@@ -135,12 +131,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: missing, incomplete, damaged, or of another format; names the file, the cause, and the newest other
             checkpoint that is whole.
     """
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-    except ImportError as error:
-        raise missing("a checkpoint", "safetensors", "train") from error
-
+    safetensors = _safetensors()
     path = Path(path)
     if (path / "checkpoints").is_dir():
         path = path / "checkpoints"
@@ -155,9 +146,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         facts = json.loads(files[_ABOUT])
         version = facts["format"]
         if version == FORMAT:
-            state = _state(facts, load(files[_TENSORS]))
+            state = _state(facts, safetensors.torch.load(files[_TENSORS]))
             about = facts["about"] | {name: facts[name] for name in ("versions", "git")}
-    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"{path} is as it was written, but it is no checkpoint ({type(error).__name__}: {error}); save it anew"
         ) from error
@@ -166,6 +157,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path / _ABOUT} has format {version!r}: this version reads {FORMAT}; load it with the version of toyscore that wrote it"
         )
     return Checkpoint(state, about, path)
+
+
+def _safetensors() -> Any:
+    """The package, which only files of weights need."""
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise missing("a checkpoint", "safetensors", "train") from error
+    return safetensors
 
 
 def _state(facts: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
