@@ -22,15 +22,16 @@ ALLOWED = {name: set(CHAIN[:i]) for i, name in enumerate(CHAIN)} | {
     "plotting": {"operators", "_writing"},
     "widgets": {"operators", "plotting"},
     "config": set(),
-    "course": {"_writing"},
+    "course": {"_shipped", "_writing"},
+    "_extras": set(),
+    "_shipped": set(),
     "_writing": set(),
     "_precision": set(),
     "build": {*CHAIN, "models", "data", "train", "config"},
     "pretrained": {"train", "config", "build", "_writing"},
     "evaluation": {*CHAIN, "models", "data", "config", "build"},
 }
-ALLOWED |= {"cli": {*ALLOWED, "_shipped", "course"}, "__main__": {"cli"}}
-ALLOWED |= {"course": {"_shipped", "_writing"}, "_extras": set(), "_shipped": set()}
+ALLOWED |= {"cli": {*ALLOWED}, "__main__": {"cli"}}
 for name, allowed in ALLOWED.items():
     allowed |= {"_precision"} if "operators" in allowed else set()
     allowed |= {"_extras"} if name in ("cli", "data", "metrics", "models", "sde", "train", "widgets") else set()
