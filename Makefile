@@ -13,6 +13,7 @@ PORTABLE := 05 08 13 # notebooks that run as on a processor without wide vectors
 export OMP_NUM_THREADS = 1
 export MPLBACKEND = Agg
 export PYTHONUTF8 = 1
+unexport PYTHONDONTWRITEBYTECODE # or each process compiles torch anew
 
 .PHONY: setup figures check-figures notebooks check-notebooks lab classroom bench lint test test-notebooks test-slow mutants dist docs gallery equations scaling clean
 
