@@ -304,7 +304,7 @@ def test_what_is_kept_follows_from_source_and_arguments(squares, monkeypatch):
     f, calls = squares()
     f(3, p)
     assert calls == []  # another module of the same source finds it
-    f, calls = squares(COUNTED.replace("** 2", "**  3"))  # of another length: Python knows a source by its size and its second
+    f, calls = squares(COUNTED.replace("** 2", "**  3"))  # Python knows a source by its length and the second
     assert f(3, p)["squares"].tolist() == [0, 1, 8]
     assert calls == [3]
     monkeypatch.setattr(shared, "package", lambda: "another release")
