@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 from collections import Counter, defaultdict
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # toy tensors are fastest on one thread
+if sys.platform == "win32":  # these name signals, pipes and limits that Windows lacks as they are imported
+    collect_ignore = ["test_mutation.py"] + [f"reliability/test_{name}.py" for name in ("damage", "faults", "signals")]
 
 
 def pytest_addoption(parser):
@@ -21,6 +24,11 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--fresh-seeds") and not hasattr(config, "workerinput"):
         config.option.seed, config.option.fresh_seeds = secrets.randbelow(2**31), False
+
+
+def pytest_runtest_setup(item):
+    if sys.platform == "win32" and (marker := item.get_closest_marker("posix")):
+        pytest.skip(f"Windows has no {marker.args[0]}")
 
 
 def pytest_report_header(config):

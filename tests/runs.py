@@ -6,7 +6,6 @@ import functools
 import hashlib
 import io
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -16,6 +15,8 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+
+import pytest
 
 from toyscore.cli import main
 
@@ -92,6 +93,8 @@ def in_child(work):
 
     It takes signals as a command in a terminal does: tests that run in the background are told to ignore Ctrl-C.
     """
+    if not hasattr(os, "fork"):
+        pytest.skip("Windows cannot fork")
     child = os.fork()
     if child == 0:
         code = 99
@@ -217,6 +220,7 @@ class Touch:
 @contextlib.contextmanager
 def limited(n_bytes):
     """No file grows beyond that, which the system reports as it does a full disk (Python ignores the signal)."""
+    resource = pytest.importorskip("resource", reason="Windows has no limits of processes")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
     try:

@@ -123,6 +123,7 @@ def test_an_old_one_that_cannot_be_removed_stops_nothing(tmp_path, monkeypatch):
     assert save_checkpoint(tmp_path, state_at(1) | {"step": 3}).exists()
 
 
+@pytest.mark.posix("sha256sum")
 def test_sums_are_those_of_the_usual_tool(tmp_path):
     path = save_checkpoint(tmp_path, state_at(1))
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=path, check=True, capture_output=True)

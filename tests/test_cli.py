@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -309,6 +308,7 @@ def test_the_average_is_what_is_loaded(whole):
 def test_too_little_memory_is_named(tmp_path):
     from toyscore.cli.errors import explain
 
+    resource = pytest.importorskip("resource", reason="Windows has no limits of processes")
     child = os.fork()
     if child == 0:
         code = 99

@@ -401,6 +401,7 @@ def test_a_card_never_takes_anothers_place_or_anothers_judgement(tmp_path, run, 
     assert "it takes any sigma in that range" in card
 
 
+@pytest.mark.posix("/dev/full")
 def test_a_reader_who_leaves_is_no_error(run):
     """| head, and a full disk behind stdout"""
     command = [sys.executable, "-m", "toyscore", "completion"]
@@ -445,7 +446,7 @@ def test_the_doctor_finds_what_is_missing(monkeypatch):
     assert re.search(r"voila is 0.1, not >=", text)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("shell", [pytest.param("bash", marks=pytest.mark.posix("bash")), "zsh"])
 def test_the_shell_completes(tmp_path, shell):
     script = told("completion", "--shell", shell)
     for word in (*COMMANDS, "--training.n_steps", "--inception", "--sampling.start"):

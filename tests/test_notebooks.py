@@ -227,6 +227,7 @@ print(os.getcwd())
 """
 
 
+@pytest.mark.posix("sh")
 @pytest.mark.parametrize("known", [False, True], ids=["asked", "known"])
 def test_a_notebook_alone_on_colab_fetches_the_rest(known, tmp_path):
     """From the address that its reader gives, or that build.py has; from nowhere else. What installs is put in pip's place."""

@@ -26,6 +26,7 @@ def test_two_threads_write_one_file_and_one_of_them_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.posix("modes of files")
 def test_a_mode_stays(tmp_path):
     path = tmp_path / "x"
     for mode in (0o600, 0o664):
@@ -37,6 +38,7 @@ def test_a_mode_stays(tmp_path):
         assert path.read_text() == "more"
 
 
+@pytest.mark.posix("way to remove a file that is open")
 def test_the_true_cause_is_told_though_the_folder_has_gone(tmp_path):
     def work():
         with locked(tmp_path / "run"):
