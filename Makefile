@@ -8,6 +8,7 @@ DIST := .venv/.dist
 UV := uv==0.13.9
 # uv takes torch's build for the processor, or for the GPU where there is one; wheels that are provided win.
 WHEELS = $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend auto)
+PYTEST := $(BIN)/python -m pytest -p no:nbval -n 2 --dist worksteal --durations 20
 NBVAL := -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 600
 PORTABLE := 05 08 13 # notebooks that run as on a processor without wide vectors, which rounds otherwise
 export OMP_NUM_THREADS = 1
@@ -70,10 +71,10 @@ lint: $(TEST)
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --durations 20 --cov
+	$(PYTEST) -m "not slow" --cov
 
 test-slow: $(TEST)
-	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 20
+	$(PYTEST) -m slow
 
 test-notebooks: $(TEST)
 	$(BIN)/python -m pytest $(NBVAL) $(filter-out $(foreach n,$(PORTABLE),notebooks/$(n)_%),$(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb)))
