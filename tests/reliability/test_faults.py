@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from runs import FEW, WEIGHTS, Touch, contents, digest, ended, in_child, limited, said, toy
+from runs import FEW, WEIGHTS, Touch, contents, digest, ended, finished, in_child, limited, said, toy
 from states import same, state_at
 from toyscore import plotting, pretrained
 from toyscore.cli import main
@@ -57,7 +57,10 @@ KINDS = {
     "figure": (lambda folder, n: write_figure(folder / "x.svg", n), [1]),
     "animation": (lambda folder, n: plotting.save_gif([np.full((8, 8, 3), n, np.uint8)] * 2, folder / "x.gif"), [1]),
     "run": (begin_run, [1]),
-    "export": (lambda folder, n: pretrained.export(WEIGHTS, folder, precision="float32" if n == 1 else "float16"), [1]),
+    "export": (
+        lambda folder, n: pretrained.export(finished(), folder, precision="float32" if n == 1 else "float16"),
+        [1],
+    ),
     "evaluation": (lambda folder, n: evaluate(Evaluate(samples=6, seed=n, out=str(folder)), {}), [1]),
 }
 
