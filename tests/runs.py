@@ -5,6 +5,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -147,6 +148,24 @@ def torchrun(*arguments):
     done = subprocess.run([*launch, *map(str, arguments)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def in_fresh_process(script, *arguments, cwd=None, **environment):
+    """What a script prints as JSON in a process that has nothing imported yet."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = os.environ | {"PYTHONPATH": path} | environment
+    command = [sys.executable, str(script), *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+STATUS = Path("/proc/self/status")
+
+
+def peak():
+    """Kilobytes that this process has held at most; 0 where the system does not report it."""
+    return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) if STATUS.exists() else 0
 
 
 def wait(condition, seconds=120):

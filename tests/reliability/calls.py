@@ -1,11 +1,11 @@
-"""One valid call of every public function and class, small and fast, in a table: for tests of purity, precision, devices and bad input.
+"""One valid call of every public function and class, small and fast: for tests of purity, precision, devices and bad input.
 
-A line is ``names | arguments | shape | flags | use``. A name is that of a function in its module, and may go on in brackets. Arguments are
-Python, evaluated in a ``World``; a parameter that is not listed has its value from ``BY_NAME`` (``self``: by its class) where it needs one.
-``shape`` is that of every tensor that is returned, or a list with one for each, where B = 5 and D = 3. Flags: ``F32`` or ``F64``, the
-dtype of floating-point results where it is not the inputs'; ``default``, tensors are made of nothing, on torch's default device, or
-weights are drawn from torch's default generator; ``made``, both; ``changes``, the first argument is to change. ``use`` is what is done
-with ``result``.
+A line of the table is ``names | arguments | shape | flags | use``; what returns no tensors and is called by the names of its parameters
+alone has none. A name is that of a function in its module, and may go on in brackets. Arguments are Python, evaluated in a ``World``; a
+parameter that is not listed has its value from ``BY_NAME`` (``self``: by its class) where it needs one. ``shape`` is that of every tensor
+that is returned, or a list with one for each, where B = 5 and D = 3. Flags: ``F32`` or ``F64``, the dtype of floating-point results where
+it is not the inputs'; ``default``, tensors are made of nothing, on torch's default device, or weights are drawn from torch's default
+generator; ``made``, both; ``changes``, the first argument is to change. ``use`` is what is done with ``result``.
 """
 
 import importlib
@@ -84,7 +84,6 @@ Slider = slider; Toggle = widgets.Toggle(); Seed = widgets.Seed(); Choice = widg
 
 TABLE = """
 operators:
-check_batch, check_finite, check_score, check_sigma
 check_count | value=3, name='n'
 check_positive | value=0.5, name='step'
 looks | value=sigma
@@ -97,7 +96,6 @@ per_example | x=sigma, like=images | (5, 1, 1, 1)
 squared_distances | | (5, 7)
 nearest | | [B, B]
 pieces | width=3
-source
 normal_like, rademacher_like, evaluate | | BD
 uniform | shape=(5,) | B
 sphere_like | x=directions | (2, 5, 3)
@@ -121,7 +119,6 @@ GaussianMixture.perturb | sigma=0.5
 GaussianMixture.scaled | factor=0.5
 GaussianMixture.from_sklearn | fitted=fitted() | | F64
 GaussianMixture.from_torch | mixture=p.to_torch()
-GaussianMixture.to_torch
 GaussianMixture.marginal | dims=[2, 0]
 GaussianMixture.condition | dims=[1], values=tensor([0.5])
 GaussianMixture.observe | operator=tensor([[1.0, 2.0, 0.0]]), values=tensor([0.5]), noise_std=0.3
@@ -140,7 +137,6 @@ check_sigmas | | (3,)
 check_range | low=0.5, high=2.0
 geometric, karras | | (3,) | made
 ddpm_levels | betas=tensor([0.1, 0.2, 0.3]) | (3,)
-annealed_steps
 linear_betas | | (4,) | made
 levels | | B | | result(5, generator=generator)
 log_uniform, log_normal | | B | F32 | result(5, generator=generator)
@@ -157,7 +153,6 @@ noisy_cross_entropy | x=torch.cat([x, labels[:, None].to(x)], 1) | B
 perturbed | loss=implicit_score_matching | B | | result(net, x, sigma, generator=generator)
 at_random_sigma | loss=denoising_score_matching, draw=levels(sigmas) | B | | result(net, x, generator=generator)
 sde:
-VE, VP, SubVP, check_process, transition
 VE.marginal, VP.marginal, SubVP.marginal, VE.diffusion, VP.diffusion, SubVP.diffusion, noise_level | t=ts | B
 VE.drift, VP.drift, SubVP.drift, reverse_drift (times) | t=ts | BD
 VE.time, VP.time, SubVP.time | | B
@@ -171,7 +166,6 @@ flow | y=x, sigmas=[1.0, 0.5] | BD
 integrate | rate=partial(operators.jacobian_trace, p.score), y=x, sigmas=[1.0, 0.5] | [BD, B, BD, B]
 geometric_times, karras_times, uniform_times | | B | made
 level_times | | (3,)
-law_at
 likelihood_weight | | B | | result(sigma)
 reverse_drift | noise=0.5 | BD
 sigma_score | score=lambda x, t: -x | BD | | result(x, sigma)
@@ -197,7 +191,6 @@ adaptive_flow | times=tensor([1.0, 0.5]) | BD
 predictor_corrector (no predictor) | predictor=None, width=samplers.batch_norms | BD
 matched_norms | | B
 batch_norms | | ()
-noise_std
 corrector_step | factor=0.04, width=samplers.noise_std | BD
 guided | log_likelihood=samplers.of_class(classifier, 1), strength=2.0 | BD | | result(x, sigma)
 of_class | label=1 | B | | result(x, sigma)
@@ -214,7 +207,6 @@ bits_per_dimension | log_prob=sigma, n_levels=17 | B
 diagnostics:
 affine_law | step=samplers.reverse_diffusion_step, gaussian=gaussian, times=ts[2:4].flip(0), start=moments | [(3,), (3, 3)] | F64
 gaussian_divergence | p=moments, q=gaussian.perturb(0.5)
-annealed_stages, check_stable, eta_from_epsilon, stability_bound, largest_distance, turning_width, library_objectives
 design_ladder | n_levels=3 | (3,) | F32
 design_ladder (its own levels) | dim=9 | | F32
 design_levels | sigma_min=0.5, overlap=0.3 | | F32
@@ -243,7 +235,6 @@ Law.total_variation | mixture=line, sigma=0.5
 Law.mode_weights | mixture=line | (2,) | F64
 freeze_out | mixture=line, start=cloud, schedule=schedule, n_modes=1 | | F64
 gradient_variance | loss=denoising_score_matching, sigma=0.5, batch_size=4, n_batches=3
-intrinsic_dimension, signal_to_noise
 least_normal_loss | noise_std=0.5
 normal_loss | stiffness=2.0, noise_std=0.5
 level_overlap | ratio=1.5
@@ -258,7 +249,7 @@ metrics:
 denoising_losses | | (3,)
 linear_losses | covariance=p.covariance | (3,)
 effective_sample_size, split_r_hat, rank_normalized_r_hat | | (3,)
-energy_distance, wasserstein2, frechet_distance, kernel_distance, mmd2 (its own bandwidth)
+mmd2 (its own bandwidth)
 same_law | n_permutations=60
 sliced_wasserstein2 | y=y[:5], n_projections=4
 sliced_wasserstein2 (of two sizes) | n_projections=4
@@ -324,7 +315,6 @@ density | log_prob=flat.log_prob, sigma=0.5, like=x
 vector_field | score=flat.score, sigma=0.5, like=x, scale=0.5
 score_map | score=flat.score, sigma=0.5, like=x, n_arrows=3, limits=(0.01, 100.0)
 field_comparison | score=pair.score, target=flat.score, sigma=0.5, like=x, n=12, n_arrows=3
-frame, alt_text
 samples | x=plane
 chains | states=normal(4, 5, 2)
 curves | x=sigma, values={'plain': normal(2, 5).exp()}
@@ -336,7 +326,6 @@ animate | update=lambda state: None, states=[x, y]
 widgets:
 Slider | low=0.0, high=1.0, value=0.5, step=0.1
 Slider.at | n=3
-Slider.place, Slider.nearest, Slider.on_step
 Slider.parse | text='0.3'
 Choice | options=('few', 'many'), value='few'
 Choice.parse | text='many'
@@ -346,7 +335,6 @@ Seed | value=3
 Seed.parse | text='3'
 panel | draw=lambda **_: None, a=slider, play='a', interval=0.1
 config:
-Config.asdict, check, as_read
 Config.fromdict | values=toy_run.asdict()
 suggestion | key='sigma_mx', known=['sigma_max', 'sigma_min']
 check_used | values=toy_run
@@ -354,7 +342,6 @@ build:
 build_data | config=toy_run.data | | made
 event_of | config=toy_run.data | | default
 build_levels | noise=toy_run.noise | (3,) | made
-describe, check_facts
 build_network, sampling_plan | | | made
 quicken | network=net
 build_loss | noise=toy_run.noise | B | default | result(net, x, generator=generator)
@@ -370,19 +357,13 @@ config: plain data, checked by config.check; see test_cli: Data, Network, Noise,
 config: parts of config.check; see test_cli: check_count, check_group, check_seed, check_types, told
 data: needs data or packages that are fetched; see test_data: cifar10, mnist, mnist5k, photos
 data: reads files; see test_data: image_folder
-diagnostics: holds results, made by functions of the table: Blindness, Cloud, Dimension, Divergences, Fisher, FreezeOut, HopRate
-diagnostics: holds results, made by functions of the table: Identity, Law, Moments, NoiseDesign, Objective, SlowModes, Variance
-distributions: made by its constructors, which the table has: SampledToy
-metrics: holds results, made by functions of the table: Confidence, InceptionScores, Overlap
-metrics: needs what is fetched; see test_image_metrics: Classifier, Classifier.probabilities, Classifier.confidence, inception_scores
-models: holds results, made by functions of the table: Calibration
+metrics: needs what is fetched; see test_image_metrics: Classifier.probabilities, Classifier.confidence, inception_scores
 models: takes another's weights; see test_ncsn: NCSN.load_official
-models.adapters: made by functions, which the table has: Clock, Adapted, Rescaled, Adapted.forward, Rescaled.forward
+models.adapters: made by functions, which the table has: Adapted, Rescaled, Adapted.forward, Rescaled.forward
 models.adapters: needs packages that are fetched; see test_adapters: from_diffusers
-plotting: holds results, made by functions of the table: FieldComparison, Role
 plotting: writes files; see test_plotting: save, save_gif, save_mosaic
-pretrained: reads or writes files; see test_checkpoints: Pretrained, load, export, digits, photos
-train: holds results, made by functions of the table: Checkpoint, Step, Step.state
+pretrained: reads or writes files; see test_checkpoints: load, export, digits, photos
+train: holds results, made by functions of the table: Step.state
 train: reads or writes files; see test_checkpoints: latest_checkpoint, list_checkpoints, load_checkpoint
 train: writes files; see test_checkpoints: save_checkpoint
 widgets: a control on the screen; see test_widgets: Slider.widget, Choice.widget, Toggle.widget, Seed.widget, Slider.number
@@ -515,11 +496,8 @@ def _calls() -> Iterator[Call]:
             yield Call(f"{module}.{name}", *rest)
 
 
-CALLS = {call.name: call for call in _calls()}
-
-
 def public() -> Iterator[str]:
-    """Every public function, class and method, except protocols, aliases of types and exceptions."""
+    """Every public function, class and method, except protocols, aliases of types, exceptions and what only holds values."""
     for name in [*toyscore.__all__, "models.adapters"]:
         module = importlib.import_module(f"toyscore.{name}")
         own = [k for k, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__]
@@ -531,11 +509,22 @@ def public() -> Iterator[str]:
                 continue  # says what something must look like
             if inspect.isclass(value) and issubclass(value, Exception):
                 continue
-            yield f"{name}.{key}"
+            if not (is_dataclass(value) or hasattr(value, "_fields")) or hasattr(value, "__post_init__"):
+                yield f"{name}.{key}"
             if inspect.isclass(value):
                 for method, v in vars(value).items():
                     if not method.startswith("_") and (callable(v) or isinstance(v, classmethod)):
                         yield f"{name}.{key}.{method}"
+
+
+def _all_calls() -> dict[str, Call]:
+    """Those of the table, and of each module those that need no line."""
+    table, names = list(_calls()), list(public())
+    listed = {call.name.partition(" (")[0] for call in table} | EXEMPT.keys()
+    return {call.name: call for call in (*table, *(Call(name) for name in names if name not in listed))}
+
+
+CALLS = _all_calls()
 
 
 def run(name: str, w: World, arguments: dict[str, Any]) -> Any:

@@ -1,3 +1,4 @@
+import contextlib
 import time
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from reliability.laws import confirmed
-from runs import toy
+from runs import peak, toy
 from toyscore import evaluation
 from toyscore.cli import main
 
@@ -39,24 +40,12 @@ def little_to_judge(monkeypatch):
         monkeypatch.setattr(f"toyscore.cli.{module}.draw_samples", lambda *args, **options: x)
 
 
-STATUS, REFERENCED = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def peak():
-    """Kilobytes that this process has held at most since it was last asked; 0 where the system does not report it."""
-    try:
-        found = int(STATUS.read_text().partition("VmHWM:")[2].split()[0])
-        REFERENCED.write_text("5")  # from now on
-    except OSError:
-        return 0
-    return found
-
-
 @pytest.fixture
 def harmless(tmp_path, monkeypatch):
     """Whatever a test reads: nothing is run (which would leave a file, marker), it takes no ten seconds, and no gigabyte."""
     monkeypatch.chdir(tmp_path)
-    peak()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak, from now on
     began, before = time.process_time(), peak()
     yield
     assert not (tmp_path / "marker").exists()

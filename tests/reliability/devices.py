@@ -1,4 +1,4 @@
-"""Calls of calls.py, and the waits of chains, on pretended devices, as JSON on stdout: run by test_purity.py in a fresh process, as
+"""Calls of calls.py, and the waits of chains, on a pretended device, as JSON on stdout: run by test_purity.py in a fresh process, as
 ``devices.py law`` (calls that differ in kind) or ``devices.py sweep`` (all of them)."""
 
 import json
@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from functools import cache
 
 # before toyscore: it stands in for torch.Generator
-from reliability.device_emulator import OWN, Emulator, check_refusals, to_cpu
+from reliability.device_emulator import KIND, OWN, Emulator, check_refusals, to_cpu
 
 # isort: split
 import numpy as np
@@ -49,26 +49,24 @@ def outcome(name, device="cpu", default=None):
     ]
 
 
-def tried(name, emulator, default):
-    """What a call on a device returned, or what was wrong with it, in words."""
-    with emulator.watch() as seen:
-        try:
-            found = outcome(name, emulator.device.type, default)
-        except Exception as error:
-            frames = [f for f in traceback.extract_tb(error.__traceback__) if OWN in f.filename]
-            where = f"{frames[-1].filename.rpartition(OWN)[2]}:{frames[-1].lineno}" if frames else "the test"
-            return f"{where}: {type(error).__name__}: {str(error)[:200]}"
-    return "float64 on the device: " + "; ".join(list(seen.doubles)[:3]) if seen.doubles else found
+def tried(name, default):
+    """What a call on the device returned, or what was wrong with it, in words."""
+    try:
+        return outcome(name, KIND, default)
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if OWN in f.filename]
+        where = f"{frames[-1].filename.rpartition(OWN)[2]}:{frames[-1].lineno}" if frames else "the test"
+        return f"{where}: {type(error).__name__}: {str(error)[:200]}"
 
 
-def compared(name, found, kind, default):
-    """What is wrong with what a call on a device returned, in words; None if nothing is."""
+def compared(name, found, default):
+    """What is wrong with what a call on the device returned, in words; None if nothing is."""
     if isinstance(found, str):
         return found
     call, plain = CALLS[name], outcome(name)
     if [type(leaf) for leaf, _ in plain] != [type(leaf) for leaf, _ in found]:
         return "returned something else than on the CPU"
-    wanted = "cpu" if call.dtype == F64 else kind
+    wanted = "cpu" if call.dtype == F64 else KIND
     promised = call.dtype != F32 and not (call.default and not default)
     for (one, _), (other, place) in zip(plain, found, strict=True):
         if promised and place not in (None, wanted):
@@ -87,38 +85,30 @@ def compared(name, found, kind, default):
     return None
 
 
-def calls(kind, names, defaults):
-    """What is wrong with each call, with each default device; that one comes first, for what a call imports is imported there."""
-    names = [name for name in names if name not in EXEMPT]
-    with Emulator(kind) as emulator:
-        found = {default: {name: tried(name, emulator, default) for name in names} for default in defaults}
-    return {name: [compared(name, found[default][name], kind, default) for default in defaults] for name in names}
+def calls(names):
+    """What is wrong with each call, with that default device and without; with it first, for what a call imports is imported there."""
+    names, defaults = [name for name in names if name not in EXEMPT], (KIND, None)
+    with Emulator():
+        found = {default: {name: tried(name, default) for name in names} for default in defaults}
+    return {name: [compared(name, found[default][name], default) for default in defaults] for name in names}
 
 
-def waits(kind, names):
-    """How often the host waits for the device in a step of each chain, copies to the device among it: in 32 steps, less in 16."""
-    found = {}
-    with Emulator(kind) as emulator:
-        for name, steps in ((name, CHAINS[name]) for name in names):
-            counts = []
-            for n in (16, 32):
-                w = World(F32, kind)
-                arguments = CALLS[name].arguments(w) | steps(n)
-                with emulator.watch() as seen:
-                    run(name, w, arguments)
-                counts.append(seen.waits.total() + seen.uploads.total())
-            found[name] = (counts[1] - counts[0]) / 16
-    return found
+def waits(name):
+    """How often the host waits for the device in a step of a chain, copies to the device among it: in 32 steps, less in 16."""
+    counts = []
+    with Emulator() as emulator:
+        for n in (16, 32):
+            w = World(F32, KIND)
+            arguments = CALLS[name].arguments(w) | CHAINS[name](n)
+            with emulator.watch() as seen:
+                run(name, w, arguments)
+            counts.append(seen.waits.total() + seen.uploads.total())
+    return (counts[1] - counts[0]) / 16
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     check_refusals()  # what is pretended refuses what real ones do
-    found = {}
-    for kind in ("cuda", "mps"):
-        if sys.argv[1:] == ["law"]:
-            found[kind] = {"calls": calls(kind, LAW.split(), (kind, None)), "waits": waits(kind, LAW_OF_WAITS)}
-        else:  # mixed devices show on either, without a default device; float64 on one, with it most
-            found[kind] = {"calls": calls(kind, CALLS, ({"cuda": None, "mps": "mps"}[kind],)), "waits": {}}
-    found["cuda"]["waits"] |= waits("cuda", CHAINS) if sys.argv[1:] != ["law"] else {}
-    json.dump(found, sys.stdout)
+    law = sys.argv[1:] == ["law"]
+    found = {name: waits(name) for name in (LAW_OF_WAITS if law else CHAINS)}
+    json.dump({"calls": calls(LAW.split() if law else CALLS), "waits": found}, sys.stdout)

@@ -104,7 +104,7 @@ def answer(name, arguments):
 @pytest.mark.filterwarnings("ignore:sigma_1:UserWarning")  # what is advised may be warned of
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_is_put_in_place_of_an_argument_is_refused_with_a_remedy_or_no_mistake(every):
-    """The remedy is followed wherever it is one of ``ADVICE``, or once for each line that refuses and each advice."""
+    """Each remedy that is one of ``ADVICE`` is followed: of every call and parameter, or once for each line that refuses."""
     faults, seen, used = {}, set(), []
     for name in CALLS:
         for key, kind, value, arguments in substitutes(name):
@@ -123,10 +123,12 @@ def test_what_is_put_in_place_of_an_argument_is_refused_with_a_remedy_or_no_mist
                 last = traceback.extract_tb(error.__traceback__, -1)[0]
                 line = linecache.getline(last.filename, last.lineno).lstrip()
                 own = "/toyscore/" in last.filename and line.startswith("raise")  # not by Python or torch
-                place = (last.filename, last.lineno, str(error).rpartition("; ")[2])
+                shape = kind if isinstance(value, list | torch.Tensor) else ""  # any number is mended to the same
+                place = (name, key, shape) if every else (last.filename, last.lineno)
+                place += (str(error).rpartition("; ")[2],)
                 if not named(error, name, key, kind, value) and (own or kind not in OTHERS):
                     fault = f"is not named: {error}"
-                elif every or place not in seen:
+                elif place not in seen:
                     ways = follow(name, key, arguments, error)
                     fault = f"is not mended: {error}" if ways is None else None
                     used += ways or []

@@ -2,20 +2,17 @@
 
 import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from helpers import seeded
+from runs import in_fresh_process, peak
 from toyscore.distributions import GaussianMixture, empirical, two_modes
 from toyscore.metrics import energy_distance, kernel_distance, mmd2, nearest, overlap
 from toyscore.models import MLP
 from toyscore.samplers import annealed_langevin, final, langevin
-
-STATUS = Path("/proc/self/status")
 
 
 def chains(n):
@@ -68,11 +65,6 @@ WORK = {
 }
 
 
-def peak():
-    """MiB that this process has held at most."""
-    return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) / 1024
-
-
 def measured(name, n):
     """MiB at the peak of a work, above what the process had, in a fork of its own."""
     heard, tells = os.pipe()
@@ -80,20 +72,17 @@ def measured(name, n):
     if child == 0:
         before = peak()
         globals()[name](n)
-        os.write(tells, str(peak() - before).encode())
+        os.write(tells, str((peak() - before) / 1024).encode())
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0, name
     return float(os.read(heard, 99))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not STATUS.exists(), reason="the peak of a process is read from /proc")
+@pytest.mark.skipif(not peak(), reason="the peak of a process is read from /proc")
 def test_memory_does_not_grow_with_the_work():
     """In a process started afresh: one that was used before would find memory already its own."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    run = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr
-    for name, (small, large) in json.loads(run.stdout).items():
+    for name, (small, large) in in_fresh_process(__file__).items():
         assert large - small <= WORK[name][2], f"{name}: {small:.0f} MiB, then {large:.0f}"
 
 

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,13 @@ import pytest
 import torch
 
 from reliability.calls import CALLS, World, leaves, run
+from runs import in_fresh_process
 from toyscore import data, plotting
 from toyscore.distributions import asymmetric
 from toyscore.losses import at_random_sigma, denoising_score_matching
 from toyscore.models import EMA, NCSN
 from toyscore.noise import levels
 from toyscore.train import fit, save_checkpoint
-
-HERE = Path(__file__).parent
 
 
 def training(folder):
@@ -69,14 +67,13 @@ def digest(value):
 @pytest.mark.slow
 def test_two_fresh_processes_give_the_same_bytes(tmp_path):
     """Started elsewhere, at another time, with other hashes of strings."""
-    found = []
-    for number in (1, 2):
-        (tmp_path / str(number)).mkdir()
-        path = os.pathsep.join([str(HERE.parent.parent), str(HERE.parent)])
-        environment = os.environ | {"PYTHONHASHSEED": str(number), "PYTHONPATH": path}
-        command = [sys.executable, __file__]
-        found.append(subprocess.Popen(command, cwd=tmp_path / str(number), env=environment, stdout=subprocess.PIPE))
-    first, second = (json.loads(process.communicate()[0]) for process in found)
+
+    def results(number):
+        (tmp_path / number).mkdir()
+        return in_fresh_process(__file__, cwd=tmp_path / number, PYTHONHASHSEED=number)
+
+    with ThreadPoolExecutor() as both:
+        first, second = both.map(results, "12")
     assert {name: (first[name], second[name]) for name in first if first[name] != second[name]} == {}
     assert first.keys() == second.keys()
     assert len(first) > 100

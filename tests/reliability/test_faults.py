@@ -46,6 +46,10 @@ def begin_run(folder, n):
     run.begin(Config(seed=n), 8 - n)
 
 
+def export(folder, n):
+    pretrained.export(folder.parents[1] / "run", folder, precision="float32" if n == 1 else "float16")
+
+
 # kind -> write(folder, n), which puts version n there; and the versions before it
 KINDS = {
     "first checkpoint": (lambda folder, n: save_checkpoint(folder, STATE, {"n": n}), []),
@@ -57,7 +61,7 @@ KINDS = {
     "figure": (lambda folder, n: write_figure(folder / "x.svg", n), [1]),
     "animation": (lambda folder, n: plotting.save_gif([np.full((8, 8, 3), n, np.uint8)] * 2, folder / "x.gif"), [1]),
     "run": (begin_run, [1]),
-    "export": (lambda folder, n: pretrained.export(WEIGHTS, folder, precision="float32" if n == 1 else "float16"), [1]),
+    "export": (export, [1]),
     "evaluation": (lambda folder, n: evaluate(Evaluate(samples=6, seed=n, out=str(folder)), {}), [1]),
 }
 
@@ -79,11 +83,12 @@ def check_whole(left, old, new):
 
 
 @pytest.fixture
-def kind(request, tmp_path, little_to_judge):
+def kind(request, tmp_path, whole, little_to_judge):
     """A kind of writing; ``copy(name)`` is the folder as it was before, ``old`` and ``new`` what is read there before and after."""
     write, before = KINDS[request.param]
     folder = tmp_path / "before" / "to"
     folder.mkdir(parents=True)
+    (tmp_path / "run").symlink_to(whole)
 
     def copy(name):
         return shutil.copytree(folder, tmp_path / str(name) / "to")  # a model card knows its name

@@ -1,4 +1,4 @@
-"""Untrusted input is read and never run: files, words and pictures made to do harm, each of which does none."""
+"""Untrusted input is read and never run: files, words and pictures made to do harm, each of which does none; and nothing listens."""
 
 import ast
 import contextlib
@@ -26,14 +26,19 @@ pytestmark = pytest.mark.usefixtures("harmless")
 
 # --- what the code may not call ---
 
-MODULES = re.compile("(c|_|cloud|json)?[pP]ickle|code|codeop|dill|imp|joblib|marshal|pty|runpy|shelve|xmlrpc")
+MODULES = re.compile(
+    r"""(c|_|cloud|json)?[pP]ickle|code|codeop|dill|imp|joblib|marshal|pty|runpy|shelve
+    |  socketserver|wsgiref|flask|uvicorn|tornado|aiohttp|bottle|fastapi|gradio|streamlit|dash|xmlrpc""",
+    re.VERBOSE,
+)
 CALLS = re.compile(
     r"""(builtins\.)?(eval|exec|compile|__import__)  |  numpy\.load  |  os\.(system|popen|startfile|(exec|spawn|posix_spawn)\w*)
     |  torch\.(load|(jit|hub|serialization)\.load|package\.PackageImporter|storage\._load_from_bytes|\w+\.load_library)
     |  yaml\.((unsafe_|full_)?load(_all)?|C?(Unsafe|Full)?Loader)  |  ctypes\.CDLL  |  pandas\.eval
     |  types\.(Code|Function)Type  |  importlib\.(import_module|__import__)  |  subprocess\.get(status)?output
     |  importlib\.(util\.spec_from_file_location|machinery\.SourceFileLoader)  |  shutil\.unpack_archive
-    |  .+\.(extract|extractall|read_pickle|set_allow_pickle|create_subprocess_shell)""",
+    |  .+\.(extract|extractall|read_pickle|set_allow_pickle|create_subprocess_shell)  |  http\.server\..+
+    |  (.+\.)?(bind|listen|create_server|start_server|start_unix_server|serve_forever|run_server|launch_instance|reuse_port)""",
     re.VERBOSE,
 )
 OPTIONS = {"shell": False, "allow_pickle": False, "weights_only": True, "trust_remote_code": False}
@@ -45,11 +50,14 @@ EXCEPTIONS = {
     ("figures/run.py", "importlib.import_module"): "--loss names the reader's own module",
     ("notebooks/classroom.py", "os.execv"): "the server, by its whole path",
     ("toyscore/build.py", "compile"): "an argument, true or false",
+    ("toyscore/train/loop.py", "inspect.signature().bind"): "arguments",
+    ("toyscore/widgets/panel.py", "inspect.signature().bind"): "arguments",
+    ("notebooks/classroom.py", "probe.bind"): "whether a port is free",
 }
 
 
 class Search(ast.NodeVisitor):
-    """``found``: everything in a source that runs what data hold, or could: imported, called, or handed on to be called."""
+    """``found``: everything in a source that runs what data hold, or opens a port, or could: imported, called, or handed on."""
 
     def __init__(self, source):
         self.known, tree = {}, ast.parse(source)  # a name of the source -> what it is called where it comes from
@@ -60,6 +68,8 @@ class Search(ast.NodeVisitor):
     def named(self, node):
         if isinstance(node, ast.Attribute):
             return f"{self.named(node.value)}.{node.attr}"
+        if isinstance(node, ast.Call):
+            return f"{self.named(node.func)}()"
         return self.known.get(node.id, node.id) if isinstance(node, ast.Name) else "?"
 
     def visit_Import(self, node, prefix=""):
@@ -90,7 +100,7 @@ class Search(ast.NodeVisitor):
     visit_Name = visit_Attribute  # noqa: N815
 
 
-def test_nothing_runs_what_data_hold():
+def test_nothing_runs_what_data_hold_or_listens():
     found = {(str(path.relative_to(ROOT)), what) for path in SOURCES for what in Search(path.read_text()).found}
     assert found == EXCEPTIONS.keys()
     assert len(SOURCES) > 100
@@ -115,7 +125,11 @@ list(map(eval, words))
 import importlib; importlib.import_module(name)
 archive.extractall()
 f(trust_remote_code=True)
-import ctypes; ctypes.CDLL('x')""".splitlines()
+import ctypes; ctypes.CDLL('x')
+from flask import Flask
+import http.server; http.server.ThreadingHTTPServer(('', 1), None)
+import socket; socket.socket().bind(('', 1))
+import asyncio; asyncio.start_server(f)""".splitlines()
 HARMLESS = """network.eval()
 import re; re.compile('x')
 import torch; torch.compile(network)
