@@ -137,7 +137,7 @@ class Components:
 
     def _whitened(self, xt: Tensor, level: Level) -> Tensor:
         """[K, D, B]: the differences along the eigenvectors, in standard deviations."""
-        return self._rotated(xt - self.means[:, :, None]) * level.whiten
+        return self._rotated(xt.contiguous() - self.means[:, :, None]) * level.whiten
 
     def _rotated(self, differences: Tensor) -> Tensor:
         """[K, D, B]: along each component's eigenvectors."""
@@ -183,6 +183,7 @@ class Components:
         """[K, B]: the logits but for what components share, whichever form is the more accurate."""
         if level.products:
             return self._products(self._along(xt), level)
+        xt = xt.contiguous()
         return self._nearest_logits(xt, self._whitened(xt, level), level)
 
     def _posterior(self, xt: Tensor, whitened: Tensor, level: Level) -> Tensor:
@@ -208,6 +209,7 @@ class Components:
             else:
                 st = level.precision * torch.addmm(ut, self._turned.t(), r, beta=-1)
             return st if self.bases is None else self.bases[0] @ st
+        xt = xt.contiguous()  # rows side by side: differences take their layout, and are thrice as fast
         whitened = self._whitened(xt, level)
         r = self._posterior(xt, whitened, level)
         return -self._unwhitened(r[:, None] * whitened, level).sum(0)
