@@ -45,7 +45,7 @@ class Level(NamedTuple):
     products: bool  # may the product form be used everywhere?
     scale: float | None  # the precision, where it is one number for all rows and axes
 
-    def rows(self, cut: slice) -> Level:
+    def rows(self, cut: slice | Tensor) -> Level:
         """The level of some rows of x."""
         if self.log_norm.shape[1] == 1:
             return self
@@ -67,6 +67,8 @@ class Components:
             centre, offsets = torch.zeros_like(centre), means
         self._centre = centre[:, None] if centre.any() else None  # what the product form subtracts, where it pays
         self._turned = offsets if bases is None else (offsets[:, None] @ bases)[:, 0]  # along the eigenvectors: [K, D]
+        self._halves = 0.5 * self._turned.square()[:, :, None]
+        self._log_weights = weights.log()[:, None] - 0.5 * means.shape[1] * math.log(2 * math.pi)
         self._shared = bool((variances == variances[:1]).all()) and (bases is None or bool((bases == bases[:1]).all()))
         self._dim, self._kind = means.shape[1], means.device.type
         self._isotropic = self._shared and bool((variances == variances[0, 0]).all())
@@ -106,10 +108,10 @@ class Components:
                 f"a density needs positive variances; pass sigma {enough}, or add a small variance"
             )
         variances = self._counted[:, :, None] + sigma2
-        log_norm = self.weights.log()[:, None] - 0.5 * (variances.log() + math.log(2 * math.pi)).sum(1)
+        log_norm = self._log_weights - 0.5 * variances.log().sum(1)
         largest = log_norm.amax(0)  # kept apart: it would cost the responsibilities digits in many dimensions
         log_norm = log_norm - largest
-        offset = log_norm - 0.5 * (self._turned.square()[:, :, None] / variances).sum(1)
+        offset = log_norm - (self._halves / variances).sum(1)
         products = self._shared and self._radius**2 <= PRODUCT_LIMIT * smallest
         precision = variances[0].reciprocal()
         scale = float(precision[0, 0]) if self._isotropic and isinstance(sigma2, float) else None
@@ -195,8 +197,11 @@ class Components:
         logits = self._logits(whitened, level)
         if len(self.means) > 1:
             far = self._centred(xt).square().sum(0) > (2 * self._radius) ** 2
-            if not far.is_cpu or bool(far.any()):
-                logits = torch.where(far, self._far_logits(xt, level), logits)
+            if not far.is_cpu:
+                return torch.where(far, self._far_logits(xt, level), logits)
+            rows = far.nonzero()[:, 0]
+            if len(rows):
+                logits = logits.index_copy(1, rows, self._far_logits(xt[:, rows], level.rows(rows)))
         return logits
 
     def score(self, xt: Tensor, level: Level) -> Tensor:
