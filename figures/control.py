@@ -117,11 +117,17 @@ def distances(
     """
     n = len(next(iter(drawn.values())))
     reference = law.sample(n, generator=generator)
-    own = torch.pdist(reference).mean()
+
+    def between(x: Tensor, y: Tensor) -> Tensor:
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").mean()
+
+    def within(x: Tensor) -> Tensor:
+        return between(x, x) * n / (n - 1)  # half the time of torch.pdist
+
+    own = within(reference)
 
     def far(x: Tensor) -> float:
-        across = torch.cdist(x, reference, compute_mode="donot_use_mm_for_euclid_dist").mean()
-        return float(2 * across - torch.pdist(x).mean() - own)
+        return float(2 * between(x, reference) - within(x) - own)
 
     chance = max(far(law.sample(n, generator=generator)) for _ in range(n_null))
     return {f"distance.{name}": np.array([far(x), chance]) for name, x in drawn.items()}

@@ -43,6 +43,7 @@ BINS = 44  # of a window
 REACH = 3.3  # standard deviations of a mode that a window shows
 STOPPED = 0.1  # a level that goes less of the way from the chains' share to equilibrium hardly moves mass
 FPS = 10.0
+BELOW = 0.8  # the zorder of what never moves: it is drawn once
 HOLD = 3.0  # seconds on the end
 CELLS = 120  # of the plane, per side, for its contours
 HEIGHTS = np.exp([-4.5, -2.0, -0.5])  # of the maximum: of one round mode, three, two and one standard deviations
@@ -236,7 +237,7 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
     line.set(yticks=[], ylabel="density", xlabel="position on the grey line, larger mode right")
     line.set_title(f"all {int(arrays['n_chains']):,} chains, on the grey line")
     line.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    line.legend(loc="upper left", fontsize=10, framealpha=0.6, borderaxespad=0.3)
+    line.legend(loc="upper left", fontsize=10, framealpha=0.6, borderaxespad=0.3).set_zorder(BELOW)
     line.spines[["top", "right", "left"]].set_visible(False)
 
     exact = float(p.weights.max())
@@ -287,9 +288,9 @@ def scene(arrays: dict[str, np.ndarray]) -> tuple[Figure, Callable[[int], None]]
     above = share.get_xaxis_transform()
     for row, (name, cells) in enumerate(rows.items()):
         height = 1.16 - 0.13 * row
-        share.text(-0.008 * n_steps, height, name, transform=above, ha="right", fontsize=11)
+        share.text(-0.008 * n_steps, height, name, transform=above, ha="right", fontsize=11, zorder=BELOW)
         for level, cell in enumerate(cells):
-            share.text((level + 0.5) * n_each, height, cell, transform=above, ha="center", fontsize=11)
+            share.text((level + 0.5) * n_each, height, cell, transform=above, ha="center", fontsize=11, zorder=BELOW)
 
     z = differences(arrays)
     limit = max(3.0, math.ceil(np.abs(z).max()))

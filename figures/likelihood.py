@@ -48,7 +48,7 @@ LOOKS["VE, longer"] = plotting.Role(LOOKS["VE"].colour, "x", "VE, longer", "-.")
 N_POINTS = 8  # where the trace is estimated
 DIGIT_SIGMAS = (0.01, 0.05)
 DIGIT_END = 20.0  # far beyond the data, so that the law there is a Gaussian's
-DIGIT_TOLERANCE = 0.3  # moves bits per dimension in the third decimal
+DIGIT_TOLERANCE = 1.0  # moves bits per dimension in the third decimal
 CURVE = np.geomspace(1e-4, 0.3, 40)
 
 

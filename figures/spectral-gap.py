@@ -24,6 +24,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from scipy.linalg import eigvalsh_tridiagonal
 
 from run import load
 from toyscore import plotting
@@ -90,9 +91,8 @@ def eigensolver(a: float, nodes_per_std: float) -> float:
     x = np.linspace(-a - 6.5, a + 6.5, round(2 * (a + 6.5) * nodes_per_std))
     logs = apart(a).log_prob(torch.as_tensor(x)[:, None]).numpy()
     ratio = np.exp(0.5 * np.diff(logs))
-    beside = np.ones(len(ratio))
-    matrix = np.diag(np.append(ratio, 0) + np.append(0, 1 / ratio)) - np.diag(beside, 1) - np.diag(beside, -1)
-    return float(np.sort(np.abs(np.linalg.eigvalsh(matrix)))[1] / (2 * (x[1] - x[0]) ** 2))
+    values = eigvalsh_tridiagonal(np.append(ratio, 0) + np.append(0, 1 / ratio), -np.ones(len(ratio)))
+    return float(np.sort(np.abs(values))[1] / (2 * (x[1] - x[0]) ** 2))
 
 
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,12 +42,19 @@ def renderer(figure: Figure) -> Callable[[], np.ndarray[Any, Any]]:
     """A function that renders the figure, [H, W, 3] bytes, again and again.
 
     The layout is made once and kept, so that frames do not jump. Ticks and their labels, half of the time of a frame, are
-    kept too, until limits, ticks, labels, colours or the size change. Whether the picture can be put together like that
-    is tried once for each such state, against the figure drawn whole; where it cannot, as with a grid over an image, it is always
-    drawn whole.
+    kept too, until limits, ticks, labels, colours or the size change; and so is what lies below, by
+    ``zorder``, all that has moved in its Axes. Whether the picture can be put together like that is tried once for each such state, and
+    whenever another artist moves, against the figure drawn whole; where it cannot, as with a grid over an image, it is always drawn whole.
     """
     agg = FigureCanvasAgg(figure)
-    kept: dict[str, Any] = {"decorations": None, "pixels": None, "whole": False}
+    kept: dict[str, Any] = {
+        "decorations": None,
+        "pixels": None,
+        "still": [],
+        "moved": set(),
+        "tried": False,
+        "whole": False,
+    }
 
     def whole() -> np.ndarray[Any, Any]:
         agg.draw()
@@ -56,16 +63,22 @@ def renderer(figure: Figure) -> Callable[[], np.ndarray[Any, Any]]:
     def assembled() -> np.ndarray[Any, Any]:
         pen = agg.get_renderer()
         behind: list[Artist] = [figure.patch, *(a for ax in figure.axes for a in (ax.patch, ax.xaxis, ax.yaxis))]
-        if kept["pixels"] is None:
-            pen.clear()
-            for artist in behind:
-                artist.draw(pen)
-            kept["pixels"] = np.array(pen.buffer_rgba())
-        np.asarray(pen.buffer_rgba())[:] = kept["pixels"]
         apart = {*behind, *figure.axes}
-        for owner in (*figure.axes, figure):
-            for artist in sorted((a for a in owner.get_children() if a not in apart), key=lambda a: a.get_zorder()):
+        layers = [
+            sorted((a for a in owner.get_children() if a not in apart), key=lambda a: a.get_zorder())
+            for owner in (*figure.axes, figure)
+        ]
+        kept["moved"] |= {a for layer in layers for a in layer if a.stale}
+        still = [a for layer in layers[:-1] for a in takewhile(lambda a: a not in kept["moved"], layer)]
+        if kept["pixels"] is None or still != kept["still"]:
+            pen.clear()
+            for artist in (*behind, *still):
                 artist.draw(pen)
+            kept.update(pixels=np.array(pen.buffer_rgba()), still=still, tried=False)
+        np.asarray(pen.buffer_rgba())[:] = kept["pixels"]
+        below = set(still)
+        for artist in (a for layer in layers for a in layer if a not in below):
+            artist.draw(pen)
         return np.array(pen.buffer_rgba())
 
     def render() -> np.ndarray[Any, Any]:
@@ -76,11 +89,14 @@ def renderer(figure: Figure) -> Callable[[], np.ndarray[Any, Any]]:
         if kept["decorations"] != now:  # new: drawn whole, and put together from the next frame on, should it stay
             kept.update(decorations=now, pixels=None, whole=False)
             pixels = whole()
-        elif kept["pixels"] is None and not kept["whole"]:
+        elif kept["whole"]:
             pixels = whole()
-            kept["whole"] = not np.array_equal(assembled(), pixels)
         else:
-            pixels = whole() if kept["whole"] else assembled()
+            pixels = assembled()
+            if not kept["tried"]:
+                drawn = whole()
+                kept.update(tried=True, whole=not np.array_equal(pixels, drawn))
+                pixels = drawn
         return pixels[..., :3]
 
     return render
