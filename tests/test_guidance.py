@@ -52,6 +52,19 @@ def joint(p, operator, noise, sigma, x, y):
     return torch.logsumexp(torch.stack(logs), 0)
 
 
+@pytest.mark.parametrize("variance", [None, 1.3])
+def test_a_measurement_may_be_turned(variance):
+    """A and y, and both turned by one rotation, say the same: also where the rows of A share no coordinate, as those of rows_of and grey"""
+    single, turn = GaussianMixture(P_3.means[:1], P_3.covariances[:1]), rotation(2).to(F64)
+    y, x = torch.tensor([0.4, -1.1], dtype=F64), P_3.sample(5, generator=seeded())
+    for operator in (torch.eye(3, dtype=F64)[[2, 0]], torch.tensor([[0.5, 0, 0.5], [0, 3.0, 0]], dtype=F64)):
+        values = [
+            of_measurement(single.score, a, b, noise_std=0.3, data_variance=variance)(x, 0.7)
+            for a, b in ((operator, y), (turn @ operator, turn @ y))
+        ]
+        assert torch.allclose(*values, rtol=1e-10)
+
+
 def test_observe_is_bayes_rule():
     """p(x | y) p(y) = p(x) N(y; A x, tau²), at points, for a tilted and a two-row operator"""
     for p, operator in ((P, TILTED), (P_3, torch.tensor([[1.0, 0.0, -0.5], [0.3, 2.0, 0.1]], dtype=F64))):

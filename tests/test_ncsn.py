@@ -11,7 +11,7 @@ from torch.nn import functional
 from helpers import F64, seeded
 from toyscore.distributions import GaussianMixture
 from toyscore.models import EMA, MLP, NCSN, CompactNCSN, ContinuousNCSN
-from toyscore.models.refinenet import ConditionalNorm
+from toyscore.models.refinenet import ConditionalNorm, mean_pool
 from toyscore.noise import geometric
 
 SIGMAS = geometric(1.0, 0.01, 10)
@@ -74,6 +74,19 @@ def test_the_norm_is_its_formula(plus):
         centred = means - means.mean(1, keepdim=True)
         expected = expected + parts[:, 1] * centred / (means.var(1, keepdim=True, unbiased=True) + 1e-5).sqrt()
     assert torch.allclose(norm(h, index), parts[:, 0] * expected + parts[:, -1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("size", "stride", "padding"), [(5, 1, 2), (2, 2, 0)])
+def test_mean_pooling_is_torchs(size, stride, padding, layout):
+    """values and gradients are those of torch's pooling, which counts the zeros around"""
+    h = torch.randn(3, 4, 6, 8, generator=seeded(), dtype=F64).to(memory_format=layout).requires_grad_()
+    found = mean_pool(h, size, stride=stride, padding=padding)
+    expected = functional.avg_pool2d(h, size, stride, padding)
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
+    far = torch.randn(found.shape, generator=seeded(1), dtype=F64)
+    pairs = [torch.autograd.grad(out, h, far)[0] for out in (found, expected)]
+    assert torch.allclose(*pairs, rtol=1e-12, atol=1e-14)
 
 
 def test_the_norm_begins_as_the_official_one():

@@ -73,6 +73,18 @@ def conv(inputs: int, outputs: int, *, dilation: int = 1, bias: bool = True) -> 
     return nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=bias)
 
 
+def mean_pool(h: Tensor, size: int, *, stride: int = 1, padding: int = 0) -> Tensor:
+    """The mean of each window of ``size`` x ``size``, zeros around: [B, C, H, W] -> [B, C, H', W'].
+
+    On the CPU by a convolution of each channel: torch sums windows there one number at a time, far more slowly.
+    """
+    if not h.is_cpu:
+        return functional.avg_pool2d(h, size, stride, padding)
+    channels = h.shape[1]
+    window = h.new_full((channels, 1, size, size), 1 / size**2)
+    return functional.conv2d(h, window, stride=stride, padding=padding, groups=channels)
+
+
 class ConvMeanPool(nn.Module):
     """A convolution, then the mean of each 2x2 block."""
 
@@ -82,7 +94,7 @@ class ConvMeanPool(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H/2, W/2]."""
-        return functional.avg_pool2d(self.conv(h), 2)
+        return mean_pool(self.conv(h), 2, stride=2)
 
 
 class ResidualBlock(nn.Module):
@@ -164,7 +176,7 @@ class ChainedPooling(nn.Module):
         """[B, C, H, W] -> the same."""
         link = h = functional.elu(h)
         for norm, convolve in zip(self.norms, self.convs, strict=True):
-            link = convolve(functional.avg_pool2d(norm(link, condition), 5, stride=1, padding=2))
+            link = convolve(mean_pool(norm(link, condition), 5, padding=2))
             h = h + link
         return h
 

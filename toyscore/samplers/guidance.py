@@ -187,14 +187,19 @@ def of_measurement(
         stds = torch.ones_like(stds)
     tau = float(stds[0])
     wide = a.cpu().double()
-    directions, roots, _ = torch.linalg.svd(wide, full_matrices=len(a) > a.shape[1])
-    lengths = torch.nn.functional.pad(roots.square(), (0, len(a) - len(roots)))  # eigenvalues of A A^T
+    apart = int((wide != 0).sum(0).max()) <= 1  # rows that share no column, as those of pixels and of grey
+    if apart:  # A A^T is diagonal as it is
+        lengths = wide.square().sum(1)
+    else:
+        directions, roots, _ = torch.linalg.svd(wide, full_matrices=len(a) > a.shape[1])
+        lengths = torch.nn.functional.pad(roots.square(), (0, len(a) - len(roots)))  # eigenvalues of A A^T
     if tau == 0 and float(lengths.min()) <= len(a) * torch.finfo(a.dtype).eps * float(lengths.max()):
         raise ValueError(
             "operator has rows that depend on each other, and noise_std = 0: drop some, or pass noise_std > 0"
         )
-    lengths, directions = lengths.to(a), directions.to(a)
-    turned, target = _product(directions.mT, a), _product(y, directions)  # in the basis in which A A^T is diagonal
+    lengths, turned, target = lengths.to(a), a, y
+    if not apart:  # into the basis in which A A^T is diagonal
+        turned, target = _product(directions.to(a).mT, a), _product(y, directions.to(a))
 
     def value(x: Tensor, sigma: Sigma) -> Tensor:
         if x[0].numel() != a.shape[1]:
