@@ -12,8 +12,6 @@ No truth is known here; figure ``control`` has one.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -21,10 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
-from shared import N_ROWS, completed, halves, remembered, seeded
+from shared import N_ROWS, completed, halves, judge, remembered, seeded
 from toyscore import data, plotting, pretrained, sde
 from toyscore.losses import at_random_sigma, noisy_cross_entropy
-from toyscore.metrics import fit_classifier
 from toyscore.models import NoiseClassifier
 from toyscore.noise import log_normal
 from toyscore.operators import Score, normal_like
@@ -63,12 +60,15 @@ def classes(
 ) -> dict[str, np.ndarray]:
     """Digits of each class at each strength, and who judges them."""
     model, event = trained_classifier(trained, n_learn), trained.data["event"]
-    labels, judge = torch.arange(10).repeat_interleave(n_each), fit_classifier(data.digits("train"))
+    labels, classifier = torch.arange(10).repeat_interleave(n_each), judge()
     found = {}
     for strength in STRENGTHS:
         score = guided(trained.network, of_class(model, labels), strength=strength)
         x = sample(score, len(labels), n_steps, event, generator)
-        found |= {f"drawn.{strength:g}": x.numpy(), f"judged.{strength:g}": judge.probabilities(x).argmax(1).numpy()}
+        found |= {
+            f"drawn.{strength:g}": x.numpy(),
+            f"judged.{strength:g}": classifier.probabilities(x).argmax(1).numpy(),
+        }
     held = data.digits("held-out")
     real, truth = held.sample_labelled(2000, generator=generator)
     told = model(real + 0.5 * normal_like(real, generator), 0.5).argmax(1)
@@ -76,7 +76,7 @@ def classes(
         "labels": labels.numpy(),
         "real": real.numpy(),
         "real.labels": truth.numpy(),
-        "real.judged": judge.probabilities(real).argmax(1).numpy(),
+        "real.judged": classifier.probabilities(real).argmax(1).numpy(),
         "noisy": (told == truth).float().mean().numpy(),
     }
 
@@ -95,8 +95,7 @@ def both_halves(
         "gaussian": sample(guided(score, likelihood), len(known), n_steps, trained.data["event"], generator),
         "inpaint": inpainted[:, :n_each].flatten(0, 1),
     }
-    whole = fit_classifier(train)
-    upper = fit_classifier(replace(train, values=train.values[:, :, :N_ROWS]))
+    whole, upper = judge(), judge(N_ROWS)
     shape = (len(truth), n_each, *truth.shape[1:])
     return {
         "truth": truth.numpy(),

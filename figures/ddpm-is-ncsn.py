@@ -29,10 +29,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from shared import judge
 from toyscore import data, plotting, pretrained
 from toyscore.build import sampling_chain, sampling_plan
 from toyscore.losses import at_random_sigma, denoising_score_matching
-from toyscore.metrics import fit_classifier, fit_features, frechet_distance, nearest
+from toyscore.metrics import fit_features, frechet_distance, nearest
 from toyscore.noise import Draw, ddpm_levels, levels, linear_betas, log_normal
 from toyscore.operators import Score, dot, per_example
 from toyscore.samplers import (
@@ -191,7 +192,7 @@ def judged(arrays: dict[str, np.ndarray], seed: int, quick: bool) -> dict[str, n
     """Of each set, held-out digits last, how sure a classifier is, the distance to the nearest training digit, and the standard error of
     each: [sets, 4]; its Fréchet distance, and that of sets of as many held-out digits."""
     train, held = data.digits("train"), data.digits("held-out")
-    features, classifier = fit_features(train, n_steps=20 if quick else 200), fit_classifier(train)
+    features, classifier = fit_features(train, n_steps=20 if quick else 200), judge()
     generator = torch.Generator().manual_seed(seed)
     reference = features(train.sample(N_REFERENCE, generator=generator))
     everything = held.sample(len(held), generator=generator)

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 import shared
-from toyscore import data, plotting, pretrained
-from toyscore.metrics import fit_classifier
+from toyscore import plotting, pretrained
 from toyscore.noise import karras
 from toyscore.operators import Sigma
 from toyscore.samplers import tweedie
@@ -28,7 +27,7 @@ FPS = 10.0
 def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """Some of the states of a batch of chains, and which of them have decided by each level."""
     network, sigmas = pretrained.digits().network, karras(*shared.LEVELS)
-    classifier = fit_classifier(data.digits("train"))
+    classifier = shared.judge()
     clean = []
 
     def watched(x: Tensor, sigma: Sigma) -> Tensor:

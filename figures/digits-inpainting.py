@@ -16,8 +16,6 @@ which x1 is but roughly known.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -26,9 +24,9 @@ from matplotlib.figure import Figure
 
 import shared
 from shared import N_ROWS
-from toyscore import data, plotting
+from toyscore import plotting
 from toyscore.distributions import GaussianMixture, asymmetric
-from toyscore.metrics import fit_classifier, mode_weights
+from toyscore.metrics import mode_weights
 from toyscore.noise import geometric
 from toyscore.operators import normal_like
 from toyscore.samplers import inpaint
@@ -55,10 +53,9 @@ def values(name: str) -> list[float]:
 
 def digits(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """The first held-out digit of each class, its completions, and what classifiers say."""
-    train, truth = data.digits("train"), shared.halves()[0]
+    truth = shared.halves()[0]
     drawn = shared.completed(seed, quick)
-    whole = fit_classifier(train)
-    halves = fit_classifier(replace(train, values=train.values[:, :, :N_ROWS]))
+    whole, halves = shared.judge(), shared.judge(N_ROWS)
     return {
         "truth": truth.numpy(),
         "drawn": drawn.numpy(),

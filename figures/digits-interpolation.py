@@ -24,9 +24,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import shared
-from toyscore import data, plotting, pretrained
+from toyscore import plotting, pretrained
 from toyscore.distributions import GaussianMixture, asymmetric
-from toyscore.metrics import fit_classifier
 from toyscore.noise import geometric, karras
 from toyscore.samplers import annealed_langevin, between, final, tweedie
 
@@ -56,7 +55,7 @@ def digits(seed: int, quick: bool) -> dict[str, np.ndarray]:
             clean, ratio = tweedie(trained.network, x, sigma), (lower / sigma) ** 2
             x = clean + ratio * (x - clean) + lower * (1 - ratio) ** 0.5 * noise(x, generator)
     paths = x.view(n, N_COLUMNS, *trained.data["event"])
-    classifier = fit_classifier(data.digits("train"))
+    classifier = shared.judge()
     return {
         "digits": paths.numpy(),
         "p": classifier.probabilities(x).view(n, N_COLUMNS, -1).numpy(),

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 import shared
 from toyscore import data, plotting
-from toyscore.metrics import fit_classifier
 
 N_SIDE = 8
 
@@ -24,7 +23,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
     """Real and sampled digits, what the classifier says of both, and the nearest training digit of each sample."""
     x = torch.from_numpy(shared.digits(seed, quick))
     real = data.digits("held-out").sample(4000, generator=torch.Generator().manual_seed(seed))
-    classifier = fit_classifier(data.digits("train"))
+    classifier = shared.judge()
     training = data.digits("train").tensor().flatten(1)
     held_out = data.digits("held-out").tensor().flatten(1)
     return {

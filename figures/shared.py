@@ -30,6 +30,7 @@ from toyscore._writing import replacing
 from toyscore.build import sampling_plan
 from toyscore.data.files import cache_folder
 from toyscore.distributions import GaussianMixture
+from toyscore.metrics import Classifier, fit_classifier
 from toyscore.models import MLP
 from toyscore.operators import Score, Sigma, normal_like
 from toyscore.samplers import ancestral, final, inpaint
@@ -155,6 +156,25 @@ def completed(seed: int, quick: bool) -> Tensor:
     """Eight such completions of each digit; two for a quick look."""
     n_each, n_steps_each = (2, 1) if quick else (8, 8)
     return torch.from_numpy(completions(n_each, n_steps_each, seed)["drawn"])
+
+
+@once
+def logistic_regression(n_rows: int) -> Arrays:
+    """Weights of a classifier of the upper ``n_rows`` of the training digits' rows."""
+    train = data.digits("train")
+    model = fit_classifier(replace(train, values=train.values[:, :, :n_rows])).model
+    return {"coef_": model.coef_, "intercept_": model.intercept_, "classes_": model.classes_}
+
+
+def judge(n_rows: int = 8) -> Classifier:
+    """That classifier; of whole digits by default."""
+    from sklearn.linear_model import (
+        LogisticRegression,  # here, since it is slow to import and the first picture needs none
+    )
+
+    weights, model = logistic_regression(n_rows), LogisticRegression()
+    vars(model).update(weights)
+    return Classifier(model, weights["coef_"].shape[1])
 
 
 @once

@@ -22,9 +22,9 @@ import torch
 from matplotlib.figure import Figure
 
 import shared
-from toyscore import data, losses, noise, plotting
+from toyscore import losses, noise, plotting
 from toyscore.distributions import BOX, GaussianMixture, two_modes
-from toyscore.metrics import fit_classifier, mode_weights, relative_errors
+from toyscore.metrics import mode_weights, relative_errors
 from toyscore.models import MLP
 from toyscore.samplers import annealed_langevin, final, langevin
 from toyscore.train import fit
@@ -65,7 +65,7 @@ def compute(seed: int, quick: bool) -> dict[str, np.ndarray]:
         chains[name] = annealed_langevin(score, start, sigmas, step_size=step, n_steps_each=each, generator=generator)
     ends = {name: final(chain) for name, chain in chains.items()}
     digits = torch.from_numpy(shared.digits(seed, quick)[: N_SIDE**2])
-    judge = fit_classifier(data.digits("train")).probabilities(digits).max(1).values
+    judge = shared.judge().probabilities(digits).max(1).values
     arrays = {f"clean.{name}": value for name, value in weights.items()}
     arrays |= {f"noisy.{name}": value.numpy() for name, value in noisy.state_dict().items()}
     arrays |= {f"samples.{name}": x.contiguous().numpy() for name, x in ends.items()}
