@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "benchmarks" / "suite.json"
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # as a reader has it, for both
 COMMANDS = {"figures": ["make", "figures"], "test": ["make", "test"], "ci": ["bash", ".ci/run"]}
 
 
@@ -28,7 +29,7 @@ def seconds(tree: Path, what: str) -> dict[str, float]:
         shutil.rmtree(tree / "build", ignore_errors=True)  # nothing that an earlier run kept
     with (tree.parent / f"{tree.name}-{what}.log").open("w") as log:
         start, found = time.perf_counter(), {}
-        process = subprocess.Popen(COMMANDS[what], cwd=tree, stdout=log, stderr=log)
+        process = subprocess.Popen(COMMANDS[what], cwd=tree, stdout=log, stderr=log, env=ENVIRONMENT)
         while process.poll() is None:
             if what == "figures" and not found:
                 new = [path for path in pictures(tree) if path.stat().st_mtime_ns != before.get(path)]

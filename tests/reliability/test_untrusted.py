@@ -247,6 +247,7 @@ def test_hostile_pictures(tmp_path, monkeypatch, name):
     assert len(data.image_folder(folder, 8, cache=tmp_path / "cache")) == 2
 
 
+@pytest.mark.posix("pipes among files")
 def test_links_and_pipes_among_pictures(tmp_path, monkeypatch):
     """A link to what is no picture is named, a loop of folders has an end, a pipe is not waited for."""
     folder = tmp_path / "pictures"
