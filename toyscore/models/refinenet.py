@@ -76,13 +76,11 @@ def conv(inputs: int, outputs: int, *, dilation: int = 1, bias: bool = True) -> 
 def mean_pool(h: Tensor, size: int, *, stride: int = 1, padding: int = 0) -> Tensor:
     """The mean of each window of ``size`` x ``size``, zeros around: [B, C, H, W] -> [B, C, H', W'].
 
-    On the CPU by a convolution of each channel: torch sums windows there one number at a time, far more slowly.
+    On the CPU torch pools far faster where channels come last in memory, to the same bits.
     """
-    if not h.is_cpu:
-        return functional.avg_pool2d(h, size, stride, padding)
-    channels = h.shape[1]
-    window = h.new_full((channels, 1, size, size), 1 / size**2)
-    return functional.conv2d(h, window, stride=stride, padding=padding, groups=channels)
+    if h.is_cpu:
+        h = h.contiguous(memory_format=torch.channels_last)
+    return functional.avg_pool2d(h, size, stride, padding).contiguous()
 
 
 class ConvMeanPool(nn.Module):
