@@ -689,3 +689,12 @@ def test_components_of_zero_weight_are_ignored():
     x = torch.tensor([[0.5, 2.0]], dtype=F64)
     assert torch.allclose(p.score(x), -x)
     assert p.responsibilities(x).tolist() == [[1.0, 0.0]]
+
+
+def test_modes_that_lie_far_out_keep_the_digits_of_their_shares():
+    """two unit modes a width apart, sixty from the centre: float32 gives their shares to its own rounding"""
+    means = torch.tensor([[60.0, 0.0], [59.0, 0.3], [-60.0, 0.0], [-59.0, -0.3]])
+    x = torch.tensor([[59.5, 0.2], [58.0, -1.0], [-60.5, 0.4]])
+    found = GaussianMixture(means).responsibilities(x)
+    exact = GaussianMixture(means.double()).responsibilities(x.double())
+    assert torch.allclose(found.double(), exact, rtol=0, atol=1e-6)
